@@ -1,0 +1,1 @@
+//! Everything that rbuild keeps on disk.

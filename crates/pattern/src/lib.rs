@@ -1,0 +1,1 @@
+//! Path patterns as moby matches them.

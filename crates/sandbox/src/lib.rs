@@ -1,0 +1,1 @@
+//! One process in namespaces over a root file system.

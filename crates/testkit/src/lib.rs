@@ -1,0 +1,1 @@
+//! Test doubles and probes for rbuild's crates.

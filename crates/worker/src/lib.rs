@@ -1,0 +1,1 @@
+//! What each vertex of a build graph does.

@@ -1,0 +1,22 @@
+//! The build graph, its cache keys and the parallel solve.
+//!
+//! What is deliberately absent: files, processes, registries, Dockerfiles. The solve is driven through the
+//! [`Worker`] trait and is tested without any of them.
+
+mod graph;
+mod key;
+mod op;
+mod solve;
+mod worker;
+
+pub use graph::{
+    Graph, GraphBuilder, GraphError, Input, InputKey, Selector, SourceLines, Vertex, VertexDigest, VertexId,
+    VertexMeta,
+};
+pub use key::{CacheKey, ContentDigest, KeyPart, KeyParts};
+pub use op::{
+    Chmod, ContextOp, CopyOp, CopySource, ExtraHost, ImageLocation, ImageOp, ImageSource, MkdirOp,
+    NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode, Ulimit, Unpack,
+};
+pub use solve::{SolveError, SolveOptions, Solved, solve};
+pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Worker};

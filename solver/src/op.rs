@@ -1,0 +1,228 @@
+//! What a vertex does: a closed set of operations, each with everything that its result depends on.
+
+use oci::{ChainId, Digest, Platform};
+
+/// What a vertex does. The meaning of a vertex's inputs depends on its operation and is told with each variant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// The empty root file system. No inputs.
+    Scratch,
+    /// The root file system of an image. No inputs.
+    Image(ImageOp),
+    /// A directory of the machine that runs the build. No inputs; it may be an input by content only.
+    Context(ContextOp),
+    /// COPY and ADD. Input 0 (chain): the root file system that is copied to. Inputs 1 and up (content): what the
+    /// sources name.
+    Copy(CopyOp),
+    /// WORKDIR: makes a directory. Input 0 (chain): the root file system.
+    Mkdir(MkdirOp),
+    /// RUN. Input 0 (chain): the root file system. Inputs 1 and up: what the mounts name.
+    Run(RunOp),
+    /// Puts what input 1 (chain) added to the empty root file system on top of input 0 (chain); COPY --link.
+    Merge,
+}
+
+/// The root file system of an image, known by its layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOp {
+    /// What the image is; alone in the identity of the vertex.
+    pub chain_id: ChainId,
+    /// Where its layers can be had; not in the identity.
+    pub source: ImageSource,
+}
+
+/// Where an image's manifest and layers can be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageSource {
+    /// The reference or layout as the user knows it, for messages.
+    pub name: String,
+    /// The manifest of the one platform.
+    pub manifest: Digest,
+    /// Where.
+    pub location: ImageLocation,
+    /// The platform that was chosen.
+    pub platform: Platform,
+}
+
+/// A registry or an OCI layout.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ImageLocation {
+    /// A registry: the full reference (`docker.io/library/busybox:latest`).
+    Registry(oci::ImageReference),
+    /// An OCI layout: its directory, and the tag or digest that was asked for.
+    OciLayout {
+        /// The directory, as it was given.
+        path: std::path::PathBuf,
+        /// The tag (`org.opencontainers.image.ref.name`) or digest; `latest` if none was given.
+        tag_or_digest: String,
+    },
+    /// The local store: a tag of an earlier build.
+    Store(oci::ImageReference),
+}
+
+/// A directory of the machine that runs the build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContextOp {
+    /// The name under which the worker knows it: `context` for the build context, else the named context's name.
+    pub name: String,
+}
+
+/// COPY or ADD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyOp {
+    /// What is copied, in order.
+    pub sources: Vec<CopySource>,
+    /// Where to: an absolute path. A trailing slash says that it is a directory.
+    pub destination: String,
+    /// `user[:group]`, names or numbers; names are those of input 0.
+    pub chown: Option<String>,
+    /// The mode that everything gets.
+    pub chmod: Option<Chmod>,
+    /// What happens to archives.
+    pub unpack: Unpack,
+    /// Whether a source's own directories are kept beneath the destination (`--parents`).
+    pub parents: bool,
+    /// Patterns of what is left out (`--exclude`).
+    pub exclude: Vec<String>,
+}
+
+/// One source of a COPY or ADD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CopySource {
+    /// A path in an input, perhaps with wildcards.
+    Path {
+        /// The index of the input in the vertex's inputs.
+        input: usize,
+        /// The path as it was written, variables expanded: relative to the input's root, with or without a leading
+        /// slash.
+        path: String,
+    },
+    /// A file whose content stands in the Dockerfile (a here-document).
+    Inline {
+        /// The name it gets in a destination that is a directory.
+        name: String,
+        /// Its bytes.
+        content: Vec<u8>,
+    },
+}
+
+/// What `--chmod` asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Chmod {
+    /// An octal mode, at most `0o7777`.
+    Octal(u32),
+    /// A symbolic mode (`u=rwX,go=rX`), already checked.
+    Symbolic(String),
+}
+
+/// What a copy does with archives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unpack {
+    /// They are files like any other (COPY, `ADD --unpack=false`).
+    Never,
+    /// A source that is an archive by its content is extracted (ADD).
+    Archives,
+}
+
+/// WORKDIR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MkdirOp {
+    /// An absolute path.
+    pub path: String,
+    /// The user who owns directories that are made (`user[:group]`); root where there is none.
+    pub owner: Option<String>,
+}
+
+/// RUN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunOp {
+    /// The program and its arguments.
+    pub args: Vec<String>,
+    /// The environment, `NAME=value`, without proxies.
+    pub env: Vec<String>,
+    /// Proxy variables, `NAME=value`; not in the identity.
+    pub proxy_env: Vec<String>,
+    /// The working directory, absolute.
+    pub cwd: String,
+    /// `user[:group]`, names or numbers of input 0; empty for root.
+    pub user: String,
+    /// The host name; `buildkitsandbox` where none was given.
+    pub hostname: Option<String>,
+    /// Which network.
+    pub network: NetworkMode,
+    /// Which confinement.
+    pub security: SecurityMode,
+    /// What is mounted.
+    pub mounts: Vec<RunMount>,
+    /// Entries of `/etc/hosts`; the addresses are not in the identity.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// Limits of the process (`nofile=1024:2048`).
+    pub ulimits: Vec<Ulimit>,
+    /// Bytes of `/dev/shm`; 64 MiB where none was given.
+    pub shm_size_bytes: Option<u64>,
+    /// The cgroup beneath which the step's own is made.
+    pub cgroup_parent: Option<String>,
+    /// The platform of the programs.
+    pub platform: Platform,
+}
+
+/// The network of a RUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    /// What the configuration says.
+    Default,
+    /// The host's.
+    Host,
+    /// A loopback device alone.
+    None,
+}
+
+/// The confinement of a RUN.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecurityMode {
+    /// Docker's default capabilities and seccomp policy.
+    Sandbox,
+    /// All capabilities, all devices, no seccomp.
+    Insecure,
+}
+
+/// A name with an address for `/etc/hosts`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExtraHost {
+    /// The name.
+    pub name: String,
+    /// The address; not in the identity.
+    pub address: String,
+}
+
+/// A limit of the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Its name without `RLIMIT_`, in lower case (`nofile`).
+    pub name: String,
+    /// The soft limit; -1 for none.
+    pub soft: i64,
+    /// The hard limit; -1 for none.
+    pub hard: i64,
+}
+
+/// A mount of a RUN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunMount {
+    /// Where, an absolute path.
+    pub target: String,
+    /// What.
+    pub kind: RunMountKind,
+}
+
+/// What a RUN mounts. (Further kinds come with `RUN --mount`.)
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunMountKind {
+    /// A file whose content stands in the Dockerfile (the body of a here-document that begins with `#!`).
+    Inline {
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Its mode.
+        mode: u32,
+    },
+}

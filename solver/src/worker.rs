@@ -1,0 +1,168 @@
+//! What the solve asks of those who do the work, and what it tells those who watch.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::graph::{Selector, Vertex, VertexId};
+use crate::key::{CacheKey, ContentDigest, KeyParts};
+
+/// Does the work of vertices and remembers their results.
+///
+/// All methods may be called for many vertices at once. A method that blocks must move itself off the async threads.
+pub trait Worker: Send + Sync + 'static {
+    /// The result of a vertex; a handle that is cheap to clone.
+    type Output: Clone + Send + Sync + 'static;
+    /// Why something failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+    /// Held while a step runs; see [`Worker::claim`].
+    type Guard: Send + 'static;
+
+    /// The result that is stored under `key`, if there is one and it is whole.
+    fn lookup(
+        &self,
+        key: &CacheKey,
+    ) -> impl Future<Output = Result<Option<Self::Output>, Self::Error>> + Send;
+
+    /// The digest of the selected part of the result stored under `key`, if it is known without looking at the
+    /// result itself.
+    fn known_digest(
+        &self,
+        key: &CacheKey,
+        selector: &Selector,
+    ) -> impl Future<Output = Result<Option<ContentDigest>, Self::Error>> + Send;
+
+    /// The digest of the selected part of `output`. `key` is that of the vertex that made `output`, so that the
+    /// digest can be remembered for [`Worker::known_digest`]; `None` for what may not be remembered.
+    fn digest(
+        &self,
+        output: &Self::Output,
+        key: Option<&CacheKey>,
+        selector: &Selector,
+    ) -> impl Future<Output = Result<ContentDigest, Self::Error>> + Send;
+
+    /// Claims `key` before its vertex is executed, waiting for another process that is executing it.
+    /// `NoCache` vertices are claimed too, so that two builds do not write one result at once, but never get `Hit`.
+    fn claim(
+        &self,
+        vertex: &Vertex,
+        key: &CacheKey,
+        context: &ExecContext,
+        lookup: bool,
+    ) -> impl Future<Output = Result<Claim<Self::Output, Self::Guard>, Self::Error>> + Send;
+
+    /// Makes inputs ready (pulls and applies layers) before a permit is taken.
+    fn prepare(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Self::Output],
+        context: &ExecContext,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// Executes `vertex`. `inputs` are in the order of the vertex's inputs; `content` has, for each of them, the
+    /// digest that went into the key (`None` for chain inputs).
+    fn exec(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Self::Output],
+        content: &[Option<ContentDigest>],
+        context: &ExecContext,
+    ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+
+    /// Stores `output` under `key` and gives up the claim. If `key` has a result already, that one stays and is
+    /// returned, unless `replace` is set.
+    fn save(
+        &self,
+        key: &CacheKey,
+        parts: &KeyParts,
+        output: Self::Output,
+        replace: bool,
+        guard: Self::Guard,
+    ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+}
+
+/// What a claim found.
+#[derive(Debug)]
+pub enum Claim<O, G> {
+    /// Another process has stored a result in the meantime.
+    Hit(O),
+    /// The vertex is ours to execute.
+    Execute(G),
+}
+
+/// What the execution of a vertex may use.
+#[derive(Clone)]
+pub struct ExecContext {
+    /// The vertex.
+    pub vertex: VertexId,
+    /// Ends when the build is to stop.
+    pub cancel: CancellationToken,
+    /// Where events go.
+    pub events: EventSink,
+}
+
+/// Takes events; called from any thread, must not block for long.
+pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// What happens during a solve.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A vertex's result was found in the cache.
+    Cached(VertexId),
+    /// The execution of a vertex began.
+    Started(VertexId),
+    /// A vertex waits for another process that executes the same step.
+    Waiting {
+        /// The vertex.
+        vertex: VertexId,
+        /// The process, where it is known.
+        process: Option<u32>,
+    },
+    /// Output of a RUN.
+    Log {
+        /// The vertex.
+        vertex: VertexId,
+        /// Which stream.
+        stream: LogStream,
+        /// Bytes as they came; whole lines where the process writes lines.
+        data: Vec<u8>,
+    },
+    /// A transfer or another countable activity of a vertex.
+    Progress {
+        /// The vertex.
+        vertex: VertexId,
+        /// What (`sha256:… pull`).
+        name: String,
+        /// How much is done, in bytes.
+        current: u64,
+        /// How much there is, in bytes, where known.
+        total: Option<u64>,
+    },
+    /// Something that people should know.
+    Warning {
+        /// The vertex.
+        vertex: VertexId,
+        /// The text.
+        message: String,
+    },
+    /// The execution of a vertex ended.
+    Finished {
+        /// The vertex.
+        vertex: VertexId,
+        /// How long it took.
+        duration: Duration,
+        /// Why it failed, where it did.
+        error: Option<String>,
+    },
+}
+
+/// A stream of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogStream {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
