@@ -1,0 +1,150 @@
+//! What a build is asked for, beside its Dockerfile, and how images become known.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use oci::{Digest, ImageConfig, ImageReference, Platform};
+use solver::{ExtraHost, Graph, ImageLocation, ImageSource, NetworkMode, Ulimit, VertexId};
+
+use crate::Diagnostic;
+
+/// What a build is asked for, beside its Dockerfile.
+#[derive(Debug, Clone)]
+pub struct LowerOptions {
+    /// `--target`: a stage's name; the last stage where there is none.
+    pub target: Option<String>,
+    /// `--build-arg`.
+    pub build_args: BTreeMap<String, String>,
+    /// `--label`.
+    pub labels: BTreeMap<String, String>,
+    /// The platform of the result.
+    pub platform: Platform,
+    /// The platform of the machine that builds.
+    pub build_platform: Platform,
+    /// `--build-context`, by the name that was given: a stage's name, or an image's (`alpine`, `alpine:3`,
+    /// `docker.io/library/alpine:3`), perhaps with `::platform` after it.
+    pub named_contexts: BTreeMap<String, NamedContext>,
+    /// `--no-cache` and `--no-cache-filter`.
+    pub no_cache: NoCache,
+    /// `--network`: what RUN gets that has no `--network` itself.
+    pub network: NetworkMode,
+    /// `--allow`: entitlements (`network.host`, `security.insecure`).
+    pub allow: BTreeSet<String>,
+    /// The host name within RUN.
+    pub hostname: Option<String>,
+    /// `--add-host`.
+    pub extra_hosts: Vec<ExtraHost>,
+    /// `--ulimit`.
+    pub ulimits: Vec<Ulimit>,
+    /// `--shm-size`.
+    pub shm_size_bytes: Option<u64>,
+    /// `--cgroup-parent`.
+    pub cgroup_parent: Option<String>,
+    /// Proxies of docker's `config.json`, by the argument's name (`HTTP_PROXY`); `--build-arg` goes first.
+    pub proxy_args: BTreeMap<String, String>,
+}
+
+impl LowerOptions {
+    /// A build for `platform` on a machine of the same, with nothing asked for.
+    pub fn new(platform: Platform) -> Self {
+        Self {
+            target: None,
+            build_args: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            build_platform: platform.clone(),
+            platform,
+            named_contexts: BTreeMap::new(),
+            no_cache: NoCache::None,
+            network: NetworkMode::Default,
+            allow: BTreeSet::new(),
+            hostname: None,
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            shm_size_bytes: None,
+            cgroup_parent: None,
+            proxy_args: BTreeMap::new(),
+        }
+    }
+}
+
+/// Which steps look nothing up in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum NoCache {
+    /// None.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// Those of the stages of these names, or of these numbers.
+    Stages(Vec<String>),
+}
+
+/// What the name of a `--build-context` stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, which the worker knows by the context's name.
+    Local,
+    /// `docker-image://…`.
+    Image(ImageReference),
+    /// `oci-layout://path[:tag|@digest]`.
+    OciLayout {
+        /// The directory, as it was given.
+        path: PathBuf,
+        /// The tag or digest; `latest` if none was given.
+        tag_or_digest: String,
+    },
+}
+
+/// Finds out what images are.
+pub trait ImageResolver {
+    /// Answers each request, in order. It is called once with all images that a build needs, and once more if
+    /// ONBUILD triggers name further ones (they may bring triggers of their own images, and so on).
+    fn resolve(&mut self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>>;
+}
+
+/// An image that a build needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageRequest {
+    /// Where it is.
+    pub location: ImageLocation,
+    /// The platform that is wanted.
+    pub platform: Platform,
+    /// Its name as it was written.
+    pub name: String,
+}
+
+/// What an [`ImageRequest`] led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedImage {
+    /// Where its layers are.
+    pub source: ImageSource,
+    /// Its config.
+    pub config: ImageConfig,
+    /// What the tag points to: an index or a manifest.
+    pub index_or_manifest: Digest,
+}
+
+/// Why an image could not be had. The text is complete: it names the image and the cause.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ResolveError {
+    /// What went wrong, with the name of the image.
+    pub message: String,
+}
+
+/// What a Dockerfile means.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// All steps that the target needs.
+    pub graph: Graph,
+    /// The vertex whose output is the image.
+    pub target: VertexId,
+    /// The whole image config, save the diff IDs (empty) and times (`created` is `None` in our own history
+    /// entries and at the top). The number of history entries with `empty_layer == false` is the number of the
+    /// target's layers, as long as the base image's own history agrees with its layers.
+    pub config: ImageConfig,
+    /// What deserves a second look.
+    pub warnings: Vec<Diagnostic>,
+    /// The local contexts that are used: `context` for the build context, else names of `--build-context`.
+    pub contexts: BTreeSet<String>,
+}
