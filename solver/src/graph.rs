@@ -77,6 +77,13 @@ pub struct Selector {
     pub parents: bool,
 }
 
+impl Selector {
+    /// A name of the selector that never changes, under which the digest of what it selects can be stored.
+    pub fn digest(&self) -> [u8; 32] {
+        key::selector_digest(self)
+    }
+}
+
 /// What stands beside the operation of a vertex.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VertexMeta {

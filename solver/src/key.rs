@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::graph::{Input, VertexDigest};
+use crate::graph::{Input, Selector, VertexDigest};
 use crate::op::Op;
 
 /// The key of a vertex's result.
@@ -48,4 +48,10 @@ impl fmt::Debug for ContentDigest {
 pub(crate) fn vertex_digest(op: &Op, inputs: &[Input], input_digests: &[VertexDigest]) -> VertexDigest {
     let _ = (op, inputs, input_digests);
     VertexDigest([0; 32])
+}
+
+/// See [`Selector::digest`].
+pub(crate) fn selector_digest(selector: &Selector) -> [u8; 32] {
+    let _ = selector;
+    [0; 32]
 }

@@ -22,6 +22,17 @@ pub enum Op {
     Merge,
 }
 
+impl Op {
+    /// Whether it makes something that is worth a record: its result is looked up, claimed and saved. What only names
+    /// something that exists elsewhere is not.
+    pub fn is_step(&self) -> bool {
+        match self {
+            Self::Scratch | Self::Image(_) | Self::Context(_) => false,
+            Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => true,
+        }
+    }
+}
+
 /// The root file system of an image, known by its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageOp {

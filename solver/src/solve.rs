@@ -13,6 +13,8 @@ use crate::worker::{EventSink, Worker};
 pub struct SolveOptions {
     /// How many vertices may be executed at once.
     pub parallelism: usize,
+    /// What enters every key beside the graph: the mode of ids of the store.
+    pub salt: Vec<u8>,
     /// Ends when the build is to stop.
     pub cancel: CancellationToken,
     /// Where events go.

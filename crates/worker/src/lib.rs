@@ -1,1 +1,19 @@
-//! What each vertex of a build graph does.
+//! What each vertex of a build graph does, on top of the store, the registries and the sandbox.
+//!
+//! [`LocalWorker`] implements [`solver::Worker`] on this machine: records and snapshots come from [`cache::Store`],
+//! images are pulled only when a step needs their files, and steps write snapshots.
+//!
+//! What is deliberately absent: the order of steps and their keys (`solver`), the form of anything on disk
+//! (`cache`), namespaces (`sandbox`), and images as results (`exporter`).
+
+mod context;
+mod copy;
+mod error;
+mod image;
+mod local;
+mod merge;
+mod mkdir;
+mod run;
+mod user;
+
+pub use error::WorkerError;

@@ -1,0 +1,1 @@
+//! COPY --link: one layer put on top of another tree.

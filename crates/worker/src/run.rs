@@ -1,0 +1,1 @@
+//! RUN: one process in a sandbox over the snapshot of its input.
