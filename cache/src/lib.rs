@@ -1,1 +1,4 @@
 //! Everything that rbuild keeps on disk.
+
+pub mod layer;
+pub mod tree;

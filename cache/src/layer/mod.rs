@@ -1,0 +1,19 @@
+//! Layers as archives: applying one to an upper directory, writing the difference of two trees as one, writing
+//! whole trees, and unpacking the archives of ADD.
+//!
+//! The format is tar as in the OCI image layer specification. Nothing here compresses, and nothing knows of
+//! registries or of the store.
+
+mod apply;
+mod archive;
+mod compression;
+mod diff;
+mod error;
+mod export;
+
+pub use apply::{AppliedLayer, apply_blob, apply_layer, fuzz_apply};
+pub use archive::{ExtractOptions, extract_archive, is_archive};
+pub use compression::{Compression, decompress, detect_compression};
+pub use diff::{LayerSource, write_layer};
+pub use error::LayerError;
+pub use export::{export_tree, write_tree};
