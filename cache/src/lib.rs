@@ -1,4 +1,36 @@
-//! Everything that rbuild keeps on disk.
+//! Everything that rbuild keeps on disk: blobs, snapshots, layers, cache records, content digests, local tags, and
+//! what may be thrown away.
+//!
+//! A [`Store`] is shared by any number of processes, without a daemon and without a global lock. Content is plain
+//! files that are moved into place by a rename; what is known about it is one SQLite file. Whatever is in the store
+//! is complete: a process that is killed leaves garbage, which [`Store::prune`] and the next run's sweep remove,
+//! and never a wrong hit.
+//!
+//! Deliberately absent: cache keys are opaque here (the solver makes them), nothing is fetched (the registry client
+//! does that), no mount stays (the sandbox mounts), and nothing is printed. All calls block.
 
+mod blob;
+mod claim;
+mod database;
+mod disk;
+mod error;
+mod id;
+mod image;
+mod record;
+mod snapshot;
+mod store;
+mod usage;
+
+pub mod context_stat;
 pub mod layer;
 pub mod tree;
+
+pub use blob::{BlobReader, BlobStore, BlobWriter};
+pub use claim::{Claim, KeyLock};
+pub use error::StoreError;
+pub use id::{RecordKey, SnapshotId};
+pub use image::{ImageTag, Layer, Pin};
+pub use record::Replace;
+pub use snapshot::{ActiveSnapshot, Snapshot};
+pub use store::{IdMode, Seal, SnapshotterKind, Store, StoreOptions};
+pub use usage::{PruneOptions, Pruned, Usage};

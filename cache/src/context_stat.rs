@@ -1,0 +1,1 @@
+//! The stat cache of build contexts.
