@@ -1,0 +1,179 @@
+//! What is asked of a sandbox.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+/// Bytes of `/dev/shm` where nothing else was asked for: 64 MiB, as Docker.
+pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
+
+/// One process and its surroundings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessSpec {
+    /// Its root file system.
+    pub rootfs: RootFs,
+    /// The program and its arguments, as bytes; at least one. A program without a slash is looked up on the `PATH` of
+    /// `env`, inside the root file system.
+    pub args: Vec<Vec<u8>>,
+    /// The environment, `NAME=value`; of several of one name the last counts. Without a `HOME` the one of `uid` in the
+    /// root file system's `/etc/passwd` is added (`/` where the user is unknown), as runc does.
+    pub env: Vec<Vec<u8>>,
+    /// The working directory, absolute; made (mode 0755, root) where it does not exist.
+    pub cwd: PathBuf,
+    /// The user, as a number inside the current user namespace.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// The supplementary groups (runc lists the primary one here too).
+    pub groups: Vec<u32>,
+    /// The host name.
+    pub hostname: String,
+    /// The network.
+    pub network: Network,
+    /// The confinement.
+    pub security: Security,
+    /// Mounts beyond the fixed ones (`/proc`, `/sys`, `/dev` and what is below), in the order in which they are made.
+    pub mounts: Vec<MountSpec>,
+    /// The content of `/etc/resolv.conf`, mounted read-only; the image's own is left in place for `None`.
+    pub resolv_conf: Option<Vec<u8>>,
+    /// The content of `/etc/hosts`, mounted read-only; the image's own is left in place for `None`.
+    pub hosts: Option<Vec<u8>>,
+    /// Bytes of `/dev/shm`.
+    pub shm_size_bytes: u64,
+    /// Limits that differ from those of the calling process.
+    pub limits: Vec<ResourceLimit>,
+    /// The cgroup beneath which the sandbox's own is made, as a path in the hierarchy. An asked-for cgroup that cannot
+    /// be made is an error.
+    pub cgroup_parent: Option<String>,
+    /// Newer kernel calls that are to be left unused, so that tests run what stands in for them.
+    pub fallbacks: BTreeSet<Fallbacks>,
+}
+
+impl ProcessSpec {
+    /// A specification with the defaults of a RUN: root, `/`, host name `buildkitsandbox`, the host's network, Docker's
+    /// confinement, nothing mounted, an empty environment.
+    pub fn new(rootfs: RootFs, args: Vec<Vec<u8>>) -> Self {
+        Self {
+            rootfs,
+            args,
+            env: Vec::new(),
+            cwd: PathBuf::from("/"),
+            uid: 0,
+            gid: 0,
+            groups: Vec::new(),
+            hostname: "buildkitsandbox".to_owned(),
+            network: Network::Host,
+            security: Security::Sandbox,
+            mounts: Vec::new(),
+            resolv_conf: None,
+            hosts: None,
+            shm_size_bytes: DEFAULT_SHM_SIZE_BYTES,
+            limits: Vec::new(),
+            cgroup_parent: None,
+            fallbacks: BTreeSet::new(),
+        }
+    }
+}
+
+/// A root file system, always writable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RootFs {
+    /// An overlay, mounted for the sandbox alone and gone with it.
+    Overlay {
+        /// The lower directories, top first; may be empty.
+        lower_dirs: Vec<PathBuf>,
+        /// Where writes go.
+        upper: PathBuf,
+        /// An empty directory on the file system of `upper`.
+        work: PathBuf,
+        /// Whether overlay keeps its marks in `user.overlay.*` (a user namespace) instead of `trusted.overlay.*`.
+        user_xattrs: bool,
+    },
+    /// A directory that is written in place.
+    Directory(PathBuf),
+}
+
+/// The network of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// The caller's.
+    Host,
+    /// Its own, with a loopback device that is up and nothing else.
+    None,
+}
+
+/// The confinement of a sandbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Security {
+    /// Docker's default capabilities, masked paths and system call policy.
+    Sandbox,
+    /// All capabilities and devices of the caller, a writable `/sys`, no system call policy.
+    Insecure,
+}
+
+/// A mount beyond the fixed ones. A mount point that has to be made is removed after the process has ended, unless
+/// something was put there, and leaves no trace in its parents' times.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountSpec {
+    /// Where: an absolute path, whose links are followed inside the root file system.
+    pub target: PathBuf,
+    /// What.
+    pub kind: MountKind,
+}
+
+/// What a mount shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MountKind {
+    /// A file or a directory of the calling process.
+    Bind {
+        /// Its path.
+        source: PathBuf,
+        /// Whether it is mounted read-only.
+        read_only: bool,
+    },
+    /// An empty directory in memory, mode 1777.
+    Tmpfs {
+        /// Its size; half of the memory for `None`.
+        size_bytes: Option<u64>,
+    },
+    /// A read-only file with this content.
+    File {
+        /// Its bytes.
+        content: Vec<u8>,
+        /// Its mode, at most `0o7777`.
+        mode: u32,
+        /// Its owner.
+        uid: u32,
+        /// Its group.
+        gid: u32,
+    },
+}
+
+/// A limit of the process: `setrlimit(2)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResourceLimit {
+    /// Its name without `RLIMIT_`, in lower case (`nofile`).
+    pub name: String,
+    /// The soft limit; -1 for none.
+    pub soft: i64,
+    /// The hard limit; -1 for none.
+    pub hard: i64,
+}
+
+/// A newer kernel call that is to be left unused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fallbacks {
+    /// Mount overlays with `mount(2)` instead of `fsopen(2)` and `lowerdir+` (Linux 6.7).
+    OverlayByMount,
+    /// Make mounts read-only by remounting instead of `mount_setattr(2)` (Linux 5.12).
+    ReadOnlyByRemount,
+    /// Run the init from a copy in memory instead of a read-only mount of the executable.
+    ExecutableInMemory,
+    /// Use the caller's `/proc`, as where the kernel refuses a fresh one.
+    OuterProc,
+    /// Use the caller's `/sys`, as where the kernel refuses a fresh one.
+    OuterSys,
+    /// Bind the caller's device nodes instead of making them.
+    BindDevices,
+    /// Move into the cgroup after the start instead of starting in it (`CLONE_INTO_CGROUP`).
+    LateCgroup,
+}
