@@ -1,0 +1,12 @@
+//! The binary from outside: what a user does, on real files, registries, namespaces and users.
+
+mod bad_input;
+mod caching;
+mod concurrency;
+mod crash;
+mod lab;
+mod outputs;
+mod registries;
+mod rootless;
+mod running;
+mod storage;

@@ -1,0 +1,115 @@
+//! Builds of ordinary users, whom the tests make.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Mutex;
+
+use crate::lab::{Lab, Ran, Tree, bases, run};
+
+/// An ordinary user with an id of its own, with or without subordinate ids.
+struct User {
+    name: &'static str,
+    id: u32,
+}
+
+impl User {
+    /// Makes the user if it is not there. The ids are far from those that distributions give out.
+    fn new(name: &'static str, id: u32, subordinate: Option<u32>) -> Self {
+        static ACCOUNTS: Mutex<()> = Mutex::new(());
+        let _accounts = ACCOUNTS.lock().expect("no test panics while it makes a user");
+        let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd can be read");
+        if !passwd.lines().any(|line| line.starts_with(&format!("{name}:"))) {
+            run("useradd", &["--uid", &id.to_string(), "--no-create-home", "--shell", "/bin/sh", name]);
+        }
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let mut lines: Vec<String> =
+                text.lines().filter(|line| !line.starts_with(&format!("{name}:"))).map(str::to_owned).collect();
+            lines.extend(subordinate.map(|first| format!("{name}:{first}:65536")));
+            std::fs::write(file, lines.join("\n") + "\n").expect("subordinate ids can be set");
+        }
+        Self { name, id }
+    }
+
+    /// A lab that belongs to the user, with the binary and the base images where the user can read them.
+    fn lab(&self, files: &[(&str, &str)]) -> (Lab, PathBuf) {
+        let lab = Lab::new();
+        let context = lab.context("ctx", files);
+        run("cp", &["-a", &bases().to_string_lossy(), &lab.path("bases").to_string_lossy()]);
+        std::fs::copy(env!("CARGO_BIN_EXE_rbuild"), lab.path("rbuild")).expect("the binary can be copied");
+        std::fs::set_permissions(lab.directory.path(), std::fs::Permissions::from_mode(0o755))
+            .expect("modes can be set");
+        run("chown", &["-R", &format!("{}:{}", self.id, self.id), &lab.directory.path().to_string_lossy()]);
+        chown(lab.directory.path(), Some(self.id), Some(self.id)).expect("owners can be set");
+        (lab, context)
+    }
+
+    fn build(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Ran {
+        let mut command = Command::new("setpriv");
+        let id = self.id.to_string();
+        command.args(["--reuid", &id, "--regid", &id, "--init-groups", "--reset-env"]);
+        command.args(["env", "-C"]).arg(lab.directory.path());
+        command.arg(format!("HOME={}", lab.path("home").display()));
+        command.arg(format!("RBUILD_ROOT={}", lab.root().display()));
+        command.arg(lab.path("rbuild")).args(["build", "--progress=plain"]).args(arguments);
+        command.arg(format!("--build-context=busybox=oci-layout://{}:busybox", lab.path("bases").display()));
+        command.arg(context);
+        Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
+    }
+
+    fn build_tree(&self, lab: &Lab, context: &std::path::Path) -> Tree {
+        let path = lab.path("tree.tar");
+        self.build(lab, context, &[&format!("--output=type=tar,dest={}", path.display())]).succeeded();
+        Tree::read(&path)
+    }
+}
+
+#[test]
+fn a_user_with_subordinate_ids_builds_like_root() {
+    let user = User::new("rbuild-sub", 23401, Some(2_000_000_000));
+    let dockerfile = "FROM busybox
+COPY --chown=app:staff file /owned
+RUN id -u > /id && chown app /id && mkdir /d && chown 1000:1001 /d
+USER app
+RUN echo mine > /d/mine
+";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile), ("file", "x")]);
+    let tree = user.build_tree(&lab, &context);
+    assert_eq!(tree.text("id"), "0\n");
+    assert_eq!(tree.uid("id"), Some(1000));
+    assert_eq!(tree.uid("owned"), Some(1000));
+    assert_eq!(tree.uid("d/mine"), Some(1000));
+    let again = user.build(&lab, &context, &["-t", "x"]).succeeded();
+    assert_eq!(again.executed(), Vec::<String>::new(), "{}", again.stderr);
+}
+
+#[test]
+fn a_user_without_subordinate_ids_builds_with_one_id() {
+    let user = User::new("rbuild-one", 23402, None);
+    let dockerfile = "FROM busybox
+COPY --chown=1000:1001 file /owned
+RUN id -u > /id && rm /etc/group && mkdir /new && echo x > /new/x
+FROM scratch
+COPY --from=0 / /
+";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile), ("file", "x")]);
+    let tree = user.build_tree(&lab, &context);
+    assert_eq!(tree.text("id"), "0\n");
+    assert_eq!(tree.text("new/x"), "x\n");
+    assert_eq!(tree.uid("owned"), Some(1000), "owners are recorded");
+    assert!(!tree.has("etc/group"));
+}
+
+#[test]
+fn the_store_of_a_user_is_in_the_home() {
+    let user = User::new("rbuild-sub2", 23403, Some(2_000_100_000));
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    let mut command = Command::new("setpriv");
+    let id = user.id.to_string();
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--reset-env", "env"]);
+    command.arg(format!("HOME={}", lab.path("home").display()));
+    command.arg(lab.path("rbuild")).args(["-t", "app:v1"]).arg(&context);
+    Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60))).succeeded();
+    assert!(lab.path("home/.local/share/rbuild/meta.db").exists(), "the store of {} is elsewhere", user.name);
+}

@@ -1,0 +1,76 @@
+//! What a RUN meets.
+
+use crate::lab::Lab;
+
+#[test]
+fn output_is_shown_and_exit_codes_are_told() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo out; echo err >&2; exit 3\n")]);
+    let failed = lab.build(&context, &[]).failed(1, &["exit code: 3"]);
+    assert!(failed.stderr.lines().any(|line| line.ends_with(" out")), "{}", failed.stderr);
+    assert!(failed.stderr.lines().any(|line| line.ends_with(" err")), "{}", failed.stderr);
+}
+
+#[test]
+fn a_step_that_takes_too_much_memory_is_told_so() {
+    let lab = Lab::new();
+    let group = "rbuild-test-memory";
+    let memory = std::path::Path::new("/sys/fs/cgroup/memory").join(group);
+    assert!(
+        std::path::Path::new("/sys/fs/cgroup/memory").is_dir(),
+        "this test needs the memory controller of cgroup v1 at /sys/fs/cgroup/memory"
+    );
+    std::fs::create_dir_all(&memory).expect("a cgroup can be made");
+    std::fs::write(memory.join("memory.limit_in_bytes"), "33554432").expect("a limit can be set");
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN head -c 200000000 /dev/zero | tail\n")]);
+    let ran = lab.build(&context, &[&format!("--cgroup-parent=/{group}")]);
+    // The directory goes with its last process; a group that stays for a moment harms no one.
+    let _ = std::fs::remove_dir(&memory);
+    ran.failed(1, &["Dockerfile:2", "memory"]);
+}
+
+#[test]
+fn network_none_has_a_loopback_device_alone() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nRUN --network=none ls /sys/class/net > /devices\n";
+    let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+    assert_eq!(lab.build_tree(&context, &[]).text("devices"), "lo\n");
+    let context = lab.context("all", &[("Dockerfile", "FROM busybox\nRUN ls /sys/class/net > /devices\n")]);
+    assert_eq!(lab.build_tree(&context, &["--network=none"]).text("devices"), "lo\n");
+}
+
+#[test]
+fn independent_steps_run_at_once() {
+    let lab = Lab::new();
+    // Each stage waits until it sees the other's process in the network namespace that both share with the host.
+    let stage = |own: u16, other: u16| {
+        format!("RUN (nc -l -p {own} < /dev/null &) ; for i in $(seq 100); do nc -z 127.0.0.1 {other} && exit 0; sleep 0.1; done; exit 1\n")
+    };
+    let dockerfile = format!(
+        "FROM busybox AS a\n{}FROM busybox AS b\n{}FROM busybox\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n",
+        stage(34501, 34502),
+        stage(34502, 34501)
+    );
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    lab.build(&context, &["--jobs=2", "--network=host"]).succeeded();
+}
+
+#[test]
+fn an_interrupted_build_stops() {
+    use std::io::{BufRead, BufReader};
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 999\n")]);
+    let mut command = lab.build_command(&context, &[]);
+    let mut child = command
+        .stderr(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("rbuild can be started");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    assert!(lines.by_ref().any(|line| line.expect("stderr can be read").ends_with(" begun")));
+    let interrupted = std::time::Instant::now();
+    crate::lab::run("kill", &["-INT", &child.id().to_string()]);
+    let status = child.wait().expect("a child can be waited for");
+    assert!(interrupted.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", interrupted.elapsed());
+    assert!(!status.success());
+}

@@ -1,0 +1,79 @@
+//! The commands on what is kept: images, rmi, du, prune.
+
+use serde_json::Value;
+
+use crate::lab::Lab;
+
+fn lines(text: &str) -> Vec<Value> {
+    text.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+fn du(lab: &Lab) -> u64 {
+    let output = lab.rbuild(&["du", "--format", "json"]).succeeded().stdout;
+    let value: Value = serde_json::from_str(&output).expect("du prints JSON");
+    value["total_bytes"].as_u64().expect("du tells the total")
+}
+
+/// What the store's files take, each inode counted once.
+fn blocks(path: &std::path::Path) -> u64 {
+    let output = crate::lab::run("du", &["-s", "--block-size=1", &path.to_string_lossy()]);
+    output.split_whitespace().next().and_then(|size| size.parse().ok()).expect("du prints a size")
+}
+
+#[test]
+fn images_are_listed_and_removed() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo x > /x\n")]);
+    let built = lab.build(&context, &["-t", "app:v1", "-t", "example.com/app"]).succeeded();
+    let listed = lines(&lab.rbuild(&["images", "--format", "json"]).succeeded().stdout);
+    let mut names: Vec<&str> = listed.iter().map(|image| image["name"].as_str().expect("it has a name")).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["docker.io/library/app:v1", "example.com/app:latest"]);
+    assert!(listed.iter().all(|image| image["digest"] == built.stdout.trim()));
+    lab.rbuild(&["rmi", "app:v1"]).succeeded();
+    lab.rbuild(&["rmi", "app:v1"]).failed(1, &["app:v1"]);
+    let listed = lines(&lab.rbuild(&["images", "--format", "json"]).succeeded().stdout);
+    assert_eq!(listed.len(), 1);
+    let table = lab.rbuild(&["images"]).succeeded().stdout;
+    assert!(table.contains("example.com/app"), "{table}");
+}
+
+#[test]
+fn an_empty_store_has_nothing() {
+    let lab = Lab::new();
+    assert_eq!(lab.rbuild(&["images", "--format", "json"]).succeeded().stdout, "");
+    assert_eq!(du(&lab), 0);
+    lab.rbuild(&["prune", "--all", "--force"]).succeeded();
+}
+
+#[test]
+fn prune_frees_what_no_image_needs() {
+    for snapshotter in ["overlay", "copy"] {
+        let lab = Lab::with_snapshotter(snapshotter);
+        let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/big bs=1024 count=4096 2>/dev/null\n";
+        let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+        lab.build(&context, &["-t", "kept"]).succeeded();
+        let before = blocks(&lab.root());
+        assert!(du(&lab) > 4 << 20, "du tells {}", du(&lab));
+        lab.rbuild(&["prune", "--all", "--force"]).succeeded();
+        let listed = lab.rbuild(&["images", "--format", "json"]).succeeded().stdout;
+        assert_eq!(lines(&listed).len(), 1, "a tagged image stays");
+        lab.rbuild(&["rmi", "kept"]).succeeded();
+        lab.rbuild(&["prune", "--all", "--force"]).succeeded();
+        assert_eq!(du(&lab), 0);
+        let after = blocks(&lab.root());
+        assert!(before - after > 4 << 20, "{before} bytes became {after}");
+        lab.build(&context, &["-t", "again"]).succeeded();
+    }
+}
+
+#[test]
+fn a_kept_image_survives_prune_and_can_be_pushed() {
+    let registry = testkit::RealRegistry::start();
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo x > /x\n")]);
+    let name = format!("{}/kept:v1", registry.address());
+    lab.build(&context, &["-t", &name]).succeeded();
+    lab.rbuild(&["prune", "--all", "--force"]).succeeded();
+    lab.rbuild(&["push", &name]).succeeded();
+}
