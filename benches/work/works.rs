@@ -1,0 +1,213 @@
+//! The works that are timed.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use oci::{Descriptor, Digest, MediaType};
+
+use crate::lab::{Lab, shell};
+
+/// What a work is prepared with.
+pub(crate) struct Prepared {
+    context: PathBuf,
+    /// A store that has seen the build already, for works that are not cold.
+    store: Option<PathBuf>,
+}
+
+/// One build to be timed, and a limit that it cannot beat by much.
+pub(crate) struct Work {
+    pub(crate) name: &'static str,
+    pub(crate) limit_name: &'static str,
+    pub(crate) prepare: fn(&Lab) -> Result<Prepared, String>,
+    pub(crate) run: fn(&Lab, &Prepared) -> Result<Duration, String>,
+    pub(crate) limit: fn(&Lab, &Prepared) -> Result<Duration, String>,
+}
+
+/// All works, in the order in which they are printed.
+pub(crate) fn all() -> Vec<Work> {
+    vec![
+        Work {
+            name: "20 RUN steps on busybox from a loopback registry, cold",
+            limit_name: "20 times unshare and exec",
+            prepare: |lab| prepare(lab, &run_steps(), |_| Ok(())),
+            run: cold,
+            limit: |_, work| {
+                shell("for i in {1..20}; do unshare -mpfiu sh -c true; done", &work.context)
+            },
+        },
+        Work {
+            name: "the same, no change",
+            limit_name: "start of a process",
+            prepare: |lab| warmed(lab, prepare(lab, &run_steps(), |_| Ok(()))?),
+            run: warm,
+            limit: |_, work| shell("true", &work.context),
+        },
+        Work {
+            name: "8 stages of sleep 2 and a COPY from each, cold",
+            limit_name: "sleep 2",
+            prepare: |lab| prepare(lab, &sleeping_stages(), |_| Ok(())),
+            run: cold,
+            limit: |_, work| shell("sleep 2", &work.context),
+        },
+        Work {
+            name: "100 COPY steps of one small file each, cold",
+            limit_name: "cp of each file",
+            prepare: |lab| prepare(lab, &copies(), |context| small_files(context, 100)),
+            run: cold,
+            limit: |lab, work| copy_each(lab, work, 100),
+        },
+        Work {
+            name: "400 scratch stages with a COPY each, 100 of them copied on, cold",
+            limit_name: "cp of each file",
+            prepare: |lab| prepare(lab, &scratch_stages(), |context| small_files(context, 400)),
+            run: cold,
+            limit: |lab, work| copy_each(lab, work, 500),
+        },
+        Work {
+            name: "base of 128 MB in one gzip layer from a loopback registry, RUN true",
+            limit_name: "gzip -d into tar -x",
+            prepare: |lab| {
+                push_debian(lab)?;
+                prepare(lab, "FROM bench/debian\nRUN true\n", |_| Ok(()))
+            },
+            run: cold,
+            limit: |lab, _| {
+                let directory = lab.new_directory("unpacked")?;
+                shell("gzip -dc ../layer.tar.gz | tar -x", &directory)
+            },
+        },
+    ]
+}
+
+fn prepare(
+    lab: &Lab,
+    dockerfile: &str,
+    fill: impl Fn(&PathBuf) -> Result<(), String>,
+) -> Result<Prepared, String> {
+    let context = lab.new_directory("context")?;
+    std::fs::write(context.join("Dockerfile"), dockerfile).map_err(|error| error.to_string())?;
+    fill(&context)?;
+    Ok(Prepared { context, store: None })
+}
+
+fn warmed(lab: &Lab, prepared: Prepared) -> Result<Prepared, String> {
+    let store = lab.new_directory("store")?;
+    lab.build(&store, &prepared.context)?;
+    Ok(Prepared { store: Some(store), ..prepared })
+}
+
+fn cold(lab: &Lab, work: &Prepared) -> Result<Duration, String> {
+    let store = lab.new_directory("store")?;
+    lab.build(&store, &work.context)
+}
+
+fn warm(lab: &Lab, work: &Prepared) -> Result<Duration, String> {
+    let store = work.store.as_ref().ok_or("the work has no store")?;
+    lab.build(store, &work.context)
+}
+
+fn run_steps() -> String {
+    let mut text = String::from("FROM busybox\n");
+    for step in 0..20 {
+        let _ = writeln!(text, "RUN echo {step} > /step-{step}");
+    }
+    text
+}
+
+fn sleeping_stages() -> String {
+    let mut text = String::new();
+    for stage in 0..8 {
+        let _ = writeln!(text, "FROM busybox AS s{stage}\nRUN sleep 2 && echo {stage} > /out-{stage}");
+    }
+    text.push_str("FROM scratch\n");
+    for stage in 0..8 {
+        let _ = writeln!(text, "COPY --from=s{stage} /out-{stage} /");
+    }
+    text
+}
+
+fn copies() -> String {
+    let mut text = String::from("FROM busybox\n");
+    for file in 0..100 {
+        let _ = writeln!(text, "COPY f{file} /files/");
+    }
+    text
+}
+
+fn scratch_stages() -> String {
+    let mut text = String::new();
+    for stage in 0..400 {
+        let _ = writeln!(text, "FROM scratch AS s{stage}\nCOPY f{stage} /");
+    }
+    text.push_str("FROM scratch\n");
+    for stage in 0..100 {
+        let _ = writeln!(text, "COPY --from=s{stage} /f{stage} /");
+    }
+    text
+}
+
+fn small_files(context: &PathBuf, count: usize) -> Result<(), String> {
+    for file in 0..count {
+        let path = context.join(format!("f{file}"));
+        std::fs::write(&path, format!("file {file}\n")).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn copy_each(lab: &Lab, work: &Prepared, count: usize) -> Result<Duration, String> {
+    let target = lab.new_directory("copies")?;
+    let files = std::fs::read_dir(&work.context).map_err(|error| error.to_string())?.count() - 1;
+    let script = format!(
+        "for i in $(seq 0 {}); do cp f$((i % {files})) {}/$i; done",
+        count - 1,
+        target.display()
+    );
+    shell(&script, &work.context)
+}
+
+/// Pushes an image whose one layer has files of this machine's Debian packages, about 128 MB of them.
+fn push_debian(lab: &Lab) -> Result<(), String> {
+    let directory = lab.new_directory("debian")?;
+    let script = "cd ..
+        dpkg-query -W -f '${Priority} ${Package}\\n' | sort -k1,1r -k2 | awk '{print $2}' | xargs dpkg -L 2>/dev/null |
+          awk '!seen[$0]++' > names
+        # Whole files in the order of their packages, up to the size that is asked for.
+        xargs -d '\\n' stat -c '%s %F %n' < names 2>/dev/null |
+          awk '/regular/ {size += $1; if (size > 128000000) exit} {sub(/^[0-9]+ [a-z ]+ \\//, \"\"); print}' > chosen
+        tar --no-recursion -C / --numeric-owner -cf layer.tar -T chosen 2>/dev/null || true
+        gzip -6 -k -f layer.tar";
+    shell(script, &directory)?;
+    let layers = directory.parent().ok_or("a directory has a parent")?;
+    let read = |name: &str| std::fs::read(layers.join(name)).map_err(|error| format!("{name}: {error}"));
+    let layout = lab.new_directory("layout")?;
+    write_layout(&layout, &read("layer.tar")?, &read("layer.tar.gz")?).map_err(|error| error.to_string())?;
+    lab.registry.load_oci_layout(&layout, "bench");
+    Ok(())
+}
+
+/// An OCI layout with one image, `debian:latest`, of one layer.
+fn write_layout(layout: &Path, layer: &[u8], compressed: &[u8]) -> std::io::Result<()> {
+    let blobs = layout.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let add = |media_type: &str, bytes: &[u8]| -> std::io::Result<Descriptor> {
+        let descriptor = Descriptor::of(media_type, bytes);
+        std::fs::write(blobs.join(descriptor.digest.hex()), bytes)?;
+        Ok(descriptor)
+    };
+    let config = serde_json::json!({
+        "architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::sha256(layer)]},
+    });
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MediaType::OCI_MANIFEST,
+        "config": add(MediaType::OCI_CONFIG, config.to_string().as_bytes())?,
+        "layers": [add(MediaType::OCI_LAYER_GZIP, compressed)?],
+    });
+    let mut descriptor = add(MediaType::OCI_MANIFEST, manifest.to_string().as_bytes())?;
+    descriptor.annotations.insert("org.opencontainers.image.ref.name".to_owned(), "debian:latest".to_owned());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [descriptor]});
+    std::fs::write(layout.join("index.json"), index.to_string())?;
+    std::fs::write(layout.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#)
+}
