@@ -1,0 +1,265 @@
+//! Why a registry did not do what it was asked.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use oci::Digest;
+
+use crate::credentials::CredentialError;
+
+/// The error below a failed HTTP exchange.
+pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a registry did not do what it was asked. `reference` is always the image as a person knows it, `host` the host
+/// that was really spoken to (a mirror, or `registry-1.docker.io` for docker.io).
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// 404: no such repository, tag, manifest or blob.
+    #[error("`{what}` of `{reference}` is not in the registry `{host}`")]
+    NotFound {
+        /// The image.
+        reference: String,
+        /// The tag, manifest digest or blob digest that was asked for.
+        what: String,
+        /// The host.
+        host: String,
+    },
+    /// 401, also with the credentials there are, or none are known.
+    #[error("`{host}` wants credentials for `{reference}`{}", refused(*had_credentials))]
+    Unauthorized {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// Whether credentials were sent and refused.
+        had_credentials: bool,
+    },
+    /// 403, or a token without the rights that are needed.
+    #[error("`{host}` denies access to `{reference}`{}", colon(message))]
+    Denied {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What the registry says about it; may be empty.
+        message: String,
+    },
+    /// No connection to the host, or it broke every time.
+    #[error("the registry `{host}` cannot be reached for `{reference}`")]
+    Unavailable {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What went wrong with the connection.
+        #[source]
+        source: Cause,
+    },
+    /// 429, still after waiting, or with a longer wait than is sensible.
+    #[error("`{host}` limits the rate of requests for `{reference}`{}", wait(*retry_after_seconds))]
+    RateLimited {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// How long the registry wants us to wait.
+        retry_after_seconds: Option<u64>,
+    },
+    /// Any other answer that is not a success.
+    #[error("`{host}` answered {status} to {request} of `{reference}`{}", colon(message))]
+    Status {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What was asked (`GET manifest`).
+        request: String,
+        /// The status code.
+        status: u16,
+        /// What the registry says about it; may be empty.
+        message: String,
+    },
+    /// The content is not what its digest says.
+    #[error("`{host}` sent content of digest `{actual}` for `{expected}` of `{reference}`")]
+    DigestMismatch {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What was asked for.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// The content is longer or shorter than its descriptor says, also after asking again.
+    #[error("`{host}` sent {actual} bytes for the {expected} bytes of `{digest}` of `{reference}`")]
+    WrongSize {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What was asked for.
+        digest: Digest,
+        /// The size in the descriptor, in bytes.
+        expected: u64,
+        /// How many bytes came.
+        actual: u64,
+    },
+    /// A document is longer than any that is accepted.
+    #[error("`{what}` of `{reference}` from `{host}` is longer than {limit} bytes")]
+    TooLarge {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The bound, in bytes.
+        limit: u64,
+    },
+    /// The answer does not follow the protocol.
+    #[error("the answer of `{host}` for `{reference}` cannot be used: {problem}")]
+    Protocol {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The digest's algorithm cannot be computed here.
+    #[error("`{digest}` of `{reference}` has an algorithm that is not supported")]
+    Algorithm {
+        /// The image.
+        reference: String,
+        /// The digest.
+        digest: Digest,
+    },
+    /// None of several hosts had it.
+    #[error("`{reference}` could not be had: {}", attempts(.failures))]
+    AllHosts {
+        /// The image.
+        reference: String,
+        /// Each host with its reason, in the order they were asked.
+        failures: Vec<HostFailure>,
+    },
+    /// Credentials could not be read.
+    #[error("the credentials for `{host}` cannot be read")]
+    Credentials {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        source: CredentialError,
+    },
+    /// A certificate or key that is configured cannot be used.
+    #[error("`{}` cannot be used for TLS with `{host}`", path.display())]
+    Certificate {
+        /// The host.
+        host: String,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Cause,
+    },
+    /// A host or mirror of the configuration is not usable.
+    #[error("`{text}` is not a registry host")]
+    Host {
+        /// The text.
+        text: String,
+    },
+    /// The bytes that should be pushed could not be read.
+    #[error("cannot read `{digest}` for the push to `{reference}`")]
+    Source {
+        /// The image.
+        reference: String,
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// One host that could not serve a request, and why.
+#[derive(Debug)]
+pub struct HostFailure {
+    /// The host.
+    pub host: String,
+    /// Why.
+    pub error: RegistryError,
+}
+
+impl RegistryError {
+    /// Whether every host that was asked says that there is no such thing.
+    pub fn is_not_found(&self) -> bool {
+        match self {
+            Self::NotFound { .. } => true,
+            Self::AllHosts { failures, .. } => failures.iter().all(|failure| failure.error.is_not_found()),
+            _ => false,
+        }
+    }
+
+    /// What a person can do about it, where that is known: a sentence without capital and period.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotFound { .. } => Some("check the name and the tag".to_owned()),
+            Self::Unauthorized { host, had_credentials: false, .. } => {
+                Some(format!("log in with `docker login {host}`; rbuild reads docker's config.json"))
+            }
+            Self::Unauthorized { host, had_credentials: true, .. } => Some(format!(
+                "the credentials in docker's config.json may be out of date: `docker login {host}`"
+            )),
+            Self::Denied { .. } => {
+                Some("the repository may not exist, or this account may not do that".to_owned())
+            }
+            Self::Unavailable { host, .. } => {
+                Some(format!("check that `{host}` runs and can be reached, or set a mirror in config.toml"))
+            }
+            Self::RateLimited { .. } => {
+                Some("wait, log in to get a higher limit, or set a mirror in config.toml".to_owned())
+            }
+            Self::DigestMismatch { .. } | Self::WrongSize { .. } => {
+                Some("the registry's copy is damaged, or something between changes what it sends".to_owned())
+            }
+            Self::AllHosts { failures, .. } => failures.last().and_then(|failure| failure.error.hint()),
+            _ => None,
+        }
+    }
+
+    /// Whether asking another host (the next mirror) is worth while. Everything but a mistake of our own is.
+    pub(crate) fn is_about_the_host(&self) -> bool {
+        !matches!(self, Self::Algorithm { .. } | Self::Host { .. } | Self::Source { .. })
+    }
+}
+
+impl fmt::Display for HostFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.error)?;
+        let mut cause = std::error::Error::source(&self.error);
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+fn attempts(failures: &[HostFailure]) -> String {
+    let texts: Vec<String> = failures.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+fn refused(had_credentials: bool) -> &'static str {
+    if had_credentials { " and refuses those it got" } else { "" }
+}
+
+fn colon(message: &str) -> String {
+    if message.is_empty() { String::new() } else { format!(": {message}") }
+}
+
+fn wait(seconds: Option<u64>) -> String {
+    seconds.map_or_else(String::new, |seconds| format!(" and wants a pause of {seconds} s"))
+}

@@ -1,0 +1,221 @@
+//! HTTP clients, made when they are first needed: plain HTTP never sets up TLS.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use url::Url;
+
+use crate::client::ClientOptions;
+use crate::config::HostConfig;
+use crate::endpoint::is_loopback;
+use crate::error::{Cause, RegistryError};
+
+/// The configuration that names are resolved with.
+const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
+
+/// All HTTP clients of a [`crate::Client`]. Redirects are never followed here.
+pub(crate) struct Transport {
+    plain: OnceLock<reqwest::Client>,
+    /// By the host's name in the configuration; the empty name is that of all hosts without TLS settings.
+    tls: Mutex<HashMap<String, reqwest::Client>>,
+}
+
+impl Transport {
+    pub(crate) fn new() -> Self {
+        Self { plain: OnceLock::new(), tls: Mutex::new(HashMap::new()) }
+    }
+
+    /// The client that speaks to `url`.
+    pub(crate) fn client(
+        &self,
+        options: &ClientOptions,
+        url: &Url,
+    ) -> Result<reqwest::Client, RegistryError> {
+        let host = authority(url);
+        if url.scheme() == "http" {
+            if let Some(client) = self.plain.get() {
+                return Ok(client.clone());
+            }
+            let client =
+                build(options, client_config(&host, RootCertStore::empty(), &HostConfig::default())?, &host)?;
+            return Ok(self.plain.get_or_init(|| client).clone());
+        }
+        let name = if host == "registry-1.docker.io" { "docker.io" } else { host.as_str() };
+        let mut config = options.hosts.host(name);
+        if config.insecure.is_none() && is_loopback(name) {
+            config.insecure = Some(true);
+        }
+        let has_settings =
+            !config.ca.is_empty() || !config.keypair.is_empty() || config.insecure == Some(true);
+        let key = if has_settings { name } else { "" };
+        let mut clients = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(client) = clients.get(key) {
+            return Ok(client.clone());
+        }
+        let roots = roots(options, name, &config.ca)?;
+        let client = build(options, client_config(name, roots, &config)?, name)?;
+        clients.insert(key.to_owned(), client.clone());
+        Ok(client)
+    }
+}
+
+/// `host[:port]` of `url`, without the scheme's own port.
+pub(crate) fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// An error where `url` has a name and the machine has no resolver: the resolver's own default would ask a public
+/// service, and tell it the names of private hosts.
+pub(crate) fn check_resolver(url: &Url) -> Result<(), Cause> {
+    let Some(url::Host::Domain(name)) = url.host() else { return Ok(()) };
+    if is_loopback(name) || Path::new(RESOLVER_CONFIG).exists() {
+        return Ok(());
+    }
+    Err(format!("there is no `{RESOLVER_CONFIG}` to resolve `{name}` with").into())
+}
+
+fn build(options: &ClientOptions, tls: ClientConfig, host: &str) -> Result<reqwest::Client, RegistryError> {
+    let loopback = [([127, 0, 0, 1], 0).into(), (std::net::Ipv6Addr::LOCALHOST, 0).into()];
+    let mut builder = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        // Parallel transfers get connections of their own: one connection's flow control would bind them together.
+        .http1_only()
+        .tcp_nodelay(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .user_agent(options.user_agent.clone())
+        .connect_timeout(options.connect_timeout)
+        .read_timeout(options.idle_timeout)
+        .resolve_to_addrs("localhost", &loopback)
+        .no_proxy();
+    let proxies = &options.proxies;
+    let exceptions = format!("localhost,127.0.0.0/8,::1,{}", proxies.no_proxy.as_deref().unwrap_or_default());
+    let no_proxy = || reqwest::NoProxy::from_string(&exceptions);
+    let malformed = |text: &str| RegistryError::Host { text: text.to_owned() };
+    if let Some(address) = &proxies.http {
+        let proxy = reqwest::Proxy::http(address).map_err(|_| malformed(address))?;
+        builder = builder.proxy(proxy.no_proxy(no_proxy()));
+    }
+    if let Some(address) = &proxies.https {
+        let proxy = reqwest::Proxy::https(address).map_err(|_| malformed(address))?;
+        builder = builder.proxy(proxy.no_proxy(no_proxy()));
+    }
+    builder.build().map_err(|error| RegistryError::Unavailable {
+        reference: host.to_owned(),
+        host: host.to_owned(),
+        source: error.into(),
+    })
+}
+
+fn client_config(
+    host: &str,
+    roots: RootCertStore,
+    config: &HostConfig,
+) -> Result<ClientConfig, RegistryError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .expect("ring has the cipher suites of TLS 1.2 and 1.3");
+    let builder = if config.insecure == Some(true) {
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+    } else {
+        builder.with_root_certificates(roots)
+    };
+    let mut tls = match config.keypair.first() {
+        None => builder.with_no_client_auth(),
+        Some(pair) => {
+            let chain = certificates(host, &pair.cert)?;
+            let key = PrivateKeyDer::from_pem_file(&pair.key)
+                .map_err(|error| unusable(host, &pair.key, error.into()))?;
+            builder
+                .with_client_auth_cert(chain, key)
+                .map_err(|error| unusable(host, &pair.cert, error.into()))?
+        }
+    };
+    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(tls)
+}
+
+/// The certificate authorities that browsers trust, the machine's own, and those that are configured for the host.
+fn roots(
+    options: &ClientOptions,
+    host: &str,
+    configured: &[PathBuf],
+) -> Result<RootCertStore, RegistryError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    for path in &options.ca_files {
+        // The first of the known places that there is holds all; single unusable certificates in it are no reason to
+        // fail, because nobody wrote that file for us.
+        let Ok(found) = CertificateDer::pem_file_iter(path) else { continue };
+        let found: Vec<_> = found.filter_map(Result::ok).collect();
+        if !found.is_empty() {
+            roots.add_parsable_certificates(found);
+            break;
+        }
+    }
+    for path in configured {
+        for certificate in certificates(host, path)? {
+            roots.add(certificate).map_err(|error| unusable(host, path, error.into()))?;
+        }
+    }
+    Ok(roots)
+}
+
+fn certificates(host: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
+    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
+    let found = read().map_err(|error| unusable(host, path, error.into()))?;
+    if found.is_empty() {
+        return Err(unusable(host, path, "there is no certificate in it".into()));
+    }
+    Ok(found)
+}
+
+fn unusable(host: &str, path: &Path, source: Cause) -> RegistryError {
+    RegistryError::Certificate { host: host.to_owned(), path: path.to_owned(), source }
+}
+
+/// Accepts every certificate (`insecure = true`), but still checks that the peer holds its key.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
