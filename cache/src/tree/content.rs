@@ -1,1 +1,173 @@
-//! Placeholder.
+//! Moving the bytes of a file the cheapest way that is right.
+
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+
+use rustix::fs::SeekFrom;
+use rustix::io::Errno;
+
+use super::FileContent;
+
+/// The largest piece that is read at once.
+const BUFFER_BYTES: u64 = 256 * 1024;
+
+/// Up to this size a file is simply read and written.
+const SMALL_BYTES: u64 = 32 * 1024;
+
+/// Fills the new, empty file `out`, and hashes what goes into it if there is a `hasher`.
+pub(super) fn fill(
+    out: &mut File,
+    content: FileContent<'_>,
+    hasher: Option<&mut blake3::Hasher>,
+) -> io::Result<()> {
+    match content {
+        FileContent::Bytes(bytes) => {
+            if let Some(hasher) = hasher {
+                hasher.update(bytes);
+            }
+            out.write_all(bytes)
+        }
+        FileContent::Reader(reader) => fill_from_reader(out, reader, hasher),
+        FileContent::Fd(source) => match hasher {
+            None => clone_file(out, source),
+            Some(hasher) => fill_and_hash(out, source, hasher),
+        },
+    }
+}
+
+fn fill_from_reader(
+    out: &mut File,
+    reader: &mut dyn Read,
+    mut hasher: Option<&mut blake3::Hasher>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let length = match reader.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let piece = buffer.get(..length).unwrap_or_default();
+        if let Some(hasher) = hasher.as_deref_mut() {
+            hasher.update(piece);
+        }
+        out.write_all(piece)?;
+    }
+}
+
+/// Reads all of `source`, since all of it is hashed; writes only what is not a hole.
+fn fill_and_hash(out: &mut File, source: &File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+    let metadata = source.metadata()?;
+    let is_sparse = has_holes(&metadata);
+    let shares_extents = metadata.len() > 0 && rustix::fs::ioctl_ficlone(&*out, source).is_ok();
+    let size = metadata.len().clamp(1, BUFFER_BYTES);
+    let mut buffer = vec![0; usize::try_from(size).unwrap_or(1) + 1];
+    let mut offset = 0;
+    loop {
+        let length = match source.read_at(&mut buffer, offset) {
+            Ok(0) => break,
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        let piece = buffer.get(..length).unwrap_or_default();
+        hasher.update(piece);
+        let is_hole = is_sparse && piece.iter().all(|byte| *byte == 0);
+        if !shares_extents && !is_hole {
+            out.write_all_at(piece, offset)?;
+        }
+        offset += length as u64;
+    }
+    if shares_extents {
+        // What was hashed has to be what landed: a file that grew or shrank in between differs in length.
+        if out.metadata()?.len() != offset {
+            return Err(io::Error::other("the file changed while it was read"));
+        }
+    } else if is_sparse {
+        out.set_len(offset)?;
+    }
+    Ok(())
+}
+
+fn has_holes(metadata: &std::fs::Metadata) -> bool {
+    metadata.blocks() * 512 < metadata.len()
+}
+
+fn clone_file(out: &File, source: &File) -> io::Result<()> {
+    let metadata = source.metadata()?;
+    if metadata.len() > 0 && rustix::fs::ioctl_ficlone(out, source).is_ok() {
+        return Ok(());
+    }
+    if !has_holes(&metadata) {
+        // The pipe inside `copy_file_range` costs more than it saves on a small file.
+        let copy = if metadata.len() <= SMALL_BYTES { copy_by_reading } else { copy_range };
+        return copy(out, source, 0, metadata.len()).map(|_| ());
+    }
+    let length = metadata.len();
+    let mut offset = 0;
+    while offset < length {
+        let (start, end) = next_data(source, offset, length)?;
+        offset = copy_range(out, source, start, end)?.max(end);
+    }
+    out.set_len(length)
+}
+
+/// The next stretch of `file` from `offset` on that is not a hole; both ends are `length` if there is none.
+/// Moves the file's position.
+pub(crate) fn next_data(file: &File, offset: u64, length: u64) -> io::Result<(u64, u64)> {
+    let start = match rustix::fs::seek(file, SeekFrom::Data(offset)) {
+        Ok(start) => start.min(length),
+        Err(Errno::NXIO) => return Ok((length, length)),
+        // The file system cannot tell.
+        Err(Errno::INVAL | Errno::NOTSUP) => return Ok((offset, length)),
+        Err(error) => return Err(error.into()),
+    };
+    let end = match rustix::fs::seek(file, SeekFrom::Hole(start)) {
+        Ok(end) => end.min(length),
+        Err(Errno::NXIO) => length,
+        Err(error) => return Err(error.into()),
+    };
+    Ok((start, end.max(start)))
+}
+
+/// Copies `start..end`, or up to the end of `source`; returns where it stopped.
+fn copy_range(out: &File, source: &File, start: u64, end: u64) -> io::Result<u64> {
+    let mut offset = start;
+    while offset < end {
+        let (mut from, mut to) = (offset, offset);
+        // The kernel takes less than 2 GiB at once.
+        let length = usize::try_from((end - offset).min(1 << 30)).unwrap_or(1 << 30);
+        match rustix::fs::copy_file_range(source, Some(&mut from), out, Some(&mut to), length) {
+            // Some file systems (and files of /proc) say zero although there is more to read.
+            Ok(0) => return copy_by_reading(out, source, offset, end),
+            Ok(count) => offset += count as u64,
+            Err(Errno::INTR) => {}
+            Err(
+                Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::IO
+                | Errno::BADF,
+            ) => return copy_by_reading(out, source, offset, end),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(offset)
+}
+
+fn copy_by_reading(out: &File, source: &File, start: u64, end: u64) -> io::Result<u64> {
+    let mut offset = start;
+    let mut buffer = vec![0; usize::try_from((end - start).min(64 * 1024)).unwrap_or(64 * 1024)];
+    while offset < end {
+        let wanted = usize::try_from((end - offset).min(buffer.len() as u64)).unwrap_or(buffer.len());
+        match source.read_at(buffer.get_mut(..wanted).unwrap_or_default(), offset) {
+            Ok(0) => break,
+            Ok(length) => {
+                out.write_all_at(buffer.get(..length).unwrap_or_default(), offset)?;
+                offset += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(offset)
+}

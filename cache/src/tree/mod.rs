@@ -5,12 +5,15 @@
 //! directories); [`TreeWriter`] writes the raw upper directory of such a chain. Paths inside a tree are absolute
 //! (`/a/b`) bytes; `/` is the root of the tree.
 
+mod attributes;
 mod beneath;
 mod content;
 mod error;
+mod merged;
 mod overlay;
 mod owner;
 mod resolve;
+mod upper;
 mod view;
 mod write;
 
