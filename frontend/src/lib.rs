@@ -8,26 +8,31 @@
 //! the input.
 
 mod diagnostic;
+mod directive;
+mod expand;
+mod flags;
+mod glob;
+mod heredoc;
+mod lines;
 mod options;
+mod parse;
+mod quote;
 mod source;
+mod suggest;
+mod tree;
+mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
+pub use directive::Directives;
+pub use heredoc::Heredoc;
 pub use options::{
     ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache, ResolveError, ResolvedImage,
 };
+pub use parse::parse;
 pub use source::{SourceFile, Span};
-
-/// A Dockerfile's tree.
-#[derive(Debug, Clone)]
-pub struct Dockerfile {
-    /// Everything that is wrong with the text.
-    pub diagnostics: Vec<Diagnostic>,
-}
-
-/// Makes a tree of a Dockerfile. It never fails: mistakes are in [`Dockerfile::diagnostics`].
-pub fn parse(_source: &SourceFile) -> Dockerfile {
-    Dockerfile { diagnostics: Vec::new() }
-}
+pub use tree::{
+    Argument, Command, Copy, Dockerfile, Instruction, InstructionKind, Pair, Run, RunNetwork, Stage, Token,
+};
 
 /// Makes a graph of a tree.
 ///

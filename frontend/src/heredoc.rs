@@ -1,0 +1,96 @@
+//! Here-documents: which words announce one, and what they say.
+
+use std::collections::HashMap;
+
+use crate::expand::{Expander, Quotes};
+
+/// A here-document of a RUN, COPY or ADD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The word that ends it, quotes removed.
+    pub name: String,
+    /// Its body, every line with its end.
+    pub content: String,
+    /// Whether variables in the body are expanded: no part of the word was quoted.
+    pub expands: bool,
+    /// Whether tabs at the beginning of its lines are dropped (`<<-`).
+    pub strip_tabs: bool,
+}
+
+impl Heredoc {
+    /// The body as it is used.
+    pub fn body(&self) -> String {
+        if !self.strip_tabs {
+            return self.content.clone();
+        }
+        let lines = self.content.split_inclusive('\n').map(|line| line.trim_start_matches('\t'));
+        lines.collect()
+    }
+}
+
+/// The here-document that a word announces, still without its body.
+pub(crate) fn announced_by(word: &str) -> Option<Heredoc> {
+    let behind_digits = word.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = behind_digits.strip_prefix("<<")?;
+    let (rest, strip_tabs) = match rest.strip_prefix('-') {
+        Some(rest) => (rest, true),
+        None => (rest, false),
+    };
+    if rest.is_empty() || rest.contains('<') {
+        return None;
+    }
+    let plain = words(rest, Quotes::Remove)?;
+    let raw = words(rest, Quotes::Keep)?;
+    let ([name], [raw]) = (plain.as_slice(), raw.as_slice()) else { return None };
+    Some(Heredoc { name: name.clone(), content: String::new(), expands: name == raw, strip_tabs })
+}
+
+/// All here-documents that a line announces, in order.
+pub(crate) fn of_line(text: &str) -> Vec<Heredoc> {
+    if !text.contains("<<") {
+        return Vec::new();
+    }
+    let words = words(text, Quotes::Keep).unwrap_or_default();
+    words.iter().filter_map(|word| announced_by(word)).collect()
+}
+
+fn words(text: &str, quotes: Quotes) -> Option<Vec<String>> {
+    let none: HashMap<String, String> = HashMap::new();
+    let expander = Expander { quotes, keep_unset: true, ..Expander::new('\\') };
+    expander.words(text, &none).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_that_announce_a_body() {
+        let rows: &[(&str, Option<(&str, bool, bool)>)] = &[
+            ("<<EOF", Some(("EOF", true, false))),
+            ("<<-EOF", Some(("EOF", true, true))),
+            ("3<<X", Some(("X", true, false))),
+            ("<<\"E F\"", Some(("E F", false, false))),
+            ("<<'EOF'", Some(("EOF", false, false))),
+            ("<<E\\OF", Some(("EOF", false, false))),
+            ("<<", None),
+            ("<<<x", None),
+            ("a<<EOF", None),
+            ("<<EOF cat", None),
+            ("<<'EOF", None),
+        ];
+        for (word, wanted) in rows {
+            let found = announced_by(word);
+            let found = found.as_ref().map(|h| (h.name.as_str(), h.expands, h.strip_tabs));
+            assert_eq!(found, *wanted, "{word}");
+        }
+    }
+
+    #[test]
+    fn lines_announce_several() {
+        let names = |text| of_line(text).into_iter().map(|h| h.name).collect::<Vec<_>>();
+        assert_eq!(names("RUN cat 3<<A <<B > x"), ["A", "B"]);
+        assert_eq!(names("RUN echo \"<<EOF\" $((1<<4))"), [""; 0]);
+        assert_eq!(names("RUN echo it's <<EOF"), [""; 0]);
+    }
+}

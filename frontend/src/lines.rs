@@ -1,0 +1,273 @@
+//! The first layer of the parser: lines of a file become logical lines, one per instruction.
+
+use std::ops::Range;
+
+use crate::directive::{DirectiveReader, Directives};
+use crate::heredoc::Heredoc;
+use crate::{Diagnostic, Span};
+
+/// The longest physical line, in bytes without its end.
+const MAX_LINE_BYTES: usize = 65535;
+
+/// One instruction with its continuation lines joined.
+#[derive(Debug, Default)]
+pub(crate) struct LogicalLine {
+    /// The joined text, without comments, leading blanks and escapes at line ends.
+    pub(crate) text: String,
+    /// Everything from the first to the last physical line, here-documents included.
+    pub(crate) span: Span,
+    pieces: Vec<Piece>,
+    fixed: bool,
+}
+
+/// Where a part of a logical line's text comes from.
+#[derive(Debug)]
+struct Piece {
+    at: usize,
+    source: usize,
+    line: u32,
+}
+
+impl LogicalLine {
+    /// The place of a range of [`LogicalLine::text`] in the file.
+    pub(crate) fn span_of(&self, range: &Range<usize>) -> Span {
+        if self.fixed {
+            return self.span;
+        }
+        let (start, first_line) = self.locate(range.start);
+        let (end, last_line) = match range.end > range.start {
+            true => {
+                let (last, line) = self.locate(range.end - 1);
+                (last + 1, line)
+            }
+            false => (start, first_line),
+        };
+        Span { start, end, first_line, last_line }
+    }
+
+    fn locate(&self, at: usize) -> (usize, u32) {
+        let next = self.pieces.partition_point(|piece| piece.at <= at);
+        match next.checked_sub(1).and_then(|index| self.pieces.get(index)) {
+            Some(piece) => (piece.source + (at - piece.at), piece.line),
+            None => (self.span.start, self.span.first_line),
+        }
+    }
+}
+
+/// A physical line without its end.
+#[derive(Clone, Copy)]
+struct PhysicalLine<'a> {
+    text: &'a str,
+    /// With its end.
+    raw: &'a str,
+    start: usize,
+    number: u32,
+}
+
+/// Reads logical lines.
+pub(crate) struct LineReader<'a> {
+    text: &'a str,
+    at: usize,
+    number: u32,
+    fixed: Option<Span>,
+    directives: DirectiveReader,
+    /// What is wrong with the lines.
+    pub(crate) diagnostics: Vec<Diagnostic>,
+}
+
+impl<'a> LineReader<'a> {
+    /// Reads a file.
+    pub(crate) fn new(text: &'a str) -> Self {
+        let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+        Self {
+            text,
+            at,
+            number: 0,
+            fixed: None,
+            directives: DirectiveReader::default(),
+            diagnostics: Vec::new(),
+        }
+    }
+
+    /// Reads a text that stands for something else: everything in it is said to be at `place`.
+    pub(crate) fn at_place(text: &'a str, place: Span) -> Self {
+        Self { fixed: Some(place), directives: DirectiveReader::finished(), ..Self::new(text) }
+    }
+
+    /// The escape character; known once the first logical line has been read.
+    pub(crate) fn escape(&self) -> char {
+        self.directives.directives.escape
+    }
+
+    /// The directives, at the end.
+    pub(crate) fn into_directives(self) -> Directives {
+        self.directives.directives
+    }
+
+    /// The place of the end of the file: its last line.
+    pub(crate) fn last_line(&self) -> Span {
+        let start = self.text.trim_end_matches(['\r', '\n']).rfind('\n').map_or(0, |at| at + 1);
+        let number = self.number.max(1);
+        Span { start, end: self.text.len(), first_line: number, last_line: number }
+    }
+
+    fn next_physical(&mut self) -> Option<PhysicalLine<'a>> {
+        let rest = self.text.get(self.at..).filter(|rest| !rest.is_empty())?;
+        let length = rest.find('\n').map_or(rest.len(), |end| end + 1);
+        let raw = &rest[..length];
+        let start = self.at;
+        self.at += length;
+        self.number = self.number.saturating_add(1);
+        let line =
+            PhysicalLine { text: raw.trim_end_matches(['\r', '\n']), raw, start, number: self.number };
+        if line.text.len() > MAX_LINE_BYTES {
+            let span = self.span_of_line(line);
+            self.diagnostics.push(Diagnostic::error(
+                "line-too-long",
+                span,
+                format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}"),
+            ));
+        }
+        Some(line)
+    }
+
+    fn span_of_line(&self, line: PhysicalLine<'_>) -> Span {
+        self.fixed.unwrap_or(Span {
+            start: line.start,
+            end: line.start + line.text.len(),
+            first_line: line.number,
+            last_line: line.number,
+        })
+    }
+
+    /// The next instruction.
+    pub(crate) fn next_logical(&mut self) -> Option<LogicalLine> {
+        loop {
+            let line = self.next_physical()?;
+            let trimmed = line.text.trim_start();
+            let span = self.span_of_line(line);
+            if let Err(diagnostic) = self.directives.read(trimmed, span) {
+                self.diagnostics.push(diagnostic);
+            }
+            if trimmed.is_empty() || trimmed.starts_with('#') {
+                continue;
+            }
+            let skipped = line.text.len() - trimmed.len();
+            let logical = self.join(line, skipped, span);
+            if !logical.text.trim().is_empty() {
+                return Some(logical);
+            }
+        }
+    }
+
+    fn join(&mut self, first: PhysicalLine<'a>, skipped: usize, span: Span) -> LogicalLine {
+        let escape = self.escape();
+        let mut logical = LogicalLine { span, fixed: self.fixed.is_some(), ..LogicalLine::default() };
+        let (text, mut goes_on) = without_continuation(&first.text[skipped..], escape);
+        logical.pieces.push(Piece { at: 0, source: first.start + skipped, line: first.number });
+        logical.text.push_str(text);
+        while goes_on {
+            let Some(next) = self.next_physical() else { break };
+            logical.span = logical.span.to(self.span_of_line(next));
+            let trimmed = next.text.trim_start();
+            if trimmed.is_empty() || trimmed.starts_with('#') {
+                continue;
+            }
+            let (text, more) = without_continuation(next.text, escape);
+            let at = logical.text.len();
+            logical.pieces.push(Piece { at, source: next.start, line: next.number });
+            logical.text.push_str(text);
+            goes_on = more;
+        }
+        logical
+    }
+
+    /// Reads the bodies of the here-documents that a line announces, in order.
+    pub(crate) fn read_bodies(&mut self, line: &mut LogicalLine, heredocs: &mut [Heredoc]) {
+        for heredoc in heredocs {
+            let start = self.at;
+            let end = loop {
+                let before = self.at;
+                let Some(next) = self.next_physical() else {
+                    self.diagnostics.push(Diagnostic::error(
+                        "unterminated-heredoc",
+                        line.span,
+                        format!("unterminated heredoc: no line `{}` follows", heredoc.name),
+                    ));
+                    break self.at;
+                };
+                line.span = line.span.to(self.span_of_line(next));
+                let candidate = match heredoc.strip_tabs {
+                    true => next.text.trim_start_matches('\t'),
+                    false => next.text,
+                };
+                debug_assert!(next.raw.starts_with(next.text));
+                if candidate == heredoc.name {
+                    break before;
+                }
+            };
+            heredoc.content = self.text[start..end].to_owned();
+        }
+    }
+}
+
+/// The line without the escape character that ends it, and whether there was one. Two escape characters at the end
+/// are content.
+fn without_continuation(line: &str, escape: char) -> (&str, bool) {
+    let blanks_cut = line.trim_end_matches([' ', '\t']);
+    match blanks_cut.strip_suffix(escape) {
+        Some(before) if !before.ends_with(escape) => (before, true),
+        _ => (line, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(String, u32, u32)> {
+        let mut reader = LineReader::new(text);
+        let mut found = Vec::new();
+        while let Some(line) = reader.next_logical() {
+            found.push((line.text, line.span.first_line, line.span.last_line));
+        }
+        assert_eq!(reader.diagnostics, []);
+        found
+    }
+
+    #[test]
+    fn continuations_are_joined_without_comments_and_blank_lines() {
+        let rows: &[(&str, &[(&str, u32, u32)])] = &[
+            ("A b\nC d", &[("A b", 1, 1), ("C d", 2, 2)]),
+            ("\u{feff}  A b\r\n\r\nC d\r\n", &[("A b", 1, 1), ("C d", 3, 3)]),
+            ("A b \\\n# x\n\n  c \\  \n d\nE", &[("A b   c  d", 1, 5), ("E", 6, 6)]),
+            ("A b\\\\\nC", &[("A b\\\\", 1, 1), ("C", 2, 2)]),
+            ("A b \\", &[("A b ", 1, 1)]),
+            ("# escape=`\nA b `\nc \\\nD", &[("A b c \\", 2, 3), ("D", 4, 4)]),
+            ("\\\n\nA", &[("A", 1, 3)]),
+        ];
+        for (text, wanted) in rows {
+            let wanted: Vec<_> = wanted.iter().map(|(t, a, b)| ((*t).to_owned(), *a, *b)).collect();
+            assert_eq!(lines(text), wanted, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn places_lead_back_into_the_file() {
+        let text = "  RUN one \\\n  # remark\n  two";
+        let line = LineReader::new(text).next_logical().unwrap();
+        let at = line.text.find("two").unwrap();
+        let span = line.span_of(&(at..at + 3));
+        assert_eq!((&text[span.start..span.end], span.first_line, span.last_line), ("two", 3, 3));
+        let across = line.span_of(&(0..at + 3));
+        assert_eq!((across.first_line, across.last_line), (1, 3));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_told() {
+        let text = format!("RUN {}\nRUN b", "x".repeat(MAX_LINE_BYTES));
+        let mut reader = LineReader::new(&text);
+        assert_eq!(std::iter::from_fn(|| reader.next_logical()).count(), 2);
+        assert_eq!(reader.diagnostics[0].code, "line-too-long");
+    }
+}

@@ -1,0 +1,415 @@
+//! The second layer of the parser: logical lines become instructions, and instructions stages.
+
+use std::ops::Range;
+
+use crate::flags::{FlagKind, Flags};
+use crate::heredoc::{self, Heredoc};
+use crate::lines::{LineReader, LogicalLine};
+use crate::suggest;
+use crate::tree::{Argument, Command, Dockerfile, Instruction, InstructionKind, Pair, Stage, Token};
+use crate::words::{self, RawWord};
+use crate::{Diagnostic, SourceFile, Span};
+
+mod files;
+mod health;
+mod process;
+
+/// All keywords.
+const KEYWORDS: [&str; 18] = [
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
+];
+
+/// Makes a tree of a Dockerfile. It never fails: everything that is wrong, from the first line to the last, is in
+/// [`Dockerfile::diagnostics`], and instructions that are wrong are not in the tree.
+pub fn parse(source: &SourceFile) -> Dockerfile {
+    let mut file = Dockerfile { name: source.name.clone(), ..Dockerfile::default() };
+    if source.text.is_empty() {
+        file.diagnostics
+            .push(Diagnostic::error_without_place("empty-file", "the Dockerfile cannot be empty"));
+        return file;
+    }
+    let mut reader = LineReader::new(&source.text);
+    let mut is_empty = true;
+    while let Some(line) = reader.next_logical() {
+        is_empty = false;
+        add_line(&mut file, &mut reader, line);
+    }
+    if is_empty {
+        let message = "file with no instructions";
+        file.diagnostics.push(Diagnostic::error("no-instructions", reader.last_line(), message));
+    } else if file.stages.is_empty() && file.diagnostics.is_empty() {
+        let message = "dockerfile contains no stages to build";
+        file.diagnostics.push(Diagnostic::error("no-stages", reader.last_line(), message));
+    }
+    file.diagnostics.append(&mut reader.diagnostics);
+    file.diagnostics.sort_by_key(|diagnostic| diagnostic.span.map_or(0, |span| span.start));
+    file.directives = reader.into_directives();
+    file
+}
+
+fn add_line(file: &mut Dockerfile, reader: &mut LineReader<'_>, mut line: LogicalLine) {
+    let request = match read_request(reader, &mut line) {
+        Ok(request) => request,
+        Err(diagnostic) => return file.diagnostics.push(diagnostic),
+    };
+    if request.keyword == "FROM" {
+        return match parse_from(&request) {
+            Ok(stage) => file.stages.push(stage),
+            Err((diagnostic, stage)) => {
+                file.diagnostics.push(diagnostic);
+                // What follows still belongs to a stage.
+                file.stages.push(stage);
+            }
+        };
+    }
+    match (parse_request(request), file.stages.last_mut()) {
+        (Err(diagnostic), _) => file.diagnostics.push(diagnostic),
+        (Ok(instruction), Some(stage)) => stage.instructions.push(instruction),
+        (Ok(instruction), None) => match instruction.kind {
+            InstructionKind::Arg(_) => file.global_arguments.push(instruction),
+            _ => file.diagnostics.push(Diagnostic::error(
+                "no-stage",
+                instruction.span,
+                "no build stage in current context",
+            )),
+        },
+    }
+}
+
+/// Reads the text of an ONBUILD trigger; everything in it is said to be at `place`.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_trigger(text: &str, place: Span) -> Result<Vec<Instruction>, Vec<Diagnostic>> {
+    let mut reader = LineReader::at_place(text, place);
+    let mut instructions = Vec::new();
+    let mut diagnostics = Vec::new();
+    while let Some(mut line) = reader.next_logical() {
+        let instruction = read_request(&mut reader, &mut line).and_then(|request| {
+            check_trigger(&request.keyword, request.line.span)?;
+            parse_request(request)
+        });
+        match instruction {
+            Ok(instruction) => instructions.push(instruction),
+            Err(diagnostic) => diagnostics.push(diagnostic),
+        }
+    }
+    diagnostics.append(&mut reader.diagnostics);
+    if diagnostics.is_empty() { Ok(instructions) } else { Err(diagnostics) }
+}
+
+/// Some instructions cannot be triggers.
+fn check_trigger(keyword: &str, span: Span) -> Result<(), Diagnostic> {
+    let message = match keyword {
+        "ONBUILD" => "Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed".to_owned(),
+        "FROM" | "MAINTAINER" => format!("{keyword} isn't allowed as an ONBUILD trigger"),
+        _ => return Ok(()),
+    };
+    Err(Diagnostic::error("invalid-trigger", span, message))
+}
+
+/// A logical line taken apart: keyword, flags, the rest.
+struct Request<'a> {
+    line: &'a LogicalLine,
+    /// In capitals.
+    keyword: String,
+    keyword_range: Range<usize>,
+    flags: Vec<RawWord>,
+    rest: Range<usize>,
+    heredocs: Vec<Heredoc>,
+    escape: char,
+}
+
+impl Request<'_> {
+    fn rest(&self) -> &str {
+        &self.line.text[self.rest.clone()]
+    }
+
+    fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(code, self.line.span, message)
+    }
+
+    fn token(&self, word: RawWord) -> Token {
+        Token { span: self.line.span_of(&word.range), text: word.text }
+    }
+
+    fn flags(&self, known: &[(&'static str, FlagKind)]) -> Result<Flags, Diagnostic> {
+        Flags::parse(self.line, &self.flags, known)
+    }
+
+    fn no_flags(&self) -> Result<(), Diagnostic> {
+        self.flags(&[]).map(|_| ())
+    }
+
+    /// The rest as words: a JSON list, or what stands between blanks.
+    fn list(&self) -> Result<(Vec<Token>, IsJson), Diagnostic> {
+        if let Some(list) = self.json()? {
+            let span = self.line.span_of(&self.rest);
+            return Ok((list.into_iter().map(|text| Token { text, span }).collect(), IsJson::Yes));
+        }
+        Ok((self.blank_words(), IsJson::No))
+    }
+
+    fn blank_words(&self) -> Vec<Token> {
+        let words = words::blank_words(&self.line.text, self.rest.clone());
+        words.into_iter().map(|word| self.token(word)).collect()
+    }
+
+    /// The rest as a JSON list of strings. What is not a JSON list is none, but a list must hold strings alone.
+    fn json(&self) -> Result<Option<Vec<String>>, Diagnostic> {
+        json_list(self.rest()).map_err(|message| self.error("json-not-strings", message))
+    }
+
+    fn command(&self) -> Result<Command, Diagnostic> {
+        Ok(match self.json()? {
+            Some(list) => Command::Exec(list),
+            None => Command::Shell(self.rest().to_owned()),
+        })
+    }
+
+    /// The whole rest as the one argument.
+    fn single(&self) -> Result<Token, Diagnostic> {
+        self.no_flags()?;
+        if self.rest.is_empty() {
+            let message = format!("{} requires exactly one argument", self.keyword);
+            return Err(self.error("missing-argument", message));
+        }
+        Ok(Token { text: self.rest().to_owned(), span: self.line.span_of(&self.rest) })
+    }
+
+    fn at_least_one(&self) -> Diagnostic {
+        self.error("missing-argument", format!("{} requires at least one argument", self.keyword))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IsJson {
+    Yes,
+    No,
+}
+
+fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
+    if !text.starts_with('[') {
+        return Ok(None);
+    }
+    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
+    let strings = values.into_iter().map(|value| match value {
+        serde_json::Value::String(text) => Some(text),
+        _ => None,
+    });
+    let list: Option<Vec<String>> = strings.collect();
+    let message = "when using JSON array syntax, arrays must be comprised of strings only";
+    list.map(Some).ok_or_else(|| message.to_owned())
+}
+
+/// Takes a line apart, and reads the bodies of its here-documents.
+fn read_request<'a>(
+    reader: &mut LineReader<'_>,
+    line: &'a mut LogicalLine,
+) -> Result<Request<'a>, Diagnostic> {
+    let (keyword_range, rest) = words::split_keyword(&line.text);
+    let (flags, rest) = words::take_flags(&line.text, rest);
+    let keyword = line.text[keyword_range.clone()].to_ascii_uppercase();
+    let mut heredocs = Vec::new();
+    if may_have_heredocs(&keyword, &line.text[rest.clone()]) {
+        heredocs = heredoc::of_line(&line.text);
+        reader.read_bodies(line, &mut heredocs);
+    }
+    if !KEYWORDS.contains(&keyword.as_str()) {
+        let hint = suggest::did_you_mean(&keyword, KEYWORDS);
+        let message = format!("unknown instruction: {keyword}{hint}");
+        return Err(Diagnostic::error("unknown-instruction", line.span, message));
+    }
+    Ok(Request { line, keyword, keyword_range, flags, rest, heredocs, escape: reader.escape() })
+}
+
+/// RUN, COPY and ADD that are not JSON, and ONBUILD of them.
+fn may_have_heredocs(keyword: &str, rest: &str) -> bool {
+    match keyword {
+        "RUN" | "COPY" | "ADD" => !matches!(json_list(rest), Ok(Some(_))),
+        "ONBUILD" => {
+            let (inner, rest_range) = words::split_keyword(rest);
+            let (_, rest_range) = words::take_flags(rest, rest_range);
+            let inner = rest[inner].to_ascii_uppercase();
+            inner != "ONBUILD" && may_have_heredocs(&inner, &rest[rest_range])
+        }
+        _ => false,
+    }
+}
+
+fn parse_request(request: Request<'_>) -> Result<Instruction, Diagnostic> {
+    let kind = match request.keyword.as_str() {
+        "ADD" => InstructionKind::Add(files::parse_add(&request)?),
+        "ARG" => InstructionKind::Arg(parse_arg(&request)?),
+        "CMD" => {
+            request.no_flags()?;
+            InstructionKind::Cmd(request.command()?)
+        }
+        "COPY" => InstructionKind::Copy(files::parse_copy(&request)?),
+        "ENTRYPOINT" => {
+            request.no_flags()?;
+            InstructionKind::Entrypoint(request.command()?)
+        }
+        "ENV" => InstructionKind::Env(parse_pairs(&request)?),
+        "EXPOSE" => InstructionKind::Expose(parse_expose(&request)?),
+        "HEALTHCHECK" => InstructionKind::Healthcheck(health::parse_healthcheck(&request)?),
+        "LABEL" => InstructionKind::Label(parse_pairs(&request)?),
+        "MAINTAINER" => InstructionKind::Maintainer(request.single()?.text),
+        "ONBUILD" => InstructionKind::Onbuild(process::parse_onbuild(&request)?),
+        "RUN" => InstructionKind::Run(process::parse_run(&request)?),
+        "SHELL" => InstructionKind::Shell(process::parse_shell(&request)?),
+        "STOPSIGNAL" => InstructionKind::StopSignal(request.single()?),
+        "USER" => InstructionKind::User(request.single()?),
+        "VOLUME" => InstructionKind::Volume(parse_volume(&request)?),
+        "WORKDIR" => InstructionKind::Workdir(request.single()?),
+        // FROM is taken by the caller; in a trigger it was refused.
+        _ => return Err(request.error("misplaced-from", "FROM cannot stand here")),
+    };
+    let keyword = request.token(RawWord {
+        text: request.line.text[request.keyword_range.clone()].to_owned(),
+        range: request.keyword_range.clone(),
+    });
+    Ok(Instruction { span: request.line.span, keyword, text: request.line.text.clone(), kind })
+}
+
+/// A FROM that is wrong still begins a stage, so that its instructions are read too.
+fn parse_from(request: &Request<'_>) -> Result<Stage, (Diagnostic, Stage)> {
+    let mut stage = Stage {
+        span: request.line.span,
+        base: Token { text: "scratch".to_owned(), span: request.line.span },
+        name: None,
+        platform: None,
+        instructions: Vec::new(),
+    };
+    let mut flags = match request.flags(&[("platform", FlagKind::Text)]) {
+        Ok(flags) => flags,
+        Err(diagnostic) => return Err((diagnostic, stage)),
+    };
+    stage.platform = flags.text("platform");
+    let mut words = request.blank_words().into_iter();
+    match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(base), None, None, None) => stage.base = base,
+        (Some(base), Some(keyword), Some(name), None) if keyword.text.eq_ignore_ascii_case("as") => {
+            stage.base = base;
+            let lower = name.text.to_lowercase();
+            if !is_stage_name(&lower) {
+                let message = format!(
+                    "invalid name for build stage: {}, name can't start with a number or contain symbols",
+                    crate::quote::go_quote(&name.text)
+                );
+                return Err((request.error("invalid-stage-name", message), stage));
+            }
+            stage.name = Some(Token { text: lower, span: name.span });
+        }
+        _ => {
+            let message = "FROM requires either one or three arguments";
+            return Err((request.error("from-arguments", message), stage));
+        }
+    }
+    Ok(stage)
+}
+
+fn is_stage_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
+}
+
+fn parse_arg(request: &Request<'_>) -> Result<Vec<Argument>, Diagnostic> {
+    request.no_flags()?;
+    let words = words::quoted_words(&request.line.text, request.rest.clone(), request.escape);
+    if words.is_empty() {
+        return Err(request.at_least_one());
+    }
+    let arguments = words.into_iter().map(|word| {
+        let Some(at) = word.text.find('=') else {
+            return Ok(Argument { name: request.token(word), default: None });
+        };
+        if at == 0 {
+            return Err(request.error("blank-name", "ARG names can not be blank"));
+        }
+        let (name, value) = split_pair(word, at);
+        Ok(Argument { name: request.token(name), default: Some(request.token(value)) })
+    });
+    arguments.collect()
+}
+
+fn split_pair(word: RawWord, at: usize) -> (RawWord, RawWord) {
+    // Up to the first `=` a word is as it stands in the line.
+    let middle = word.range.start + at;
+    let value = RawWord { text: word.text[at + 1..].to_owned(), range: middle + 1..word.range.end };
+    (RawWord { text: word.text[..at].to_owned(), range: word.range.start..middle }, value)
+}
+
+/// ENV and LABEL: `name=value …`, or the old form `name rest of the line`.
+fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
+    request.no_flags()?;
+    let keyword = &request.keyword;
+    let words = words::quoted_words(&request.line.text, request.rest.clone(), request.escape);
+    let Some(first) = words.first() else { return Err(request.at_least_one()) };
+    if !first.text.contains('=') {
+        let rest = request.rest();
+        let Some(end) = rest.find(words::is_blank) else {
+            return Err(request.error("pair-arguments", format!("{keyword} must have two arguments")));
+        };
+        let middle = request.rest.start + end;
+        let value = words::trimmed(&request.line.text, middle..request.rest.end);
+        return Ok(vec![Pair {
+            name: request.token(RawWord { text: rest[..end].to_owned(), range: request.rest.start..middle }),
+            value: request
+                .token(RawWord { text: request.line.text[value.clone()].to_owned(), range: value }),
+        }]);
+    }
+    let pairs = words.into_iter().map(|word| match word.text.find('=') {
+        None => {
+            let word = crate::quote::go_quote(&word.text);
+            let message =
+                format!("Syntax error - can't find = in {word}. Must be of the form: name=value");
+            Err(request.error("missing-equals", message))
+        }
+        Some(0) => Err(request.error("blank-name", format!("{keyword} names can not be blank"))),
+        Some(at) => {
+            let (name, value) = split_pair(word, at);
+            Ok(Pair { name: request.token(name), value: request.token(value) })
+        }
+    });
+    pairs.collect()
+}
+
+fn parse_expose(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
+    request.no_flags()?;
+    let words = request.blank_words();
+    if words.is_empty() { Err(request.at_least_one()) } else { Ok(words) }
+}
+
+fn parse_volume(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
+    request.no_flags()?;
+    let (mut words, _) = request.list()?;
+    if words.is_empty() {
+        return Err(request.at_least_one());
+    }
+    for word in &mut words {
+        word.text = word.text.trim().to_owned();
+        if word.text.is_empty() {
+            let message = "VOLUME specified can not be an empty string";
+            return Err(request.error("empty-volume", message));
+        }
+    }
+    Ok(words)
+}

@@ -1,0 +1,83 @@
+//! COPY and ADD.
+
+use std::collections::HashMap;
+
+use super::{IsJson, Request};
+use crate::Diagnostic;
+use crate::flags::FlagKind;
+use crate::heredoc;
+use crate::tree::Copy;
+
+pub(super) fn parse_copy(request: &Request<'_>) -> Result<Copy, Diagnostic> {
+    let mut flags = request.flags(&[
+        ("from", FlagKind::Text),
+        ("chown", FlagKind::Text),
+        ("chmod", FlagKind::Text),
+        ("link", FlagKind::Bool),
+        ("parents", FlagKind::Bool),
+        ("exclude", FlagKind::List),
+    ])?;
+    let copy = Copy {
+        from: flags.text("from"),
+        chown: flags.text("chown"),
+        chmod: flags.text("chmod"),
+        link: flags.bool("link") == Some(true),
+        parents: flags.bool("parents") == Some(true),
+        exclude: flags.list("exclude"),
+        ..Copy::default()
+    };
+    with_arguments(request, copy)
+}
+
+pub(super) fn parse_add(request: &Request<'_>) -> Result<Copy, Diagnostic> {
+    let mut flags = request.flags(&[
+        ("chown", FlagKind::Text),
+        ("chmod", FlagKind::Text),
+        ("link", FlagKind::Bool),
+        ("exclude", FlagKind::List),
+        ("unpack", FlagKind::Bool),
+        ("checksum", FlagKind::Text),
+        ("keep-git-dir", FlagKind::Bool),
+    ])?;
+    let copy = Copy {
+        chown: flags.text("chown"),
+        chmod: flags.text("chmod"),
+        link: flags.bool("link") == Some(true),
+        exclude: flags.list("exclude"),
+        unpack: flags.bool("unpack"),
+        checksum: flags.text("checksum"),
+        keep_git_dir: flags.bool("keep-git-dir"),
+        ..Copy::default()
+    };
+    with_arguments(request, copy)
+}
+
+fn with_arguments(request: &Request<'_>, mut copy: Copy) -> Result<Copy, Diagnostic> {
+    let keyword = &request.keyword;
+    let (mut words, is_json) = request.list()?;
+    let (Some(destination), false) = (words.pop(), words.is_empty()) else {
+        let message = format!(
+            "{keyword} requires at least two arguments, but only one was provided. \
+             Destination could not be determined"
+        );
+        return Err(request.error("missing-destination", message));
+    };
+    let announced = |text: &str| if is_json == IsJson::No { heredoc::announced_by(text) } else { None };
+    if announced(&destination.text).is_some() {
+        let message = format!("{keyword} cannot accept a heredoc as a destination");
+        return Err(request.error("heredoc-destination", message));
+    }
+    copy.destination = destination;
+    let bodies: HashMap<&str, &heredoc::Heredoc> =
+        request.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();
+    for word in words {
+        match announced(&word.text) {
+            Some(heredoc) => {
+                let content = bodies.get(heredoc.name.as_str()).map_or("", |body| &body.content).to_owned();
+                copy.heredocs.push(heredoc::Heredoc { content, ..heredoc });
+            }
+            None => copy.sources.push(word),
+        }
+    }
+    Ok(copy)
+}

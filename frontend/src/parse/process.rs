@@ -1,0 +1,81 @@
+//! RUN, SHELL and ONBUILD.
+
+use solver::SecurityMode;
+
+use super::{Request, check_trigger, json_list};
+use crate::Diagnostic;
+use crate::flags::FlagKind;
+use crate::suggest;
+use crate::tree::{Run, RunNetwork};
+use crate::words;
+
+pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
+    let mut flags = request.flags(&[
+        ("mount", FlagKind::List),
+        ("network", FlagKind::Text),
+        ("security", FlagKind::Text),
+        ("device", FlagKind::List),
+    ])?;
+    let network = match flags.text("network").map(|token| token.text).as_deref() {
+        None | Some("default") => RunNetwork::Default,
+        Some("none") => RunNetwork::None,
+        Some("host") => RunNetwork::Host,
+        Some(other) => {
+            let hint = suggest::did_you_mean(other, ["default", "none", "host"]);
+            let message = format!("invalid network mode \"{other}\"{hint}");
+            return Err(request.error("invalid-network", message));
+        }
+    };
+    let security = match flags.text("security").map(|token| token.text).as_deref() {
+        None | Some("sandbox") => SecurityMode::Sandbox,
+        Some("insecure") => SecurityMode::Insecure,
+        Some(other) => {
+            let hint = suggest::did_you_mean(other, ["sandbox", "insecure"]);
+            let message = format!("security \"{other}\" is not valid{hint}");
+            return Err(request.error("invalid-security", message));
+        }
+    };
+    Ok(Run {
+        command: request.command()?,
+        heredocs: request.heredocs.clone(),
+        network,
+        security,
+        mounts: flags.list("mount"),
+        devices: flags.list("device"),
+    })
+}
+
+pub(super) fn parse_shell(request: &Request<'_>) -> Result<Vec<String>, Diagnostic> {
+    request.no_flags()?;
+    match request.json()? {
+        Some(list) if list.is_empty() => Err(request.at_least_one()),
+        Some(list) => Ok(list),
+        None if request.rest.is_empty() => Err(request.at_least_one()),
+        None => {
+            Err(request.error("shell-not-json", "SHELL requires the arguments to be in JSON form"))
+        }
+    }
+}
+
+/// The instruction behind ONBUILD is not understood before it fires, save for what no trigger can be.
+pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<String, Diagnostic> {
+    request.no_flags()?;
+    let rest = request.rest();
+    let (keyword, arguments) = words::split_keyword(rest);
+    let keyword = rest[keyword].to_ascii_uppercase();
+    if keyword.is_empty() {
+        return Err(request.at_least_one());
+    }
+    check_trigger(&keyword, request.line.span)?;
+    let (_, arguments) = words::take_flags(rest, arguments);
+    if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME") {
+        json_list(&rest[arguments]).map_err(|message| request.error("json-not-strings", message))?;
+    }
+    let mut text = rest.to_owned();
+    for heredoc in &request.heredocs {
+        text.push('\n');
+        text.push_str(&heredoc.content);
+        text.push_str(&heredoc.name);
+    }
+    Ok(text)
+}
