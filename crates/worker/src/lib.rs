@@ -17,3 +17,4 @@ mod run;
 mod user;
 
 pub use error::WorkerError;
+pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
