@@ -19,4 +19,7 @@ pub use op::{
     NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode, Ulimit, Unpack,
 };
 pub use solve::{SolveError, SolveOptions, Solved, solve};
-pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Worker};
+pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Saving, Worker};
+
+#[cfg(test)]
+mod tests;

@@ -27,7 +27,7 @@ pub trait Worker: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Self::Output>, Self::Error>> + Send;
 
     /// The digest of the selected part of the result stored under `key`, if it is known without looking at the
-    /// result itself.
+    /// result itself. That result has to stay for as long as the build may ask for it.
     fn known_digest(
         &self,
         key: &CacheKey,
@@ -44,7 +44,8 @@ pub trait Worker: Send + Sync + 'static {
     ) -> impl Future<Output = Result<ContentDigest, Self::Error>> + Send;
 
     /// Claims `key` before its vertex is executed, waiting for another process that is executing it.
-    /// `NoCache` vertices are claimed too, so that two builds do not write one result at once, but never get `Hit`.
+    /// Without `lookup` the answer is never a [`Claim::Hit`]; the claim still keeps two builds from writing one
+    /// result at once.
     fn claim(
         &self,
         vertex: &Vertex,
@@ -61,7 +62,8 @@ pub trait Worker: Send + Sync + 'static {
         context: &ExecContext,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// Executes `vertex`. `inputs` are in the order of the vertex's inputs; `content` has, for each of them, the
+    /// Executes `vertex`. For an op that is no [step](crate::Op::is_step) it only names what its output stands for:
+    /// nothing was claimed, and nothing will be saved. `inputs` are in the order of the vertex's inputs; `content` has, for each of them, the
     /// digest that went into the key (`None` for chain inputs).
     fn exec(
         &self,
@@ -71,16 +73,23 @@ pub trait Worker: Send + Sync + 'static {
         context: &ExecContext,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
 
-    /// Stores `output` under `key` and gives up the claim. If `key` has a result already, that one stays and is
-    /// returned, unless `replace` is set.
+    /// Stores `output` and gives up the claim. Returns the result that holds.
     fn save(
         &self,
         key: &CacheKey,
-        parts: &KeyParts,
         output: Self::Output,
-        replace: bool,
+        saving: Saving,
         guard: Self::Guard,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+}
+
+/// How a result is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Saving {
+    /// What its key is made of.
+    pub parts: KeyParts,
+    /// Whether it takes the place of an earlier result of its key; else the earlier one stays and holds.
+    pub replace: bool,
 }
 
 /// What a claim found.
@@ -147,7 +156,7 @@ pub enum Event {
         /// The text.
         message: String,
     },
-    /// The execution of a vertex ended.
+    /// The execution of a vertex ended; also the failure of one that never [started](Event::Started).
     Finished {
         /// The vertex.
         vertex: VertexId,

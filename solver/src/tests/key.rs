@@ -1,0 +1,276 @@
+//! What changes a key, what does not, and what keys are.
+
+use super::*;
+use crate::op::{ContextOp, ExtraHost, ImageLocation, ImageOp, ImageSource, Ulimit};
+use oci::{ChainId, Digest, Platform};
+
+fn text(text: &str) -> String {
+    text.to_owned()
+}
+
+fn copy() -> CopyOp {
+    CopyOp {
+        sources: vec![
+            CopySource::Path { input: 1, path: text("src") },
+            CopySource::Inline { name: text("EOF"), content: b"body".to_vec() },
+        ],
+        destination: text("/app/"),
+        chown: Some(text("app")),
+        chmod: Some(Chmod::Octal(0o755)),
+        unpack: Unpack::Never,
+        parents: false,
+        exclude: vec![text("*.o")],
+    }
+}
+
+fn run() -> RunOp {
+    RunOp {
+        args: vec![text("/bin/sh"), text("-c"), text("make")],
+        env: vec![text("PATH=/bin"), text("A=b")],
+        proxy_env: vec![text("http_proxy=http://proxy")],
+        cwd: text("/app"),
+        user: text("app"),
+        hostname: Some(text("host")),
+        network: NetworkMode::Default,
+        security: SecurityMode::Sandbox,
+        mounts: vec![RunMount {
+            target: text("/dev/pipes/EOF"),
+            kind: RunMountKind::Inline { content: b"#!/bin/sh".to_vec(), mode: 0o755 },
+        }],
+        extra_hosts: vec![ExtraHost { name: text("db"), address: text("10.0.0.1") }],
+        ulimits: vec![Ulimit { name: text("nofile"), soft: 1, hard: 2 }],
+        shm_size_bytes: Some(64),
+        cgroup_parent: Some(text("/builds")),
+        platform: Platform {
+            os: text("linux"),
+            architecture: text("arm"),
+            variant: Some(text("v7")),
+            os_version: Some(text("1")),
+            os_features: vec![text("x")],
+        },
+    }
+}
+
+fn image() -> ImageOp {
+    ImageOp {
+        chain_id: ChainId(Digest::sha256(b"chain")),
+        source: ImageSource {
+            name: text("busybox"),
+            manifest: Digest::sha256(b"manifest"),
+            location: ImageLocation::OciLayout { path: "layout".into(), tag_or_digest: text("latest") },
+            platform: Platform::new("linux", "amd64", None),
+        },
+    }
+}
+
+fn mkdir() -> MkdirOp {
+    MkdirOp { path: text("/app"), owner: Some(text("app")) }
+}
+
+/// The key and the identity of an op without inputs.
+fn hashes(op: &Op) -> (CacheKey, VertexDigest) {
+    (cache_key(op, &[], b"root"), vertex_digest(op, &[], &[]))
+}
+
+fn assert_all_differ(ops: &[(&str, Op)]) {
+    for (index, (name, op)) in ops.iter().enumerate() {
+        for (other_name, other) in &ops[..index] {
+            let (ours, theirs) = (hashes(op), hashes(other));
+            assert_ne!(ours.0, theirs.0, "keys of `{name}` and `{other_name}`");
+            assert_ne!(ours.1, theirs.1, "identities of `{name}` and `{other_name}`");
+        }
+    }
+}
+
+macro_rules! changed {
+    ($base:expr, $wrap:path, $($name:literal => |$op:ident| $change:expr),+ $(,)?) => {
+        vec![("as it is", $wrap($base)), $(($name, { let mut $op = $base; $change; $wrap($op) })),+]
+    };
+}
+
+#[test]
+fn every_field_of_a_run_changes_its_key() {
+    assert_all_differ(&changed!(run(), Op::Run,
+        "args" => |op| op.args[2] = text("make all"),
+        "an arg in two" => |op| op.args = vec![text("/bin/sh"), text("-c"), text("ma"), text("ke")],
+        "env" => |op| op.env[1] = text("A=c"),
+        "order of env" => |op| op.env.reverse(),
+        "no env" => |op| op.env.clear(),
+        "an arg that is in env" => |op| { let moved = op.env.remove(0); op.args.push(moved) },
+        "cwd" => |op| op.cwd = text("/"),
+        "user" => |op| op.user = text(""),
+        "hostname" => |op| op.hostname = Some(text("other")),
+        "no hostname" => |op| op.hostname = None,
+        "empty hostname" => |op| op.hostname = Some(text("")),
+        "network" => |op| op.network = NetworkMode::None,
+        "host network" => |op| op.network = NetworkMode::Host,
+        "security" => |op| op.security = SecurityMode::Insecure,
+        "no mounts" => |op| op.mounts.clear(),
+        "mount target" => |op| op.mounts[0].target = text("/x"),
+        "mount content" => |op| op.mounts[0].kind =
+            RunMountKind::Inline { content: b"#!/bin/ash".to_vec(), mode: 0o755 },
+        "mount mode" => |op| op.mounts[0].kind =
+            RunMountKind::Inline { content: b"#!/bin/sh".to_vec(), mode: 0o700 },
+        "host name" => |op| op.extra_hosts[0].name = text("cache"),
+        "ulimit name" => |op| op.ulimits[0].name = text("nproc"),
+        "soft limit" => |op| op.ulimits[0].soft = -1,
+        "hard limit" => |op| op.ulimits[0].hard = 3,
+        "shm" => |op| op.shm_size_bytes = Some(65),
+        "no shm" => |op| op.shm_size_bytes = None,
+        "cgroup" => |op| op.cgroup_parent = None,
+        "os" => |op| op.platform.os = text("windows"),
+        "architecture" => |op| op.platform.architecture = text("amd64"),
+        "variant" => |op| op.platform.variant = None,
+        "os version" => |op| op.platform.os_version = None,
+        "os features" => |op| op.platform.os_features.clear(),
+    ));
+}
+
+#[test]
+fn every_field_of_a_copy_changes_its_key() {
+    let path = |input, path: &str| CopySource::Path { input, path: text(path) };
+    let inline =
+        |name: &str, content: &[u8]| CopySource::Inline { name: text(name), content: content.to_vec() };
+    assert_all_differ(&changed!(copy(), Op::Copy,
+        "path" => |op| op.sources[0] = path(1, "lib"),
+        "input" => |op| op.sources[0] = path(2, "src"),
+        "order" => |op| op.sources.reverse(),
+        "inline name" => |op| op.sources[1] = inline("END", b"body"),
+        "inline content" => |op| op.sources[1] = inline("EOF", b"other"),
+        "destination" => |op| op.destination = text("/app"),
+        "chown" => |op| op.chown = Some(text("root")),
+        "no chown" => |op| op.chown = None,
+        "chmod" => |op| op.chmod = Some(Chmod::Octal(0o700)),
+        "symbolic chmod" => |op| op.chmod = Some(Chmod::Symbolic(text("755"))),
+        "no chmod" => |op| op.chmod = None,
+        "unpack" => |op| op.unpack = Unpack::Archives,
+        "parents" => |op| op.parents = true,
+        "exclude" => |op| op.exclude = vec![text("*"), text(".o")],
+        "no exclude" => |op| op.exclude.clear(),
+    ));
+}
+
+#[test]
+fn the_other_operations_differ_by_their_fields() {
+    let mut ops = changed!(mkdir(), Op::Mkdir,
+        "path" => |op| op.path = text("/app2"),
+        "owner" => |op| op.owner = None,
+    );
+    ops.extend(changed!(image(), Op::Image,
+        "chain ID" => |op| op.chain_id = ChainId(Digest::sha256(b"other")),
+    ));
+    ops.push(("scratch", Op::Scratch));
+    ops.push(("merge", Op::Merge));
+    ops.push(("context", Op::Context(ContextOp { name: text("context") })));
+    ops.push(("other context", Op::Context(ContextOp { name: text("other") })));
+    assert_all_differ(&ops);
+}
+
+#[test]
+fn what_does_not_change_a_result_is_in_no_hash() {
+    let same = changed!(run(), Op::Run,
+        "proxies" => |op| op.proxy_env.clear(),
+        "addresses" => |op| op.extra_hosts[0].address = text("10.0.0.2"),
+    );
+    for (name, op) in &same {
+        assert_eq!(hashes(op), hashes(&Op::Run(run())), "{name}");
+    }
+    let mut elsewhere = image();
+    elsewhere.source.name = text("mirror/busybox");
+    elsewhere.source.manifest = Digest::sha256(b"other");
+    elsewhere.source.platform = Platform::new("linux", "arm64", None);
+    elsewhere.source.location = ImageLocation::OciLayout { path: "b".into(), tag_or_digest: text("1") };
+    assert_eq!(hashes(&Op::Image(elsewhere)), hashes(&Op::Image(image())));
+}
+
+#[test]
+fn inputs_and_salt_change_a_key() {
+    let chain = |byte| InputPart::Chain(CacheKey([byte; 32]));
+    let content = |byte| InputPart::Content(ContentDigest([byte; 32]));
+    let variants = [
+        vec![],
+        vec![chain(1)],
+        vec![chain(2)],
+        vec![content(1)],
+        vec![chain(1), chain(2)],
+        vec![chain(2), chain(1)],
+        vec![chain(1), content(2)],
+        vec![content(2), chain(1)],
+    ];
+    let mut keys: Vec<_> = variants.iter().map(|parts| cache_key(&Op::Merge, parts, b"root")).collect();
+    keys.push(cache_key(&Op::Merge, &[], b"single"));
+    keys.push(cache_key(&Op::Merge, &[], b""));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+}
+
+fn selector() -> Selector {
+    Selector { paths: vec![text("a"), text("b")], wildcards: true, exclude: vec![text("c")], parents: false }
+}
+
+#[test]
+fn inputs_their_kind_and_their_selector_change_an_identity() {
+    let selectors = [
+        selector(),
+        Selector { paths: vec![text("ab")], ..selector() },
+        Selector { paths: vec![text("b"), text("a")], ..selector() },
+        Selector { paths: vec![text("a"), text("b"), text("c")], exclude: vec![], ..selector() },
+        Selector { wildcards: false, ..selector() },
+        Selector { exclude: vec![text("d")], ..selector() },
+        Selector { parents: true, ..selector() },
+    ];
+    let mut keys = vec![InputKey::Chain];
+    keys.extend(selectors.map(InputKey::Content));
+    let mut digests = Vec::new();
+    for key in keys {
+        for byte in [1, 2] {
+            let input = Input { vertex: crate::VertexId(0), key: key.clone() };
+            digests.push(vertex_digest(&Op::Merge, &[input], &[VertexDigest([byte; 32])]));
+        }
+    }
+    let distinct: std::collections::HashSet<_> = digests.iter().collect();
+    assert_eq!(distinct.len(), digests.len());
+}
+
+#[test]
+fn the_parts_of_a_key_name_what_it_is_made_of() {
+    let inputs = [InputPart::Chain(CacheKey([1; 32])), InputPart::Content(ContentDigest([2; 32]))];
+    let shown = |op: &Op| {
+        let parts = key_parts(op, &inputs, b"root").0;
+        parts.iter().map(|part| format!("{} = {}", part.name, part.value)).collect::<Vec<_>>().join("\n")
+    };
+    expect_test::expect_file!["expected/run-parts.txt"].assert_eq(&(shown(&Op::Run(run())) + "\n"));
+    expect_test::expect_file!["expected/copy-parts.txt"].assert_eq(&(shown(&Op::Copy(copy())) + "\n"));
+}
+
+/// Keys are stored: whoever changes one of these makes all records of earlier builds unfindable, and has to raise the
+/// number in the format.
+#[test]
+fn known_answers() {
+    let inputs = [InputPart::Chain(CacheKey([1; 32])), InputPart::Content(ContentDigest([2; 32]))];
+    let ops = [
+        ("scratch", Op::Scratch),
+        ("image", Op::Image(image())),
+        ("copy", Op::Copy(copy())),
+        ("mkdir", Op::Mkdir(mkdir())),
+        ("run", Op::Run(run())),
+        ("merge", Op::Merge),
+    ];
+    let mut shown = Vec::new();
+    for (name, op) in &ops {
+        shown.push(format!("{name} key {}", cache_key(op, &inputs, b"root")));
+        shown.push(format!("{name} vertex {}", vertex_digest(op, &[], &[])));
+    }
+    shown.push(format!("selector {}", hex::encode(selector().digest())));
+    expect_test::expect_file!["expected/known-answers.txt"].assert_eq(&(shown.join("\n") + "\n"));
+}
+
+#[test]
+fn the_format_is_what_the_documentation_says() {
+    let mut expected = Vec::new();
+    for text in ["format", "rbuild.key.1", "salt", "root", "op", "merge"] {
+        expected.extend((text.len() as u64).to_le_bytes());
+        expected.extend(text.as_bytes());
+    }
+    assert_eq!(cache_key(&Op::Merge, &[], b"root").0, *blake3::hash(&expected).as_bytes());
+}
