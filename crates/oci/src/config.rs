@@ -1,4 +1,5 @@
 //! The image config: OCI's, with Docker's extensions, as BuildKit writes it.
+#![expect(clippy::zero_sized_map_values, reason = "this is how Go writes a set, and so the config's JSON has it")]
 
 use std::collections::BTreeMap;
 
@@ -157,6 +158,7 @@ impl Default for RootFs {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it with a reference")]
 fn is_zero(value: &i64) -> bool {
     *value == 0
 }

@@ -43,11 +43,9 @@ impl Platform {
             ("x86_64" | "x86-64", v) => ("amd64", v),
             ("aarch64" | "arm64", Some("8" | "v8") | None) => ("arm64", None),
             ("aarch64", v) => ("arm64", v),
-            ("armhf", _) => ("arm", Some("v7")),
-            ("armel", _) => ("arm", Some("v6")),
-            ("arm", None | Some("7")) => ("arm", Some("v7")),
+            ("armhf", _) | ("arm", None | Some("7")) => ("arm", Some("v7")),
+            ("armel", _) | ("arm", Some("6")) => ("arm", Some("v6")),
             ("arm", Some("5")) => ("arm", Some("v5")),
-            ("arm", Some("6")) => ("arm", Some("v6")),
             ("arm", Some("8")) => ("arm", Some("v8")),
             (a, v) => (a, v),
         };
