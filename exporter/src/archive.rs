@@ -1,0 +1,241 @@
+//! OCI layouts, as a tar or a directory, and the tar that `docker load` reads.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use cache::Store;
+use oci::{Descriptor, Digest, ImageReference, Index, MediaType};
+use serde::Serialize;
+
+use crate::destination::{OutputFile, write_file};
+use crate::error::ExportError;
+use crate::image::Assembled;
+use crate::output::Destination;
+
+/// The annotation with an image's full name, as containerd reads it.
+const IMAGE_NAME: &str = "io.containerd.image.name";
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+const CREATED: &str = "org.opencontainers.image.created";
+
+const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
+
+/// Whether `docker load`'s `manifest.json` is in a tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// An OCI layout alone.
+    Oci,
+    /// With `manifest.json`.
+    Docker,
+}
+
+/// An entry of `manifest.json` (Docker image spec 1.2, "Combined Image JSON + Filesystem Changeset Format").
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DockerManifest {
+    config: String,
+    repo_tags: Option<Vec<String>>,
+    layers: Vec<String>,
+}
+
+/// Writes an image as a tar. All its layers must be in the store. The same image gives the same bytes: entries are
+/// sorted and have no times. Blocks.
+pub fn write_archive(
+    store: &Store,
+    image: &Assembled,
+    names: &[ImageReference],
+    kind: ArchiveKind,
+    destination: &Destination,
+) -> Result<(), ExportError> {
+    let file = OutputFile::create(destination)?;
+    let mut tar = tar::Builder::new(file);
+    write_entries(store, image, names, kind, &mut tar)?;
+    // The builder's own error names no file; the file knows its name.
+    let file = tar.into_inner().map_err(|source| match destination {
+        Destination::Path(path) => ExportError::Write { path: path.clone(), source },
+        Destination::Stdout => ExportError::Stdout(source),
+    })?;
+    file.finish()
+}
+
+fn write_entries(
+    store: &Store,
+    image: &Assembled,
+    names: &[ImageReference],
+    kind: ArchiveKind,
+    tar: &mut tar::Builder<OutputFile>,
+) -> Result<(), ExportError> {
+    append_directory(tar, "blobs/")?;
+    append_directory(tar, "blobs/sha256/")?;
+    let mut blobs = image.blobs();
+    blobs.push(&image.descriptor);
+    blobs.sort_by_key(|descriptor| descriptor.digest.hex().to_owned());
+    for blob in blobs {
+        let path = blob_path(&blob.digest);
+        if blob.digest == image.descriptor.digest {
+            append_file(tar, &path, image.manifest.len() as u64, image.manifest.as_slice())?;
+        } else if image.is_config(&blob.digest) {
+            append_file(tar, &path, image.config.len() as u64, image.config.as_slice())?;
+        } else {
+            append_file(tar, &path, blob.size, store.blobs().open(&blob.digest)?)?;
+        }
+    }
+    let index = serde_json::to_vec(&index_of(entries_of(image, names))).map_err(ExportError::Json)?;
+    append_file(tar, "index.json", index.len() as u64, index.as_slice())?;
+    if kind == ArchiveKind::Docker {
+        let manifest = serde_json::to_vec(&[docker_manifest(image, names)]).map_err(ExportError::Json)?;
+        append_file(tar, "manifest.json", manifest.len() as u64, manifest.as_slice())?;
+    }
+    append_file(tar, "oci-layout", LAYOUT.len() as u64, LAYOUT)
+}
+
+fn docker_manifest(image: &Assembled, names: &[ImageReference]) -> DockerManifest {
+    DockerManifest {
+        config: blob_path(&image.config_descriptor.digest),
+        repo_tags: (!names.is_empty()).then(|| names.iter().map(ImageReference::familiar).collect()),
+        layers: image.layers.iter().map(|layer| blob_path(&layer.digest)).collect(),
+    }
+}
+
+/// Writes an image into a directory that is an OCI layout or becomes one. Images that are there stay, save those of
+/// the same name. All layers must be in the store. Blocks.
+pub fn write_layout(
+    store: &Store,
+    image: &Assembled,
+    names: &[ImageReference],
+    directory: &Path,
+) -> Result<(), ExportError> {
+    let blobs = directory.join("blobs/sha256");
+    fs::create_dir_all(&blobs).map_err(|source| ExportError::Write { path: blobs.clone(), source })?;
+    for blob in image.blobs() {
+        let path = directory.join(blob_path(&blob.digest));
+        if fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == blob.size) {
+            continue;
+        }
+        if image.is_config(&blob.digest) {
+            write_file(&path, &image.config)?;
+        } else {
+            copy_blob(store, &blob.digest, &path)?;
+        }
+    }
+    write_file(&directory.join(blob_path(&image.descriptor.digest)), &image.manifest)?;
+    write_file(&directory.join("oci-layout"), LAYOUT)?;
+    // The index comes last: what it names is there.
+    let path = directory.join("index.json");
+    let entries = merged(read_index(&path)?, entries_of(image, names));
+    let index = serde_json::to_vec(&index_of(entries)).map_err(ExportError::Json)?;
+    write_file(&path, &index)
+}
+
+fn copy_blob(store: &Store, digest: &Digest, path: &Path) -> Result<(), ExportError> {
+    let mut blob = store.blobs().open(digest)?;
+    let mut file = OutputFile::create(&Destination::Path(path.to_owned()))?;
+    io::copy(&mut blob, &mut file).map_err(|source| file.error(source))?;
+    file.finish()
+}
+
+fn read_index(path: &Path) -> Result<Vec<Descriptor>, ExportError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(ExportError::Write { path: path.to_owned(), source }),
+    };
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|source| ExportError::Layout { path: path.to_owned(), source })?;
+    Ok(index.manifests)
+}
+
+fn merged(mut entries: Vec<Descriptor>, new: Vec<Descriptor>) -> Vec<Descriptor> {
+    let name = |entry: &Descriptor| entry.annotations.get(IMAGE_NAME).cloned();
+    entries.retain(|old| {
+        !new.iter().any(|new| match (name(old), name(new)) {
+            (Some(old), Some(new)) => old == new,
+            (None, None) => old.digest == new.digest,
+            _ => false,
+        })
+    });
+    entries.extend(new);
+    entries
+}
+
+/// An entry for each name; one without a name where there is none.
+fn entries_of(image: &Assembled, names: &[ImageReference]) -> Vec<Descriptor> {
+    let entry = |name: Option<&ImageReference>| {
+        let mut annotations = BTreeMap::new();
+        if let Some(created) = &image.created {
+            annotations.insert(CREATED.to_owned(), created.clone());
+        }
+        if let Some(name) = name {
+            annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
+            if let Some(tag) = name.tag() {
+                annotations.insert(REF_NAME.to_owned(), tag.to_owned());
+            }
+        }
+        Descriptor { annotations, ..image.index_entry() }
+    };
+    if names.is_empty() { vec![entry(None)] } else { names.iter().map(|name| entry(Some(name))).collect() }
+}
+
+fn index_of(manifests: Vec<Descriptor>) -> Index {
+    Index {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_INDEX.to_owned()),
+        manifests,
+        annotations: BTreeMap::new(),
+    }
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/{}/{}", digest.algorithm(), digest.hex())
+}
+
+fn append_directory(tar: &mut tar::Builder<OutputFile>, path: &str) -> Result<(), ExportError> {
+    let mut header = header(0, 0o755);
+    header.set_entry_type(tar::EntryType::Directory);
+    let result = tar.append_data(&mut header, path, io::empty());
+    result.map_err(|source| tar.get_ref().error(source))
+}
+
+fn append_file(
+    tar: &mut tar::Builder<OutputFile>,
+    path: &str,
+    size: u64,
+    content: impl Read,
+) -> Result<(), ExportError> {
+    let mut header = header(size, 0o444);
+    header.set_entry_type(tar::EntryType::Regular);
+    // A blob that is shorter than its descriptor says would shift everything that follows it.
+    let mut content = Counted { content: content.take(size), bytes: 0 };
+    let result = tar.append_data(&mut header, path, &mut content);
+    result.map_err(|source| tar.get_ref().error(source))?;
+    if content.bytes == size {
+        return Ok(());
+    }
+    let short =
+        io::Error::new(io::ErrorKind::UnexpectedEof, format!("`{path}` is shorter than its manifest says"));
+    Err(tar.get_ref().error(short))
+}
+
+struct Counted<R> {
+    content: R,
+    bytes: u64,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.content.read(buffer)?;
+        self.bytes += length as u64;
+        Ok(length)
+    }
+}
+
+fn header(size: u64, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_ustar();
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
+}

@@ -1,0 +1,103 @@
+//! What can go wrong with an export.
+
+use std::error::Error;
+use std::io;
+use std::path::PathBuf;
+
+use cache::layer::LayerError;
+use cache::tree::TreeError;
+use cache::{SnapshotId, StoreError};
+use oci::{Digest, ImageReference};
+use registry::RegistryError;
+
+/// Why an export failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A layer could not be written as an archive.
+    #[error("cannot write the layer of snapshot `{snapshot}`")]
+    Layer {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
+    /// A layer could not be compressed or stored.
+    #[error("cannot compress a layer")]
+    Encode(#[source] io::Error),
+    /// A snapshot lies on one that is not there.
+    #[error("the snapshot below `{snapshot}` is missing in the store")]
+    NoParent {
+        /// The snapshot.
+        snapshot: SnapshotId,
+    },
+    /// A config or manifest could not be written as JSON.
+    #[error("cannot write JSON")]
+    Json(#[source] serde_json::Error),
+    /// A manifest or config in the store is not what it should be.
+    #[error("blob `{digest}` is no image manifest or config")]
+    Document {
+        /// The blob.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// An existing OCI layout that cannot be added to.
+    #[error("`{}` is not the index of an OCI layout", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// A layer is neither in the store nor to be had.
+    #[error("cannot fetch layer `{digest}`")]
+    Fetch {
+        /// The layer.
+        digest: Digest,
+        /// Why.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// A registry refused something.
+    #[error("failed to push `{reference}`")]
+    Push {
+        /// The name of the image.
+        reference: ImageReference,
+        /// Why.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// There is no name to push to.
+    #[error("an image needs a name to be pushed")]
+    NoName,
+    /// A file or directory could not be written.
+    #[error("cannot write `{}`", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Standard output could not be written.
+    #[error("cannot write to standard output")]
+    Stdout(#[source] io::Error),
+    /// The files of the result could not be written.
+    #[error("cannot export files to `{}`", path.display())]
+    Files {
+        /// The file or directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
+    /// The files of the result could not be read.
+    #[error("cannot read the files of the result")]
+    Tree(#[source] TreeError),
+}

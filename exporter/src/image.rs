@@ -1,0 +1,242 @@
+//! Images: from a config and layers to blobs, a config and a manifest.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use cache::{Layer, Snapshot, Store};
+use oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform};
+
+use crate::compression::{Compression, MediaTypes};
+use crate::error::ExportError;
+use crate::history::{self, LayerTime};
+use crate::layer;
+
+/// An image to be made.
+#[derive(Debug, Clone)]
+pub struct ImageBuild {
+    /// The whole config, save diff IDs and times.
+    pub config: ImageConfig,
+    /// The layers, bottom first.
+    pub layers: Vec<LayerOrigin>,
+    /// No time of the image, save those of the base image's history, is later than this: seconds since 1970
+    /// (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<i64>,
+}
+
+/// Where a layer of an image comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LayerOrigin {
+    /// A snapshot that a build made; its layer is what differs from its parent.
+    Snapshot(Snapshot),
+    /// A base image, whose compressed layer is taken over as it is. Its blob need not be in the store.
+    Image {
+        /// The digest of the uncompressed layer.
+        diff_id: DiffId,
+        /// The compressed layer.
+        descriptor: Descriptor,
+    },
+}
+
+/// An image with everything that it consists of known. The blobs of layers which builds made are in the store.
+#[derive(Debug, Clone)]
+pub struct Assembled {
+    /// The bytes of the manifest.
+    pub manifest: Vec<u8>,
+    /// The descriptor of the manifest.
+    pub descriptor: Descriptor,
+    /// The bytes of the config.
+    pub config: Vec<u8>,
+    /// The descriptor of the config.
+    pub config_descriptor: Descriptor,
+    /// The layers, bottom first, as in the manifest.
+    pub layers: Vec<Descriptor>,
+    /// The platform.
+    pub platform: Platform,
+    /// When the image was made, RFC 3339.
+    pub created: Option<String>,
+}
+
+/// Makes what is missing of an image: layers that are not compressed yet are, side by side; config and manifest are
+/// written into memory only ([`Assembled::save`] puts them into the store). Blocks; not on a thread of rayon's.
+pub fn assemble(
+    store: &Store,
+    build: ImageBuild,
+    compression: Compression,
+    media_types: MediaTypes,
+) -> Result<Assembled, ExportError> {
+    let mut layers = layers_of(store, &build.layers, compression)?;
+    for (_, descriptor) in &mut layers {
+        let media_type = media_types.layer(&descriptor.media_type).to_owned();
+        *descriptor = Descriptor {
+            urls: descriptor.urls.clone(),
+            ..Descriptor::new(&media_type, descriptor.digest.clone(), descriptor.size)
+        };
+    }
+    let mut config = build.config;
+    config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
+    history::complete(&mut config, &times_of(store, &build.layers), build.epoch);
+    let layers: Vec<Descriptor> = layers.into_iter().map(|(_, descriptor)| descriptor).collect();
+    let config_bytes = serde_json::to_vec(&config).map_err(ExportError::Json)?;
+    let config_descriptor = Descriptor::of(media_types.config(), &config_bytes);
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(media_types.manifest().to_owned()),
+        artifact_type: None,
+        config: config_descriptor.clone(),
+        layers: layers.clone(),
+        subject: None,
+        annotations: std::collections::BTreeMap::new(),
+    };
+    // BuildKit indents manifests by two spaces, and people read them.
+    let manifest = serde_json::to_vec_pretty(&manifest).map_err(ExportError::Json)?;
+    Ok(Assembled {
+        descriptor: Descriptor::of(media_types.manifest(), &manifest),
+        manifest,
+        config: config_bytes,
+        config_descriptor,
+        layers,
+        platform: Platform::new(&config.os, &config.architecture, config.variant.as_deref()),
+        created: config.created,
+    })
+}
+
+impl Assembled {
+    /// Writes manifest and config into the store.
+    pub fn save(&self, store: &Store) -> Result<(), ExportError> {
+        store.blobs().write_bytes(&self.config)?;
+        store.blobs().write_bytes(&self.manifest)?;
+        Ok(())
+    }
+
+    /// The image that a manifest in the store describes.
+    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Self, ExportError> {
+        let manifest = store.blobs().read(&descriptor.digest)?;
+        let malformed = |source| ExportError::Document { digest: descriptor.digest.clone(), source };
+        let parsed: Manifest = serde_json::from_slice(&manifest).map_err(malformed)?;
+        let config = store.blobs().read(&parsed.config.digest)?;
+        let read: ImageConfig = serde_json::from_slice(&config)
+            .map_err(|source| ExportError::Document { digest: parsed.config.digest.clone(), source })?;
+        Ok(Self {
+            manifest,
+            descriptor: descriptor.clone(),
+            config,
+            config_descriptor: parsed.config,
+            layers: parsed.layers,
+            platform: Platform::new(&read.os, &read.architecture, read.variant.as_deref()),
+            created: read.created,
+        })
+    }
+
+    /// The manifest's descriptor as it stands in an index: with the platform.
+    pub(crate) fn index_entry(&self) -> Descriptor {
+        Descriptor { platform: Some(self.platform.clone()), ..self.descriptor.clone() }
+    }
+
+    /// The digests of everything but the manifest: config and layers, each once.
+    pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
+        let mut seen = std::collections::BTreeSet::new();
+        std::iter::once(&self.config_descriptor)
+            .chain(&self.layers)
+            .filter(|descriptor| seen.insert(&descriptor.digest))
+            .collect()
+    }
+
+    /// Whether `digest` is the config, whose bytes are here and perhaps not in the store.
+    pub(crate) fn is_config(&self, digest: &Digest) -> bool {
+        *digest == self.config_descriptor.digest
+    }
+}
+
+fn times_of(store: &Store, layers: &[LayerOrigin]) -> Vec<LayerTime> {
+    layers
+        .iter()
+        .map(|layer| match layer {
+            LayerOrigin::Snapshot(snapshot) => {
+                made_at(store, snapshot).map_or(LayerTime::Unknown, LayerTime::Made)
+            }
+            LayerOrigin::Image { .. } => LayerTime::Unknown,
+        })
+        .collect()
+}
+
+/// When a snapshot was committed, in nanoseconds since 1970. Nothing is put into its directory or taken out from then
+/// on, so the directory's own time tells, and tells every later build the same.
+fn made_at(store: &Store, snapshot: &Snapshot) -> Option<i64> {
+    let own = store.own_dir(&snapshot.id);
+    let modified = std::fs::metadata(own.parent()?).and_then(|directory| directory.modified()).ok()?;
+    i64::try_from(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
+}
+
+type Found = (DiffId, Descriptor);
+
+/// Diff IDs and descriptors of all layers. Those that are known cost a look-up each; the rest are written by as many
+/// threads as there are processors.
+fn layers_of(
+    store: &Store,
+    origins: &[LayerOrigin],
+    compression: Compression,
+) -> Result<Vec<Found>, ExportError> {
+    let mut found: Vec<Option<Found>> = Vec::with_capacity(origins.len());
+    let mut missing = Vec::new();
+    for (index, origin) in origins.iter().enumerate() {
+        found.push(match origin {
+            LayerOrigin::Image { diff_id, descriptor } => Some((diff_id.clone(), descriptor.clone())),
+            LayerOrigin::Snapshot(snapshot) => {
+                let known = known_layer(store, snapshot, compression)?;
+                if known.is_none() {
+                    missing.push((index, *snapshot));
+                }
+                known
+            }
+        });
+    }
+    for (index, layer) in write_layers(store, &missing, compression)? {
+        found[index] = Some(layer);
+    }
+    Ok(found.into_iter().map(|layer| layer.expect("every missing layer was written")).collect())
+}
+
+fn known_layer(
+    store: &Store,
+    snapshot: &Snapshot,
+    compression: Compression,
+) -> Result<Option<Found>, ExportError> {
+    let Some(Layer { diff_id, .. }) = store.layer(&snapshot.id)? else { return Ok(None) };
+    match store.variant(&diff_id, &compression.variant())? {
+        Some(descriptor) if store.blobs().contains(&descriptor.digest)? => Ok(Some((diff_id, descriptor))),
+        _ => Ok(None),
+    }
+}
+
+fn write_layers(
+    store: &Store,
+    missing: &[(usize, Snapshot)],
+    compression: Compression,
+) -> Result<Vec<(usize, Found)>, ExportError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
+    let next = AtomicUsize::new(0);
+    let done = Mutex::new(Ok(Vec::with_capacity(missing.len())));
+    let work = || {
+        while let Some((index, snapshot)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = layer::write(store, snapshot, compression);
+            let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&mut *done, result) {
+                (Ok(list), Ok(found)) => list.push((*index, found)),
+                (Ok(_), Err(error)) => *done = Err(error),
+                (Err(_), _) => return,
+            }
+        }
+    };
+    // A layer or two of a few bytes are the usual case; they are not worth a thread.
+    if threads <= 1 {
+        work();
+    } else {
+        std::thread::scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(work);
+            }
+            work();
+        });
+    }
+    done.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,498 @@
+//! `--output`: what to make of an image, as `docker buildx build` spells it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use oci::{ImageReference, ReferenceError};
+
+use crate::compression::{Compression, CompressionKind, LevelError, MediaTypes};
+
+/// What to make of the result of a build.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OutputSpec {
+    /// An image, kept in the store, pushed or both.
+    Image(ImageOutput),
+    /// An OCI layout, as a tar or a directory.
+    Oci(ArchiveOutput),
+    /// A tar that `docker load` reads; an OCI layout as well.
+    Docker(ArchiveOutput),
+    /// The files, as one tar.
+    Tar(Destination),
+    /// The files, in a directory.
+    Local(PathBuf),
+    /// Nothing: the build fills the cache.
+    CacheOnly,
+}
+
+/// `type=image` and `type=registry`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageOutput {
+    /// The names that were given with the output; `-t` adds others.
+    pub names: Vec<ImageReference>,
+    /// Whether the image is pushed.
+    pub push: bool,
+    /// Whether the image is kept in the local store under its names.
+    pub store: bool,
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whose media types.
+    pub media_types: MediaTypes,
+}
+
+/// `type=oci` and `type=docker`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchiveOutput {
+    /// Where to.
+    pub destination: Destination,
+    /// One file or a directory.
+    pub form: ArchiveForm,
+    /// The names that were given with the output; `-t` adds others.
+    pub names: Vec<ImageReference>,
+    /// How new layers are compressed.
+    pub compression: Compression,
+    /// Whose media types.
+    pub media_types: MediaTypes,
+}
+
+/// One file or a directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ArchiveForm {
+    /// A tar.
+    Tar,
+    /// A directory (`tar=false`).
+    Directory,
+}
+
+/// Where a file goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A path.
+    Path(PathBuf),
+    /// Standard output (`-`).
+    Stdout,
+}
+
+/// Why a text is no output.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OutputError {
+    /// Not comma-separated `key=value` fields.
+    #[error("invalid output `{text}`: `{field}` should have the form `key=value`")]
+    Field {
+        /// The whole text.
+        text: String,
+        /// The field.
+        field: String,
+    },
+    /// A quote without its partner.
+    #[error("invalid output `{0}`: a double quote is not closed")]
+    Quote(String),
+    /// There is no `type`.
+    #[error("invalid output `{0}`: a `type` is required, as in `type=oci,dest=image.tar`")]
+    NoType(String),
+    /// An unknown type.
+    #[error("unknown output type `{found}`{}", suggestion(.close.as_deref()))]
+    Type {
+        /// What was written.
+        found: String,
+        /// The type whose name is close.
+        close: Option<&'static str>,
+    },
+    /// An unknown key.
+    #[error("unknown key `{key}` for output type `{kind}`{}", suggestion(.close.as_deref()))]
+    Key {
+        /// The type.
+        kind: &'static str,
+        /// What was written.
+        key: String,
+        /// The key whose name is close.
+        close: Option<&'static str>,
+    },
+    /// A key or value that BuildKit has and this program does not have yet.
+    #[error("`{0}` in an output is not supported yet")]
+    NotSupportedYet(String),
+    /// A value that the key does not take.
+    #[error("invalid value `{value}` for `{key}` of output type `{kind}`: it should be {expected}")]
+    Value {
+        /// The type.
+        kind: &'static str,
+        /// The key.
+        key: &'static str,
+        /// What was written.
+        value: String,
+        /// What may be written.
+        expected: &'static str,
+    },
+    /// A level that the algorithm does not have.
+    #[error(transparent)]
+    Level(#[from] LevelError),
+    /// A name that is no image reference.
+    #[error("invalid image name in output type `{kind}`")]
+    Name {
+        /// The type.
+        kind: &'static str,
+        /// Why.
+        #[source]
+        source: ReferenceError,
+    },
+    /// There is no `dest`.
+    #[error("output type `{kind}` needs a destination, as in `type={kind},dest={example}`")]
+    NoDestination {
+        /// The type.
+        kind: &'static str,
+        /// A destination that would do.
+        example: &'static str,
+    },
+    /// A directory cannot go to standard output.
+    #[error("output type `{0}` makes a directory, which cannot go to standard output")]
+    DirectoryToStdout(&'static str),
+}
+
+fn suggestion(close: Option<&str>) -> String {
+    close.map_or_else(String::new, |close| format!(" (did you mean {close}?)"))
+}
+
+const TYPES: &[&str] = &["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
+
+/// Keys that BuildKit's exporters take and that come here later.
+const LATER_KEYS: &[&str] = &[
+    "push-by-digest",
+    "registry.insecure",
+    "oci-artifact",
+    "unpack",
+    "store",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "name-canonical",
+    "force-compression",
+    "prefer-nondist-layers",
+    "rewrite-timestamp",
+    "source-date-epoch",
+    "attestation-inline",
+    "attestation-prefix",
+    "compatibility-version",
+    "context",
+    "platform-split",
+    "mode",
+    "buildinfo",
+];
+
+/// Reads the value of `--output`: comma-separated `key=value` fields, which may be quoted as in CSV; a bare path is
+/// `type=local,dest=<path>`, and `-` is `type=tar,dest=-`.
+pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
+    let fields = split_csv(text)?;
+    if let [single] = fields.as_slice()
+        && !single.contains('=')
+    {
+        return Ok(match single.as_str() {
+            "-" => OutputSpec::Tar(Destination::Stdout),
+            path => OutputSpec::Local(PathBuf::from(path)),
+        });
+    }
+    let mut pairs = BTreeMap::new();
+    for field in &fields {
+        let (key, value) = field
+            .split_once('=')
+            .ok_or_else(|| OutputError::Field { text: text.to_owned(), field: field.clone() })?;
+        pairs.insert(key.trim().to_ascii_lowercase(), value.to_owned());
+    }
+    let kind = pairs.remove("type").ok_or_else(|| OutputError::NoType(text.to_owned()))?;
+    let Some(kind) = TYPES.iter().find(|known| **known == kind) else {
+        return Err(OutputError::Type { close: closest(&kind, TYPES), found: kind });
+    };
+    Fields { kind, pairs }.read()
+}
+
+/// The fields of one output; each reader takes out those it knows.
+struct Fields {
+    kind: &'static str,
+    pairs: BTreeMap<String, String>,
+}
+
+const IMAGE_KEYS: &[&str] = &["name", "push", "oci-mediatypes", "compression", "compression-level"];
+const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name", "oci-mediatypes", "compression", "compression-level"];
+const DESTINATION_KEYS: &[&str] = &["dest"];
+
+impl Fields {
+    fn read(mut self) -> Result<OutputSpec, OutputError> {
+        let keys = match self.kind {
+            "image" | "registry" => IMAGE_KEYS,
+            "oci" | "docker" => ARCHIVE_KEYS,
+            "tar" | "local" => DESTINATION_KEYS,
+            _ => &[],
+        };
+        self.check_keys(keys)?;
+        match self.kind {
+            "image" => self.image(false, true),
+            "registry" => self.image(true, false),
+            "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
+            "docker" => Ok(OutputSpec::Docker(self.archive(MediaTypes::Docker)?)),
+            "tar" => Ok(OutputSpec::Tar(self.destination("out.tar")?)),
+            "local" => match self.destination("out")? {
+                Destination::Path(path) => Ok(OutputSpec::Local(path)),
+                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.kind)),
+            },
+            _ => Ok(OutputSpec::CacheOnly),
+        }
+    }
+
+    fn check_keys(&self, known: &'static [&'static str]) -> Result<(), OutputError> {
+        for key in self.pairs.keys() {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            if LATER_KEYS.contains(&key.as_str()) || key.starts_with("annotation") {
+                return Err(OutputError::NotSupportedYet(key.clone()));
+            }
+            return Err(OutputError::Key { kind: self.kind, close: closest(key, known), key: key.clone() });
+        }
+        Ok(())
+    }
+
+    fn image(&mut self, push: bool, store: bool) -> Result<OutputSpec, OutputError> {
+        Ok(OutputSpec::Image(ImageOutput {
+            names: self.names()?,
+            push: self.boolean("push")?.unwrap_or(push),
+            store,
+            compression: self.compression()?,
+            media_types: self.media_types(MediaTypes::Oci)?,
+        }))
+    }
+
+    fn archive(&mut self, default: MediaTypes) -> Result<ArchiveOutput, OutputError> {
+        let form = match self.boolean("tar")? {
+            Some(false) => ArchiveForm::Directory,
+            _ => ArchiveForm::Tar,
+        };
+        let example = if form == ArchiveForm::Tar { "image.tar" } else { "image" };
+        let destination = self.destination(example)?;
+        if form == ArchiveForm::Directory && destination == Destination::Stdout {
+            return Err(OutputError::DirectoryToStdout(self.kind));
+        }
+        Ok(ArchiveOutput {
+            destination,
+            form,
+            names: self.names()?,
+            compression: self.compression()?,
+            media_types: self.media_types(default)?,
+        })
+    }
+
+    fn destination(&mut self, example: &'static str) -> Result<Destination, OutputError> {
+        match self.pairs.remove("dest").as_deref() {
+            None | Some("") => Err(OutputError::NoDestination { kind: self.kind, example }),
+            Some("-") => Ok(Destination::Stdout),
+            Some(path) => Ok(Destination::Path(PathBuf::from(path))),
+        }
+    }
+
+    fn names(&mut self) -> Result<Vec<ImageReference>, OutputError> {
+        let Some(names) = self.pairs.remove("name") else { return Ok(Vec::new()) };
+        names
+            .split(',')
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| match name.parse::<ImageReference>() {
+                Ok(reference) => Ok(reference.with_default_tag()),
+                Err(source) => Err(OutputError::Name { kind: self.kind, source }),
+            })
+            .collect()
+    }
+
+    fn media_types(&mut self, default: MediaTypes) -> Result<MediaTypes, OutputError> {
+        Ok(match self.boolean("oci-mediatypes")? {
+            Some(true) => MediaTypes::Oci,
+            Some(false) => MediaTypes::Docker,
+            None => default,
+        })
+    }
+
+    fn compression(&mut self) -> Result<Compression, OutputError> {
+        let level = match self.pairs.remove("compression-level") {
+            None => None,
+            Some(text) => Some(text.parse::<i32>().map_err(|_| OutputError::Value {
+                kind: self.kind,
+                key: "compression-level",
+                value: text,
+                expected: "a whole number",
+            })?),
+        };
+        let kind = match self.pairs.remove("compression").as_deref() {
+            None | Some("gzip") => CompressionKind::Gzip,
+            Some("uncompressed") => CompressionKind::Uncompressed,
+            Some("zstd") => CompressionKind::Zstd,
+            Some("estargz") => return Err(OutputError::NotSupportedYet("compression=estargz".to_owned())),
+            Some(other) => {
+                return Err(OutputError::Value {
+                    kind: self.kind,
+                    key: "compression",
+                    value: other.to_owned(),
+                    expected: "`uncompressed`, `gzip` or `zstd`",
+                });
+            }
+        };
+        Ok(Compression::new(kind, level)?)
+    }
+
+    /// A boolean in one of the forms that Go's `strconv.ParseBool` takes; a key without a value is true.
+    fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, OutputError> {
+        let Some(value) = self.pairs.remove(key) else { return Ok(None) };
+        match value.as_str() {
+            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
+            _ => Err(OutputError::Value { kind: self.kind, key, value, expected: "`true` or `false`" }),
+        }
+    }
+}
+
+/// The fields of one CSV record (RFC 4180): a field that begins with a double quote ends at the next one that is
+/// not doubled.
+fn split_csv(text: &str) -> Result<Vec<String>, OutputError> {
+    let mut fields = Vec::new();
+    let mut field = String::new();
+    let mut quoted = false;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '"' if quoted && characters.peek() == Some(&'"') => {
+                characters.next();
+                field.push('"');
+            }
+            '"' if quoted => quoted = false,
+            '"' if field.is_empty() => quoted = true,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            other => field.push(other),
+        }
+    }
+    if quoted {
+        return Err(OutputError::Quote(text.to_owned()));
+    }
+    fields.push(field);
+    Ok(fields)
+}
+
+/// The candidate that is at most two edits away, the nearest first.
+fn closest(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
+    candidates
+        .iter()
+        .map(|candidate| (distance(word, candidate), *candidate))
+        .filter(|(edits, candidate)| *edits <= 2.min(candidate.len() / 2))
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, to) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(from != *to);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image() -> ImageOutput {
+        ImageOutput {
+            names: Vec::new(),
+            push: false,
+            store: true,
+            compression: Compression::default(),
+            media_types: MediaTypes::Oci,
+        }
+    }
+
+    fn archive(path: &str, media_types: MediaTypes) -> ArchiveOutput {
+        ArchiveOutput {
+            destination: Destination::Path(path.into()),
+            form: ArchiveForm::Tar,
+            names: Vec::new(),
+            compression: Compression::default(),
+            media_types,
+        }
+    }
+
+    #[test]
+    fn outputs_are_read() {
+        let zstd = Compression::new(CompressionKind::Zstd, Some(9)).unwrap();
+        let names = vec!["a:1".parse().unwrap(), "b:latest".parse().unwrap()];
+        let cases = [
+            ("out", OutputSpec::Local("out".into())),
+            ("-", OutputSpec::Tar(Destination::Stdout)),
+            ("type=local,dest=a b", OutputSpec::Local("a b".into())),
+            ("type=tar,dest=-", OutputSpec::Tar(Destination::Stdout)),
+            ("type=cacheonly", OutputSpec::CacheOnly),
+            ("type=image", OutputSpec::Image(image())),
+            ("type=image,push=true", OutputSpec::Image(ImageOutput { push: true, ..image() })),
+            (
+                "type=registry,\"name=a:1,b\",oci-mediatypes=0",
+                OutputSpec::Image(ImageOutput {
+                    names,
+                    push: true,
+                    store: false,
+                    media_types: MediaTypes::Docker,
+                    ..image()
+                }),
+            ),
+            (
+                "dest=x.tar,type=oci,compression=zstd,compression-level=9",
+                OutputSpec::Oci(ArchiveOutput { compression: zstd, ..archive("x.tar", MediaTypes::Oci) }),
+            ),
+            (
+                "type=oci,tar=false,dest=x",
+                OutputSpec::Oci(ArchiveOutput {
+                    form: ArchiveForm::Directory,
+                    ..archive("x", MediaTypes::Oci)
+                }),
+            ),
+            ("type=docker,dest=x.tar", OutputSpec::Docker(archive("x.tar", MediaTypes::Docker))),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(parse_output(text).unwrap(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("type=ocl,dest=x", "unknown output type `ocl` (did you mean oci?)"),
+            ("type=whatever", "unknown output type `whatever`"),
+            ("dest=x", "invalid output `dest=x`: a `type` is required, as in `type=oci,dest=image.tar`"),
+            ("type=oci,x", "invalid output `type=oci,x`: `x` should have the form `key=value`"),
+            ("type=oci,dets=x", "unknown key `dets` for output type `oci` (did you mean dest?)"),
+            ("type=local,name=x,dest=x", "unknown key `name` for output type `local`"),
+            ("type=oci", "output type `oci` needs a destination, as in `type=oci,dest=image.tar`"),
+            (
+                "type=local,dest=-",
+                "output type `local` makes a directory, which cannot go to standard output",
+            ),
+            ("type=image,annotation.a=b", "`annotation.a` in an output is not supported yet"),
+            ("type=image,compression=estargz", "`compression=estargz` in an output is not supported yet"),
+            (
+                "type=image,compression=lzma",
+                "invalid value `lzma` for `compression` of output type `image`: it should be `uncompressed`, `gzip` or `zstd`",
+            ),
+            (
+                "type=image,compression-level=11",
+                "compression level 11 is out of range for gzip: it should be between 0 and 9",
+            ),
+            (
+                "type=image,push=yes",
+                "invalid value `yes` for `push` of output type `image`: it should be `true` or `false`",
+            ),
+            ("type=image,\"name=a", "invalid output `type=image,\"name=a`: a double quote is not closed"),
+            ("type=image,name=A", "invalid image name in output type `image`"),
+        ];
+        for (text, message) in cases {
+            assert_eq!(parse_output(text).unwrap_err().to_string(), message, "{text}");
+        }
+    }
+}
