@@ -4,14 +4,28 @@
 //! up namespaces, mounts, capabilities and system call filter and then becomes the wanted program, which is process 1
 //! of its own pid namespace. [`enter_user_namespace`] makes an ordinary user root of a namespace of their own.
 //!
+//! Device nodes that a program makes can be stored but not opened: the root file system and `/dev` are mounted so that
+//! only the few ordinary devices of `/dev` work.
+//!
 //! Deliberately absent: images, snapshots and layers (the caller names directories), users' names (the caller hands
-//! over numbers), progress, reading the environment, and any long-lived daemon.
+//! over numbers), progress, reading the environment, and any long-lived daemon. The one process that stays beside the
+//! caller's ends with it; its only work is to end the sandboxes too.
 
+mod cgroup;
 mod error;
+mod executable;
+mod guard;
+mod init;
+mod kernel;
+mod memory;
 mod probe;
 mod process;
+mod seccomp;
 mod spec;
+mod stubs;
+mod subordinate;
 mod user_namespace;
+mod wire;
 
 pub use error::{SandboxError, SetupFailure};
 pub use probe::{HostSupport, Missing, probe_host};

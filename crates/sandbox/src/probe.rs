@@ -1,5 +1,11 @@
 //! What this machine offers.
 
+use std::io;
+
+use crate::process::{Init, surroundings};
+use crate::wire::{Answer, Probed, Request};
+use crate::{SandboxError, cgroup};
+
 /// What works here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "independent answers, one per feature")]
@@ -23,7 +29,7 @@ pub struct HostSupport {
 /// Something that does not work here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// What (`user namespaces`).
+    /// What (`a fresh /proc`).
     pub what: String,
     /// Why, with what that means for builds.
     pub why: String,
@@ -31,15 +37,122 @@ pub struct Missing {
     pub remedy: Option<String>,
 }
 
-/// Tries out what this machine offers to the calling process: some ten milliseconds.
+/// Tries out what this machine offers to the calling process (after [`crate::enter_user_namespace`], where that is
+/// needed): some ten milliseconds.
 pub fn probe_host() -> HostSupport {
-    HostSupport {
-        usable: false,
-        lowerdir_append: false,
-        mount_setattr: false,
-        fresh_proc: false,
-        fresh_sys: false,
-        cgroup: false,
-        missing: Vec::new(),
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let cgroup = cgroup::is_default();
+    match ask() {
+        Ok(probed) => judge(&probed, &release, cgroup),
+        Err(error) => HostSupport {
+            usable: false,
+            lowerdir_append: false,
+            mount_setattr: false,
+            fresh_proc: false,
+            fresh_sys: false,
+            cgroup,
+            missing: vec![not_usable(&error)],
+        },
+    }
+}
+
+fn ask() -> Result<Probed, SandboxError> {
+    let mut init = Init::start_probe()?;
+    let answer = init.ask(&Request::Probe, None);
+    init.end();
+    match answer {
+        Ok(Answer::Probed(probed)) => Ok(probed),
+        _ => Err(SandboxError::InitDied),
+    }
+}
+
+fn not_usable(error: &SandboxError) -> Missing {
+    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    let unprivileged = !rustix::process::geteuid().is_root();
+    Missing {
+        what: "namespaces".to_owned(),
+        why: format!("{error}{cause}; no RUN can be executed"),
+        remedy: unprivileged.then(|| "run as root, or allow user namespaces".to_owned()),
+    }
+}
+
+fn judge(probed: &Probed, release: &str, cgroup: bool) -> HostSupport {
+    let mut missing = Vec::new();
+    let mut works = |errno: Option<i32>, what: &str, meaning: &str, remedy: Option<&str>| {
+        if let Some(errno) = errno {
+            missing.push(Missing {
+                what: what.to_owned(),
+                why: format!("{}; {meaning}", io::Error::from_raw_os_error(errno)),
+                remedy: remedy.map(str::to_owned),
+            });
+        }
+        errno.is_none()
+    };
+    let seccomp = works(
+        probed.seccomp,
+        "system call filters",
+        "no RUN can be executed",
+        Some("a kernel with CONFIG_SECCOMP_FILTER"),
+    );
+    let fresh_proc = works(
+        probed.fresh_proc,
+        "a fresh /proc",
+        "RUN sees the processes of the machine or container around it, by other numbers than its own",
+        Some("start the outer container with an unmasked /proc (`--security-opt systempaths=unconfined`)"),
+    );
+    let fresh_sys = works(probed.fresh_sys, "a fresh /sys", "RUN sees the caller's, read-only", None);
+    let mount_setattr = works(
+        probed.mount_setattr,
+        "mount_setattr(2)",
+        "mounts are made read-only one by one",
+        Some("Linux 5.12 or later"),
+    );
+    let lowerdir_append = at_least(release, (6, 7));
+    if !lowerdir_append {
+        missing.push(Missing {
+            what: "overlays with many layers".to_owned(),
+            why: format!("Linux {release} takes all layers in one page"),
+            remedy: Some("Linux 6.7 or later".to_owned()),
+        });
+    }
+    if !cgroup {
+        let groups = "no writable cgroup hierarchy of version 2 with a memory controller";
+        let in_namespace = surroundings().in_user_namespace;
+        missing.push(Missing {
+            what: "cgroups".to_owned(),
+            why: format!("{groups}; a lack of memory is told by the machine's counter"),
+            remedy: in_namespace.then(|| "delegate a cgroup to the user".to_owned()),
+        });
+    }
+    HostSupport { usable: seccomp, lowerdir_append, mount_setattr, fresh_proc, fresh_sys, cgroup, missing }
+}
+
+/// Whether a kernel release (`6.1.0-18-amd64`) is this version or a later one.
+fn at_least(release: &str, wanted: (u32, u32)) -> bool {
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases() {
+        assert!(at_least("6.18.44-x", (6, 7)));
+        assert!(at_least("7.0", (6, 7)));
+        assert!(!at_least("6.1.0-18-amd64", (6, 7)));
+        assert!(!at_least("5.11", (6, 7)));
+    }
+
+    #[test]
+    fn every_lack_is_told() {
+        let probed =
+            Probed { fresh_proc: Some(libc::EPERM), fresh_sys: Some(libc::EPERM), ..Probed::default() };
+        let support = judge(&probed, "6.1.0", true);
+        assert!(support.usable && support.mount_setattr && !support.fresh_proc && !support.lowerdir_append);
+        let names: Vec<&str> = support.missing.iter().map(|missing| missing.what.as_str()).collect();
+        assert_eq!(names, ["a fresh /proc", "a fresh /sys", "overlays with many layers"]);
     }
 }

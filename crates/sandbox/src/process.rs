@@ -1,20 +1,209 @@
 //! The calling side: starting a sandbox and waiting for it.
 
+use std::ffi::{CStr, c_int};
+use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 
-use crate::{ProcessSpec, SandboxError};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::cgroup::Cgroup;
+use crate::executable::{self, Protection};
+use crate::kernel::{self, Launch};
+use crate::wire::{self, Answer, Request, Stub, Surroundings};
+use crate::{
+    Fallbacks, Network, ProcessSpec, RootFs, SandboxError, SetupFailure, guard, init, memory, seccomp, stubs,
+};
+
+/// The first argument of an init.
+const INIT: &CStr = c"sandbox-init";
+/// Where an init or a guard finds its socket.
+const SOCKET: i32 = 3;
 
 /// Becomes the init of a sandbox if this process was started as one, and never returns then. To be called first thing
 /// in `main`, before any thread starts.
-pub fn run_init_if_requested() {}
+pub fn run_init_if_requested() {
+    let Some(name) = std::env::args_os().next() else { return };
+    let is_init = name.as_encoded_bytes() == INIT.to_bytes();
+    if !is_init && name.as_encoded_bytes() != guard::NAME.to_bytes() {
+        return;
+    }
+    // SAFETY: whoever starts this program under one of these names hands over this descriptor, and nothing in this
+    // process has had the time to open another.
+    let Some(socket) = (unsafe { kernel::adopt(SOCKET) }) else { kernel::exit_now(1) };
+    if is_init { init::run(socket) } else { guard::run(&socket) }
+}
 
 /// Starts a process in a sandbox. Blocks for the few milliseconds that the set-up takes.
 ///
-/// A program that cannot be found or executed is no error here: it is told on the sandbox's stderr, with exit code 1,
-/// as BuildKit does.
+/// A program that cannot be found or executed is no error here: it is told on the sandbox's stderr, with exit code 1
+/// (255 if the kernel refuses it), as runc does.
 pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
-    let _ = spec;
-    Err(SandboxError::InitDied)
+    check(spec)?;
+    let killed_before = memory::kills();
+    let null = File::open("/dev/null").map_err(start("opening /dev/null"))?;
+    let (stdout, stdout_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
+    let (stderr, stderr_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
+    let cgroup = Cgroup::for_process(spec)?;
+    let in_memory = spec.fallbacks.contains(&Fallbacks::ExecutableInMemory);
+    let protection = if in_memory { Protection::Copy } else { Protection::Mount };
+    let mut init = Init::start(
+        [null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()],
+        namespaces(spec),
+        protection,
+        cgroup.as_ref(),
+    )?;
+    drop((stdout_inside, stderr_inside));
+    let request = Request::Run(Box::new(spec.clone()), surroundings());
+    let answer = init.ask(&request, Some(filter_bytes()));
+    let stubs = match answer {
+        Ok(Answer::Ready { stubs }) => stubs,
+        other => {
+            init.end();
+            return Err(refusal(other));
+        }
+    };
+    Ok(Running {
+        pidfd: init.pidfd,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        written_to: match &spec.rootfs {
+            RootFs::Overlay { upper: directory, .. } | RootFs::Directory(directory) => directory.clone(),
+        },
+        stubs,
+        cgroup,
+        killed_before,
+        exit: None,
+    })
+}
+
+fn check(spec: &ProcessSpec) -> Result<(), SandboxError> {
+    let reason = if spec.args.is_empty() {
+        "no program is named".to_owned()
+    } else if !spec.cwd.is_absolute() {
+        format!("the working directory `{}` is not absolute", spec.cwd.display())
+    } else if let Some(mount) = spec.mounts.iter().find(|mount| !mount.target.is_absolute()) {
+        format!("the mount point `{}` is not absolute", mount.target.display())
+    } else {
+        return Ok(());
+    };
+    Err(SandboxError::Invalid { reason })
+}
+
+fn refusal(answer: io::Result<Answer>) -> SandboxError {
+    match answer {
+        Ok(Answer::Failed { step, path, errno }) => SandboxError::Setup(SetupFailure {
+            step,
+            path: Some(path).filter(|path| !path.as_os_str().is_empty()),
+            source: io::Error::from_raw_os_error(errno),
+        }),
+        _ => SandboxError::InitDied,
+    }
+}
+
+fn namespaces(spec: &ProcessSpec) -> c_int {
+    let network = if spec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
+    ALWAYS_NEW | network
+}
+
+const ALWAYS_NEW: c_int =
+    libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
+
+/// The filter as it is sent, assembled once.
+fn filter_bytes() -> &'static [u8] {
+    static FILTER: OnceLock<Vec<u8>> = OnceLock::new();
+    FILTER.get_or_init(|| {
+        seccomp::default_filter().into_iter().flat_map(seccomp::Instruction::to_bytes).collect()
+    })
+}
+
+/// What this process knows about itself; it does not change once there are threads.
+pub(crate) fn surroundings() -> Surroundings {
+    static FOUND: OnceLock<Surroundings> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let map = read("/proc/self/uid_map");
+        let all = map.split_whitespace().eq(["0", "0", "4294967295"]);
+        Surroundings { in_user_namespace: !all, groups_denied: read("/proc/self/setgroups").trim() == "deny" }
+    })
+}
+
+/// An init that has been started and not yet been told what to do.
+pub(crate) struct Init {
+    pidfd: OwnedFd,
+    socket: UnixStream,
+}
+
+impl Init {
+    /// Starts it with these as stdin, stdout and stderr.
+    fn start(
+        standard: [BorrowedFd<'_>; 3],
+        namespaces: c_int,
+        protection: Protection,
+        cgroup: Option<&Cgroup>,
+    ) -> Result<Self, SandboxError> {
+        let executable = executable::own(protection).map_err(start("protecting the executable"))?;
+        let (ours, theirs) = UnixStream::pair().map_err(start("making a socket"))?;
+        let [stdin, stdout, stderr] = standard;
+        let high = |descriptor| above_standard(descriptor).map_err(start("copying a descriptor"));
+        let (stdin, stdout, stderr, theirs) =
+            (high(stdin)?, high(stdout)?, high(stderr)?, high(theirs.as_fd())?);
+        let pidfd = kernel::launch(&Launch {
+            executable,
+            name: INIT,
+            descriptors: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), theirs.as_fd()],
+            namespaces,
+            cgroup: cgroup.and_then(Cgroup::start_in),
+        })
+        .map_err(start("starting the init"))?;
+        let init = Self { pidfd, socket: ours };
+        let guarded = guard::watch(executable, init.pidfd.as_fd(), cgroup.map(Cgroup::path))
+            .map_err(start("starting the guard"))
+            .and_then(|()| cgroup.map_or(Ok(()), |cgroup| cgroup.move_in(&init.pidfd)));
+        if let Err(error) = guarded {
+            init.end();
+            return Err(error);
+        }
+        Ok(init)
+    }
+
+    /// Starts one that only answers questions, without a word of its own.
+    pub(crate) fn start_probe() -> Result<Self, SandboxError> {
+        let null =
+            File::options().read(true).write(true).open("/dev/null").map_err(start("opening /dev/null"))?;
+        Self::start([null.as_fd(); 3], ALWAYS_NEW, Protection::Mount, None)
+    }
+
+    /// Tells it what to do and gives its answer.
+    pub(crate) fn ask(&mut self, request: &Request, filter: Option<&[u8]>) -> io::Result<Answer> {
+        let sent = wire::send(&mut self.socket, request)
+            .and_then(|()| filter.map_or(Ok(()), |filter| wire::send_bytes(&mut self.socket, filter)));
+        // An init that failed early may have answered without reading all.
+        let answer = wire::receive(&mut self.socket);
+        sent.and(answer)
+    }
+
+    /// Kills it and waits for that.
+    pub(crate) fn end(&self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+    }
+}
+
+/// A copy of a descriptor with a number that none of the child's will have.
+pub(crate) fn above_standard(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(rustix::io::fcntl_dupfd_cloexec(descriptor, SOCKET + 7)?)
+}
+
+/// Names the step of an error on the calling side.
+pub(crate) fn start<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> SandboxError {
+    move |source| SandboxError::Start { step, source: source.into() }
 }
 
 /// A process in its sandbox. It is killed, with everything that it started, when this is dropped and when the calling
@@ -24,6 +213,11 @@ pub struct Running {
     pidfd: OwnedFd,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    written_to: PathBuf,
+    stubs: Vec<Stub>,
+    cgroup: Option<Cgroup>,
+    killed_before: Option<u64>,
+    exit: Option<Exit>,
 }
 
 impl Running {
@@ -43,16 +237,66 @@ impl Running {
     }
 
     /// Kills the process and everything that it started, at once. Does not wait. Harmless once it has ended.
-    pub fn kill(&self) {}
+    pub fn kill(&self) {
+        // With process 1 the kernel ends its whole pid namespace. The only error is that it has ended.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+    }
 
     /// Blocks until the process has ended and its mount points are cleaned up. Read its output meanwhile.
     pub fn wait(&mut self) -> Result<Exit, SandboxError> {
-        Err(SandboxError::InitDied)
+        if let Some(exit) = self.exit {
+            return Ok(exit);
+        }
+        let status = loop {
+            match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED) {
+                Err(rustix::io::Errno::INTR) => {}
+                Ok(Some(status)) => break status,
+                Ok(None) => return Err(SandboxError::Wait { source: io::ErrorKind::WouldBlock.into() }),
+                Err(source) => return Err(SandboxError::Wait { source: source.into() }),
+            }
+        };
+        let exit = self.judge(&status);
+        self.exit = Some(exit);
+        self.cgroup = None;
+        stubs::remove(&self.written_to, &self.stubs)?;
+        Ok(exit)
     }
 
     /// The same as [`Self::wait`] for a task of a tokio runtime with I/O enabled. Dropping the future loses nothing.
     pub async fn wait_async(&mut self) -> Result<Exit, SandboxError> {
-        Err(SandboxError::InitDied)
+        if self.exit.is_none() {
+            let failed = |source| SandboxError::Wait { source };
+            let pidfd = self.pidfd.try_clone().map_err(failed)?;
+            // SAFETY: the descriptor is owned by the wrapper and never replaced or closed before it.
+            let pidfd = unsafe { AsyncFd::register_with_interest(pidfd, Interest::READABLE) }
+                .map_err(|error| failed(error.into()))?;
+            // One event, at the end.
+            let _ready = pidfd.readable().await.map_err(failed)?;
+        }
+        self.wait()
+    }
+
+    fn judge(&self, status: &WaitIdStatus) -> Exit {
+        let exit = match (status.exit_status(), status.terminating_signal()) {
+            (Some(code), _) => Exit::Code(code),
+            (None, signal) => Exit::Signal(signal.unwrap_or(libc::SIGKILL)),
+        };
+        // A shell tells its child's death by the code.
+        let killed = matches!(exit, Exit::Signal(libc::SIGKILL) | Exit::Code(137));
+        let ran_out = || match self.cgroup.as_ref().and_then(Cgroup::memory_kills) {
+            Some(kills) => kills > 0,
+            None => self.killed_before.is_some() && memory::kills() > self.killed_before,
+        };
+        if killed && ran_out() { Exit::OutOfMemory } else { exit }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if self.exit.is_none() {
+            self.kill();
+            let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
+        }
     }
 }
 

@@ -3,11 +3,15 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
+use crate::wire::{raw_bytes, raw_path, raw_paths};
+
 /// Bytes of `/dev/shm` where nothing else was asked for: 64 MiB, as Docker.
 pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
 
 /// One process and its surroundings.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Its root file system.
     pub rootfs: RootFs,
@@ -18,6 +22,7 @@ pub struct ProcessSpec {
     /// root file system's `/etc/passwd` is added (`/` where the user is unknown), as runc does.
     pub env: Vec<Vec<u8>>,
     /// The working directory, absolute; made (mode 0755, root) where it does not exist.
+    #[serde(with = "raw_path")]
     pub cwd: PathBuf,
     /// The user, as a number inside the current user namespace.
     pub uid: u32,
@@ -75,25 +80,28 @@ impl ProcessSpec {
 }
 
 /// A root file system, always writable.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootFs {
     /// An overlay, mounted for the sandbox alone and gone with it.
     Overlay {
         /// The lower directories, top first; may be empty.
+        #[serde(with = "raw_paths")]
         lower_dirs: Vec<PathBuf>,
         /// Where writes go.
+        #[serde(with = "raw_path")]
         upper: PathBuf,
         /// An empty directory on the file system of `upper`.
+        #[serde(with = "raw_path")]
         work: PathBuf,
         /// Whether overlay keeps its marks in `user.overlay.*` (a user namespace) instead of `trusted.overlay.*`.
         user_xattrs: bool,
     },
     /// A directory that is written in place.
-    Directory(PathBuf),
+    Directory(#[serde(with = "raw_path")] PathBuf),
 }
 
 /// The network of a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Network {
     /// The caller's.
     Host,
@@ -102,7 +110,7 @@ pub enum Network {
 }
 
 /// The confinement of a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Security {
     /// Docker's default capabilities, masked paths and system call policy.
     Sandbox,
@@ -112,20 +120,22 @@ pub enum Security {
 
 /// A mount beyond the fixed ones. A mount point that has to be made is removed after the process has ended, unless
 /// something was put there, and leaves no trace in its parents' times.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountSpec {
     /// Where: an absolute path, whose links are followed inside the root file system.
+    #[serde(with = "raw_path")]
     pub target: PathBuf,
     /// What.
     pub kind: MountKind,
 }
 
 /// What a mount shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
     /// A file or a directory of the calling process.
     Bind {
         /// Its path.
+        #[serde(with = "raw_path")]
         source: PathBuf,
         /// Whether it is mounted read-only.
         read_only: bool,
@@ -138,6 +148,7 @@ pub enum MountKind {
     /// A read-only file with this content.
     File {
         /// Its bytes.
+        #[serde(with = "raw_bytes")]
         content: Vec<u8>,
         /// Its mode, at most `0o7777`.
         mode: u32,
@@ -149,7 +160,7 @@ pub enum MountKind {
 }
 
 /// A limit of the process: `setrlimit(2)`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ResourceLimit {
     /// Its name without `RLIMIT_`, in lower case (`nofile`).
     pub name: String,
@@ -160,7 +171,7 @@ pub struct ResourceLimit {
 }
 
 /// A newer kernel call that is to be left unused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Fallbacks {
     /// Mount overlays with `mount(2)` instead of `fsopen(2)` and `lowerdir+` (Linux 6.7).
     OverlayByMount,

@@ -1,0 +1,144 @@
+//! A process beside this one that ends its sandboxes if it dies, in whatever way.
+//!
+//! It holds their pidfds and one end of a socket, and kills them when the other end closes. (The kernel's own signal at
+//! a parent's death follows the thread that started the child, and is lost when the child runs a set-user-ID program.)
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use rustix::process::{Signal, pidfd_send_signal};
+
+use crate::kernel::{self, Launch};
+
+/// The first argument of a guard.
+pub(crate) const NAME: &std::ffi::CStr = c"sandbox-guard";
+
+/// How long a guard waits for a killed process before it gives up on removing its cgroup.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+
+static SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
+
+/// Puts a sandbox under guard, with the cgroup that is to be removed after it. Starts the guard if there is none.
+pub(crate) fn watch(
+    executable: BorrowedFd<'_>,
+    pidfd: BorrowedFd<'_>,
+    cgroup: Option<&Path>,
+) -> std::io::Result<()> {
+    let mut socket = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = socket.as_ref() {
+        match hand_over(known.as_fd(), pidfd, cgroup) {
+            // The guard has died; this one gets a new one.
+            Err(Errno::PIPE | Errno::CONNRESET) => {}
+            result => return Ok(result?),
+        }
+    }
+    let started = start(executable)?;
+    hand_over(started.as_fd(), pidfd, cgroup)?;
+    *socket = Some(started);
+    Ok(())
+}
+
+fn start(executable: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+    let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let high = crate::process::above_standard(theirs.as_fd())?;
+    let null = crate::process::above_standard(null.as_fd())?;
+    kernel::launch(&Launch {
+        executable,
+        name: NAME,
+        descriptors: [null.as_fd(), null.as_fd(), null.as_fd(), high.as_fd()],
+        namespaces: 0,
+        cgroup: None,
+    })?;
+    Ok(ours)
+}
+
+fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, cgroup: Option<&Path>) -> rustix::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let text = cgroup.map_or(b"-".as_slice(), |path| path.as_os_str().as_bytes());
+    let descriptors = [pidfd];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+struct Watched {
+    pidfd: OwnedFd,
+    cgroup: Option<PathBuf>,
+}
+
+/// The guard's life.
+pub(crate) fn run(socket: &OwnedFd) -> ! {
+    // The terminal's signals are not for it, and others must not end it before the build.
+    let _ = rustix::process::setsid();
+    let _ = rustix::process::chdir("/");
+    let mut watched: Vec<Watched> = Vec::new();
+    loop {
+        let ready = wait_for_news(socket, &watched);
+        if ready.first().copied().unwrap_or(true) {
+            match receive(socket) {
+                Ok(Some(one)) => watched.push(one),
+                Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => break,
+            }
+        }
+        // Ended ones are the caller's to clean up, as it lives.
+        let mut ended = ready.into_iter().skip(1);
+        watched.retain(|_| !ended.next().unwrap_or(false));
+    }
+    for one in &watched {
+        let _ = pidfd_send_signal(&one.pidfd, Signal::KILL);
+    }
+    for one in &watched {
+        let Some(cgroup) = &one.cgroup else { continue };
+        let timeout = Timespec::try_from(REMOVAL_PATIENCE).ok();
+        let _ = poll(&mut [PollFd::new(&one.pidfd, PollFlags::IN)], timeout.as_ref());
+        let _ = std::fs::remove_dir(cgroup);
+    }
+    kernel::exit_now(0)
+}
+
+/// Waits, then tells for the socket and each process whether there is something.
+fn wait_for_news(socket: &OwnedFd, watched: &[Watched]) -> Vec<bool> {
+    let descriptors = std::iter::once(socket).chain(watched.iter().map(|one| &one.pidfd));
+    let mut polled: Vec<PollFd<'_>> =
+        descriptors.map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+    match poll(&mut polled, None) {
+        Ok(_) => polled.iter().map(|one| !one.revents().is_empty()).collect(),
+        Err(_) => vec![false; polled.len()],
+    }
+}
+
+fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<Watched>> {
+    let mut text = vec![0; 4096];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    if received.bytes == 0 {
+        return Ok(None);
+    }
+    text.truncate(received.bytes);
+    let cgroup = (text != b"-").then(|| {
+        use std::os::unix::ffi::OsStringExt;
+        PathBuf::from(std::ffi::OsString::from_vec(text))
+    });
+    for message in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
+            && let Some(pidfd) = descriptors.next()
+        {
+            return Ok(Some(Watched { pidfd, cgroup }));
+        }
+    }
+    Ok(None)
+}

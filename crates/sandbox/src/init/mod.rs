@@ -1,0 +1,117 @@
+//! The inside: the init of the sandbox, from its start to the program that it becomes. One thread; nobody else is in
+//! the namespaces yet.
+
+mod execute;
+mod mounts;
+mod points;
+mod privileges;
+mod rootfs;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use rustix::mount::{MountPropagationFlags, mount_change};
+
+use crate::seccomp::Instruction;
+use crate::wire::{self, Answer, Probed, Request, Stub, Surroundings};
+use crate::{Network, ProcessSpec, kernel};
+
+/// A step that failed.
+struct Failed {
+    step: &'static str,
+    path: PathBuf,
+    error: io::Error,
+}
+
+type Step<T = ()> = Result<T, Failed>;
+
+/// Names the step and the path of an error.
+trait During<T> {
+    /// For a step that is about a path.
+    fn during(self, step: &'static str, path: impl AsRef<Path>) -> Step<T>;
+}
+
+impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
+    fn during(self, step: &'static str, path: impl AsRef<Path>) -> Step<T> {
+        self.map_err(|error| Failed { step, path: path.as_ref().to_owned(), error: error.into() })
+    }
+}
+
+/// The exit code of an init that failed; the answer says why.
+const FAILED: i32 = 1;
+
+/// Does what the calling side asks for over the socket.
+pub(crate) fn run(socket: OwnedFd) -> ! {
+    let mut socket = UnixStream::from(socket);
+    // The calling side is gone, or died while it asked: nobody to tell.
+    let Ok(request) = wire::receive(&mut socket) else { kernel::exit_now(FAILED) };
+    match request {
+        Request::Run(spec, surroundings) => {
+            let Ok(filter) = wire::receive_bytes(&mut socket) else { kernel::exit_now(FAILED) };
+            match set_up(&spec, surroundings, &filter) {
+                Ok(stubs) => {
+                    if wire::send(&mut socket, &Answer::Ready { stubs }).is_err() {
+                        kernel::exit_now(FAILED);
+                    }
+                    drop(socket);
+                    execute::become_program(&spec)
+                }
+                Err(Failed { step, path, error }) => {
+                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                    let _ = wire::send(&mut socket, &Answer::Failed { step: step.to_owned(), path, errno });
+                    kernel::exit_now(FAILED)
+                }
+            }
+        }
+        Request::Probe => {
+            let _ = wire::send(&mut socket, &Answer::Probed(probe()));
+            kernel::exit_now(0)
+        }
+    }
+}
+
+/// The steps, in their order.
+fn set_up(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step<Vec<Stub>> {
+    // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
+    rustix::process::setsid().during("make a session", "")?;
+    // Ignored signals would stay ignored in the program.
+    kernel::reset_signals();
+    // Modes of what is made below are exact, and the program's mask is this one whatever the caller's was.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
+    if spec.network == Network::None {
+        kernel::bring_up_loopback().during("bring up the loopback device", "")?;
+    }
+    hide_mounts()?;
+    // Everything from outside is opened before the root changes, attached after it.
+    let gathered = mounts::gather(spec, surroundings)?;
+    rootfs::enter(spec)?;
+    let stubs = mounts::attach(spec, gathered)?;
+    privileges::limit(&spec.limits)?;
+    execute::enter_working_directory(&spec.cwd)?;
+    privileges::drop_all(spec, surroundings, filter)?;
+    Ok(stubs)
+}
+
+/// What is mounted from now on stays in this namespace.
+fn hide_mounts() -> Step {
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .during("make the mounts private", "/")
+}
+
+fn probe() -> Probed {
+    let errno = |result: io::Result<()>| result.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+    Probed {
+        fresh_proc: errno(mounts::try_fresh("proc")),
+        fresh_sys: errno(mounts::try_fresh("sysfs")),
+        mount_setattr: errno(mounts::try_read_only()),
+        seccomp: errno(kernel::install_filter(&[Instruction {
+            code: 0x06,
+            jump_true: 0,
+            jump_false: 0,
+            operand: 0x7FFF_0000,
+        }])),
+    }
+}

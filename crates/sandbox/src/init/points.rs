@@ -1,0 +1,146 @@
+//! Mount points inside the new root: finding them, making those that are missing, and leaving no trace in the times of
+//! the directories above.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, open, stat, utimensat};
+
+use crate::wire::Stub;
+
+const MAX_LINKS: u32 = 40;
+
+/// The path with all links followed, clamped at the root; a missing tail is kept as it is. Links are followed as text,
+/// never by the kernel, so that the magic ones of `/proc` lead nowhere.
+pub(super) fn canonical(path: &Path) -> io::Result<PathBuf> {
+    let mut done = PathBuf::from("/");
+    let mut todo: VecDeque<OsString> = names(path);
+    let mut links = 0;
+    while let Some(name) = todo.pop_front() {
+        if name == ".." {
+            done.pop();
+            continue;
+        }
+        let next = done.join(name);
+        match fs::read_link(&next) {
+            Ok(link) => {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::from_raw_os_error(libc::ELOOP));
+                }
+                if link.is_absolute() {
+                    done = PathBuf::from("/");
+                }
+                for name in names(&link).into_iter().rev() {
+                    todo.push_front(name);
+                }
+            }
+            Err(_) => done = next,
+        }
+    }
+    Ok(done)
+}
+
+fn names(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir))
+        .map(|part| part.as_os_str().to_owned())
+        .collect()
+}
+
+/// What a mount point is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PointKind {
+    /// A directory.
+    Directory,
+    /// A file.
+    File,
+}
+
+/// Makes sure that a mount point is there, and gives its path without links. What had to be made is added to the stubs,
+/// and the directory that it was made in keeps its times.
+pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io::Result<PathBuf> {
+    let path = canonical(path)?;
+    let mut prefix = PathBuf::new();
+    for component in path.components() {
+        let parent = prefix.clone();
+        prefix.push(component);
+        if prefix.symlink_metadata().is_ok() {
+            continue;
+        }
+        let before = times(&parent)?;
+        let is_directory = kind == PointKind::Directory || prefix != path;
+        if is_directory {
+            rustix::fs::mkdir(&prefix, Mode::from_raw_mode(0o755))?;
+        } else {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+            open(&prefix, flags, Mode::from_raw_mode(0o644))?;
+        }
+        utimensat(CWD, &parent, &before, AtFlags::SYMLINK_NOFOLLOW)?;
+        stubs.push(Stub { path: prefix.clone(), is_directory });
+    }
+    Ok(path)
+}
+
+fn times(path: &Path) -> io::Result<Timestamps> {
+    let stat = stat(path)?;
+    Ok(Timestamps {
+        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
+        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
+    })
+}
+
+/// Makes sure that one of the fixed mount points (`/proc`, `/sys`, `/dev`) is an ordinary directory. Made ones stay in
+/// the root file system, as other builders leave them.
+pub(super) fn ensure_fixed(path: &str) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::ENOTDIR)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_as_text() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        std::os::unix::fs::symlink("b/../b/./c", root.join("a")).unwrap();
+        std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+        assert_eq!(canonical(&root.join("a/d")).unwrap(), root.join("b/c/d"));
+        assert_eq!(canonical(Path::new("/../../x")).unwrap(), Path::new("/x"));
+        assert_eq!(canonical(&root.join("loop")).unwrap_err().raw_os_error(), Some(libc::ELOOP));
+    }
+
+    #[test]
+    fn made_points_are_told_and_leave_the_times_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5);
+        fs::File::open(&root).unwrap().set_modified(long_ago).unwrap();
+        let mut stubs = Vec::new();
+        let made = ensure(&root.join("x/y"), PointKind::File, &mut stubs).unwrap();
+        assert_eq!(made, root.join("x/y"));
+        assert_eq!(
+            stubs,
+            [
+                Stub { path: root.join("x"), is_directory: true },
+                Stub { path: root.join("x/y"), is_directory: false },
+            ]
+        );
+        assert_eq!(fs::metadata(&root).unwrap().modified().unwrap(), long_ago);
+        assert_eq!(fs::metadata(root.join("x/y")).unwrap().len(), 0);
+        stubs.clear();
+        ensure(&root.join("x"), PointKind::Directory, &mut stubs).unwrap();
+        assert!(stubs.is_empty());
+    }
+}

@@ -1,0 +1,301 @@
+//! The system calls that have no safe wrapper: all of this crate's unsafe code that talks to the kernel.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+use crate::seccomp::Instruction;
+
+/// A program to be started in a new process.
+pub(crate) struct Launch<'a> {
+    /// The executable.
+    pub(crate) executable: BorrowedFd<'a>,
+    /// Its only argument.
+    pub(crate) name: &'a CStr,
+    /// What becomes its descriptors 0, 1, 2 and 3. All numbers must be above 3, else one would overwrite another.
+    pub(crate) descriptors: [BorrowedFd<'a>; 4],
+    /// New namespaces: `CLONE_NEW*`.
+    pub(crate) namespaces: c_int,
+    /// The cgroup (version 2) that it starts in.
+    pub(crate) cgroup: Option<BorrowedFd<'a>>,
+}
+
+/// What the new process needs, prepared so that it neither allocates nor locks.
+struct Child {
+    executable: RawFd,
+    descriptors: [RawFd; 4],
+    arguments: [*const libc::c_char; 2],
+    environment: [*const libc::c_char; 1],
+    errno: c_int,
+}
+
+/// Starts a process and gives its pidfd once it has become the executable.
+pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<OwnedFd> {
+    let mut child = Child {
+        executable: launch.executable.as_raw_fd(),
+        descriptors: launch.descriptors.map(|descriptor| descriptor.as_raw_fd()),
+        arguments: [launch.name.as_ptr(), ptr::null()],
+        environment: [ptr::null()],
+        errno: 0,
+    };
+    let blocked = BlockedSignals::new();
+    let pidfd = match launch.cgroup {
+        None => clone_sharing_memory(launch.namespaces, &mut child),
+        Some(cgroup) => clone_into_cgroup(launch.namespaces, cgroup, &mut child),
+    };
+    drop(blocked);
+    let pidfd = pidfd?;
+    if child.errno != 0 {
+        // The process has ended already; nobody else waits for it.
+        let _ = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(std::os::fd::AsFd::as_fd(&pidfd)),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        return Err(io::Error::from_raw_os_error(child.errno));
+    }
+    Ok(pidfd)
+}
+
+const CHILD_STACK_BYTES: usize = 64 << 10;
+
+/// vfork(2) with namespaces: the memory is shared until the child has executed, so that the size of this process does
+/// not count.
+fn clone_sharing_memory(namespaces: c_int, child: &mut Child) -> io::Result<OwnedFd> {
+    let mut stack: Vec<u128> = vec![0; CHILD_STACK_BYTES / size_of::<u128>()];
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD | namespaces;
+    // SAFETY: the stack is writable, aligned to 16 bytes, grows down from its end, and outlives the child's use of it,
+    // as CLONE_VFORK suspends this thread until the child has executed or exited. `child` is exclusively borrowed for
+    // that time. The child function only makes async-signal-safe calls, with all signals blocked. CLONE_PIDFD writes
+    // to the first extra argument.
+    let pid = unsafe {
+        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
+        libc::clone(start_child, top, flags, ptr::from_mut(child).cast(), &raw mut pidfd)
+    };
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: clone succeeded, so that the kernel stored a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// `struct clone_args` of Linux 5.7.
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Only clone3 starts a process in a cgroup, and moving it there later costs milliseconds of the kernel's locks. The
+/// memory is copied (on write): sharing it would need a stack switch in assembly.
+fn clone_into_cgroup(namespaces: c_int, cgroup: BorrowedFd<'_>, child: &mut Child) -> io::Result<OwnedFd> {
+    const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_VFORK | libc::CLONE_PIDFD | namespaces;
+    let arguments = CloneArguments {
+        flags: u64::from(flags.cast_unsigned()) | CLONE_INTO_CGROUP,
+        pidfd: ptr::from_mut(&mut pidfd) as u64,
+        exit_signal: u64::from(libc::SIGCHLD.cast_unsigned()),
+        cgroup: u64::from(cgroup.as_raw_fd().cast_unsigned()),
+        ..CloneArguments::default()
+    };
+    // SAFETY: the structure is that of clone3(2) and of the size that is passed; without CLONE_VM and with a null
+    // stack this returns twice as fork(2) does, and the child runs on a copy of this stack.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<CloneArguments>()) };
+    if pid == 0 {
+        start_child(ptr::from_mut(child).cast());
+    }
+    if pid < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: clone3 succeeded, so that the kernel stored a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(pidfd) })
+}
+
+/// Runs in the new process until it executes.
+extern "C" fn start_child(child: *mut c_void) -> c_int {
+    // SAFETY: the pointer is to the `Child` of `launch`, which waits. Only async-signal-safe calls follow, on
+    // descriptors and strings that stay valid until the execution; the signal dispositions are this process's own.
+    unsafe {
+        let child = &mut *child.cast::<Child>();
+        for (wanted, &descriptor) in (0..).zip(&child.descriptors) {
+            if libc::dup2(descriptor, wanted) < 0 {
+                child.errno = *libc::__errno_location();
+                libc::_exit(127);
+            }
+        }
+        let mut empty = std::mem::zeroed();
+        libc::sigemptyset(&raw mut empty);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const empty, ptr::null_mut());
+        libc::syscall(
+            libc::SYS_execveat,
+            child.executable,
+            c"".as_ptr(),
+            child.arguments.as_ptr(),
+            child.environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+        child.errno = *libc::__errno_location();
+        libc::_exit(127)
+    }
+}
+
+/// All signals are blocked in this thread while this lives: a handler must not run in the child.
+struct BlockedSignals(libc::sigset_t);
+
+impl BlockedSignals {
+    fn new() -> Self {
+        // SAFETY: both sets are valid for the calls, which fail for no reason but a wrong first argument.
+        unsafe {
+            let mut all = std::mem::zeroed();
+            let mut before = std::mem::zeroed();
+            libc::sigfillset(&raw mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+            Self(before)
+        }
+    }
+}
+
+impl Drop for BlockedSignals {
+    fn drop(&mut self) {
+        // SAFETY: the set is the one that pthread_sigmask stored.
+        unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const self.0, ptr::null_mut()) };
+    }
+}
+
+/// Replaces this process by a program; comes back only with the reason why not.
+pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const libc::c_char> {
+        strings.iter().map(|string| string.as_ptr()).chain([ptr::null()]).collect()
+    };
+    let (arguments, environment) = (pointers(arguments), pointers(environment));
+    // SAFETY: all strings end in a null byte, both arrays in a null pointer, and they outlive the call.
+    unsafe { libc::execve(program.as_ptr(), arguments.as_ptr(), environment.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Takes over a descriptor that this process was started with.
+///
+/// # Safety
+/// Nothing else in the process may own the descriptor.
+pub(crate) unsafe fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
+    // SAFETY: asking for flags has no effect on a descriptor that is not open or not ours.
+    if unsafe { libc::fcntl(descriptor, libc::F_GETFD) } < 0 {
+        return None;
+    }
+    // SAFETY: it is open, and the caller vouches that it is nobody else's.
+    let adopted = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    rustix::io::fcntl_setfd(&adopted, rustix::io::FdFlags::CLOEXEC).ok()?;
+    Some(adopted)
+}
+
+/// Marks every descriptor but 0, 1 and 2 to be closed by the next execution.
+pub(crate) fn close_on_execute() -> io::Result<()> {
+    // SAFETY: this closes nothing now and touches no memory.
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Every signal does again what it does by default: ignored ones stay ignored across executions, and Rust's runtime
+/// ignores SIGPIPE.
+pub(crate) fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: no handler is installed; the call fails for SIGKILL, SIGSTOP and the two that libc keeps.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
+/// Attributes of a mount: `struct mount_attr`.
+#[repr(C)]
+struct MountAttributes {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    user_namespace: u64,
+}
+
+/// Makes a mount (and with `recursive` those below) read-only: `mount_setattr(2)`.
+pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: the path ends in a null byte and the structure is of the size that is passed; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<MountAttributes>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Installs a system call filter for this process and all that it starts.
+pub(crate) fn install_filter(filter: &[Instruction]) -> io::Result<()> {
+    /// `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        length: u16,
+        instructions: *const Instruction,
+    }
+    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let program = Program { length, instructions: filter.as_ptr() };
+    // SAFETY: the pointer and length describe the slice, whose elements have the layout of `struct sock_filter`.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Brings up the loopback device of this network namespace.
+pub(crate) fn bring_up_loopback() -> io::Result<()> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let socket = socket_with(AddressFamily::INET, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    // SAFETY: a zeroed `ifreq` is valid: integers, and a union of such.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags =
+        libc::c_short::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("the flags fit 16 bits");
+    // SAFETY: the request is valid for the call, which only reads it.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Forks this process, which must have one thread. Gives nothing in the child.
+pub(crate) fn fork() -> io::Result<Option<libc::pid_t>> {
+    // SAFETY: with one thread the child is a full copy: no lock is held by a thread that is gone.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        pid => Ok(Some(pid)),
+    }
+}
+
+/// Ends this process at once, without destructors.
+pub(crate) fn exit_now(code: c_int) -> ! {
+    // SAFETY: always sound; nothing of the caller runs afterwards.
+    unsafe { libc::_exit(code) }
+}
+
+/// Moves this process, which must have one thread, into new user and mount namespaces.
+pub(crate) fn unshare_user_and_mounts() -> io::Result<()> {
+    // SAFETY: touches no memory; no descriptor table is unshared.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
