@@ -1,1 +1,0 @@
-//! COPY and ADD: what is selected, its digest, and how it lands in a snapshot.
