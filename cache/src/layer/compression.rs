@@ -17,9 +17,19 @@ pub enum Compression {
     Xz,
 }
 
+/// How many bytes [`detect_compression`] looks at.
+pub(super) const MAGIC_BYTES: usize = 6;
+
 /// How a stream that begins with `start` (six bytes are enough) is compressed.
 pub fn detect_compression(start: &[u8]) -> Compression {
-    todo!()
+    match start {
+        [0x1f, 0x8b, 8, ..] => Compression::Gzip,
+        // A frame, or a skippable frame before it.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        [b'B', b'Z', b'h', b'1'..=b'9', ..] => Compression::Bzip2,
+        [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Compression::Xz,
+        _ => Compression::None,
+    }
 }
 
 /// The decompressed bytes of `reader`.
@@ -27,5 +37,25 @@ pub fn decompress<'a>(
     reader: impl Read + Send + 'a,
     compression: Compression,
 ) -> io::Result<Box<dyn Read + Send + 'a>> {
-    todo!()
+    Ok(match compression {
+        Compression::None => Box::new(reader),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(reader))),
+        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(buffered(reader))?),
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(reader))),
+        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(reader))),
+    })
+}
+
+/// Detects the compression of `reader` and undoes it.
+pub(super) fn decompress_detected<'a>(
+    mut reader: impl Read + Send + 'a,
+) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let mut start = Vec::with_capacity(MAGIC_BYTES);
+    reader.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
+    let compression = detect_compression(&start);
+    decompress(io::Cursor::new(start).chain(reader), compression)
+}
+
+fn buffered<R: Read>(reader: R) -> io::BufReader<R> {
+    io::BufReader::with_capacity(128 * 1024, reader)
 }

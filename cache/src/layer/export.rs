@@ -1,18 +1,75 @@
 //! Writing whole trees.
 
+use std::collections::HashMap;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::LayerError;
-use crate::tree::TreeView;
+use super::diff::write_whole;
+use super::unpack::write_directory;
+use crate::tree::{Attributes, Entry, FileContent, FileKind, Hashing, TreeError, TreeView, TreeWriter};
 
 /// Writes the whole of `view` as an uncompressed archive, in the same form as layers.
 pub fn write_tree(view: &TreeView, out: impl Write) -> Result<(), LayerError> {
-    todo!()
+    write_whole(view, out)
 }
 
 /// Copies the whole of `view` into the host directory `destination`, which is made if it is missing. What is there
-/// is merged with: other files stay, files of the same name are replaced. Owners are set where the process may.
+/// is merged with: other files stay, files of the same name are replaced. Owners are set, and devices made, where
+/// the process may; sockets are left out.
 pub fn export_tree(view: &TreeView, destination: &Path) -> Result<(), LayerError> {
-    todo!()
+    std::fs::create_dir_all(destination)
+        .map_err(|source| TreeError::io("make the directory", destination, source))?;
+    let writer = TreeWriter::of_host_directory(destination)?;
+    let mut export = Export { view, writer: &writer, links: HashMap::new() };
+    let mut directories = vec![PathBuf::from("/")];
+    while let Some(directory) = directories.pop() {
+        for (name, entry) in view.read_dir(&directory)? {
+            let path = directory.join(name);
+            export.entry(&path, &entry)?;
+            if entry.kind == FileKind::Directory {
+                directories.push(path);
+            }
+        }
+    }
+    Ok(writer.finish()?)
+}
+
+struct Export<'a> {
+    view: &'a TreeView,
+    writer: &'a TreeWriter,
+    /// The name that an inode with several names was first written under.
+    links: HashMap<(u64, u64), PathBuf>,
+}
+
+impl Export<'_> {
+    fn entry(&mut self, path: &Path, entry: &Entry) -> Result<(), LayerError> {
+        let attributes = Attributes::of(entry, self.view.xattrs(path)?);
+        if entry.kind == FileKind::Directory {
+            write_directory(self.writer, path, &attributes)?;
+            return Ok(());
+        }
+        if entry.nlink > 1 {
+            if let Some(first) = self.links.get(&(entry.dev, entry.ino)) {
+                return Ok(self.writer.hard_link(first, path)?);
+            }
+            self.links.insert((entry.dev, entry.ino), path.to_owned());
+        }
+        match entry.kind {
+            FileKind::File => {
+                let file = self.view.open_file(path)?;
+                self.writer.file(path, FileContent::Fd(&file), &attributes, Hashing::Skip)?;
+            }
+            FileKind::Symlink => self.writer.symlink(path, &self.view.read_link(path)?, &attributes)?,
+            FileKind::Socket | FileKind::Directory => {}
+            kind => match self.writer.special(path, kind, entry.rdev, &attributes) {
+                // The next name of the same inode tries again, in vain too.
+                Err(TreeError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                    self.links.remove(&(entry.dev, entry.ino));
+                }
+                result => result?,
+            },
+        }
+        Ok(())
+    }
 }

@@ -9,7 +9,13 @@ mod archive;
 mod compression;
 mod diff;
 mod error;
+mod extension;
 mod export;
+mod finish;
+mod member;
+mod pipeline;
+mod tar_writer;
+mod unpack;
 
 pub use apply::{AppliedLayer, apply_blob, apply_layer, fuzz_apply};
 pub use archive::{ExtractOptions, extract_archive, is_archive};

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use super::beneath::DIRECTORY;
 use super::overlay::is_hidden_attribute;
 use super::owner::{RecordedOwner, path_of};
-use super::{Entry, FileKind, OwnerMode, Timestamp, TreeKind, TreeMode};
+use super::{Entry, FileKind, OwnerMode, Timestamp, TreeMode};
 
 /// The directories, top first, that show through at one path; at least one.
 #[derive(Debug)]
@@ -76,8 +76,24 @@ impl Merged {
         Ok((!levels.is_empty()).then_some(Self { mode: self.mode, levels }))
     }
 
+    pub(crate) fn mode(&self) -> TreeMode {
+        self.mode
+    }
+
+    /// Whether the topmost directory hides what is below it.
+    pub(crate) fn is_opaque(&self) -> Result<bool, Errno> {
+        self.levels.first().map_or(Ok(false), |top| self.mode.kind.is_opaque(top.as_fd()))
+    }
+
     /// All entries, sorted by the bytes of their names.
     pub(crate) fn list(&self) -> Result<Vec<(OsString, Found)>, Errno> {
+        let mut entries = self.list_with_whiteouts()?;
+        entries.retain(|(_, found)| !self.mode.kind.is_whiteout(found.entry.kind, found.entry.rdev));
+        Ok(entries)
+    }
+
+    /// Like [`list`](Self::list), with the whiteouts that hide something further below.
+    pub(crate) fn list_with_whiteouts(&self) -> Result<Vec<(OsString, Found)>, Errno> {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
         for (level, fd) in self.levels.iter().enumerate() {
@@ -91,9 +107,7 @@ impl Merged {
                 if !is_last {
                     seen.insert(name.clone());
                 }
-                if !self.mode.kind.is_whiteout(entry.kind, entry.rdev) {
-                    entries.push((name, Found { level, entry }));
-                }
+                entries.push((name, Found { level, entry }));
             }
         }
         entries.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
@@ -258,7 +272,3 @@ fn xattr(path: &std::path::Path, attribute: &OsStr) -> Result<Option<Vec<u8>>, E
     }
 }
 
-/// Whether two kinds of tree hide entries the same way; used where only overlay trees have layers.
-pub(crate) fn is_overlay(mode: TreeMode) -> bool {
-    matches!(mode.kind, TreeKind::Overlay { .. })
-}

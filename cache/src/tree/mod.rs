@@ -24,6 +24,9 @@ use std::io::Read;
 pub use error::TreeError;
 pub use resolve::Follow;
 pub use view::TreeView;
+pub(crate) use content::next_data;
+pub(crate) use merged::{Found, Merged};
+pub(crate) use overlay::is_hidden_attribute;
 pub use write::{Hashing, Made, TreeWriter};
 
 /// How a directory on disk is to be read as a tree.

@@ -7,12 +7,13 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
 use super::attributes::{self, Owners};
 use super::beneath::DIRECTORY;
 use super::content;
+use super::merged::names;
 use super::overlay::make_whiteout;
 use super::owner::path_of;
 use super::upper::{Upper, UpperTree};
@@ -326,5 +327,44 @@ impl TreeWriter {
         self.tree.state().forget_tree(path);
         self.view().forget_all();
         removed.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
+    }
+}
+
+/// What completing an applied layer needs.
+impl TreeWriter {
+    /// Whether the upper directory itself has something at `path`.
+    pub(crate) fn upper_has(&self, path: &Path) -> Result<bool, TreeError> {
+        let (parent, name) = self.parent(path)?;
+        parent.contains(name).map_err(|source| TreeError::io("stat", path, source))
+    }
+
+    /// Moves all that the upper directory has in the directory `from` into the directory `to`, and removes `from`
+    /// from it.
+    pub(crate) fn move_contents(&self, from: &Path, to: &Path) -> Result<(), TreeError> {
+        let (source, target) = (self.tree.directory(from)?, self.tree.directory(to)?);
+        let fail = |error: Errno| TreeError::io("move", from, error);
+        for name in names(source.fd.as_fd()).map_err(fail)? {
+            let move_it =
+                || renameat_with(&source.fd, &name, &target.fd, &name, RenameFlags::NOREPLACE);
+            match move_it() {
+                Ok(()) => {}
+                Err(Errno::EXIST) => {
+                    let (path, new) = (from.join(&name), to.join(&name));
+                    let is_directory = |path: &Path| Ok(self.view().kind(path)? == Some(FileKind::Directory));
+                    if is_directory(&path)? && is_directory(&new)? {
+                        self.move_contents(&path, &new)?;
+                    } else {
+                        self.clear(&new, &target, &name).map_err(fail)?;
+                        move_it().map_err(fail)?;
+                    }
+                }
+                Err(error) => return Err(fail(error)),
+            }
+        }
+        let (parent, name) = self.parent(from)?;
+        rustix::fs::unlinkat(&parent.fd, name, AtFlags::REMOVEDIR).map_err(fail)?;
+        self.tree.state().forget_tree(from);
+        self.view().forget_all();
+        Ok(())
     }
 }
