@@ -1,6 +1,15 @@
 //! Cache records: key to snapshot, and the memoized digests of what is in a snapshot.
 
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::database::{Failed, kind_number};
+use crate::run::{Declared, Use};
+use crate::snapshot::read_snapshot_row;
+use crate::store::now;
 use crate::{RecordKey, Snapshot, SnapshotId, Store, StoreError};
+
+/// The time of last use is no more precise than that, so that a build that finds everything writes nothing.
+const USED_RESOLUTION_SECONDS: i64 = 600;
 
 /// What happens to an earlier record of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,8 +23,48 @@ pub enum Replace {
 impl Store {
     /// The snapshot recorded under `key`. It stays in place for as long as this run lives.
     pub fn lookup(&self, key: &RecordKey) -> Result<Option<Snapshot>, StoreError> {
-        let _ = key;
-        todo!()
+        let found = self.acquire(|connection| self.read_record(connection, key))?;
+        let Some((snapshot, used)) = found else { return Ok(None) };
+        if now().saturating_sub(used) > USED_RESOLUTION_SECONDS {
+            self.shared.database.pending().used.insert(*key);
+        }
+        Ok(Some(snapshot))
+    }
+
+    /// Reads a snapshot and the time of its last use, and makes sure that it stays: declares the use, and looks
+    /// whether it is still there.
+    pub(crate) fn acquire(
+        &self,
+        read: impl Fn(&Connection) -> rusqlite::Result<Option<(Snapshot, i64)>>,
+    ) -> Result<Option<(Snapshot, i64)>, StoreError> {
+        loop {
+            let Some(found) = self.shared.database.read(&read)? else { return Ok(None) };
+            let declared = self.shared.run.declare(Use::snapshot(found.0.id))?;
+            let stays = match declared {
+                Declared::Before => true,
+                Declared::Now => self.shared.database.read(&read)?.is_some_and(|again| again.0 == found.0),
+            };
+            if stays {
+                self.shared.memory().snapshots.insert(found.0.id, found.0);
+                return Ok(Some(found));
+            }
+        }
+    }
+
+    fn read_record(
+        &self,
+        connection: &Connection,
+        key: &RecordKey,
+    ) -> rusqlite::Result<Option<(Snapshot, i64)>> {
+        connection
+            .prepare_cached(
+                "SELECT s.id, s.parent, s.depth, r.used FROM records r JOIN snapshots s ON s.id = r.snapshot
+                 WHERE r.key = ?1 AND s.kind = ?2 AND s.doomed = 0",
+            )?
+            .query_row(params![key.0, kind_number(self.shared.snapshotter)], |row| {
+                Ok((read_snapshot_row(row)?, row.get(3)?))
+            })
+            .optional()
     }
 
     /// Records `snapshot` under `key`, with the (name, value) parts the key was made of. Returns the snapshot that
@@ -27,14 +76,36 @@ impl Store {
         snapshot: &Snapshot,
         replace: Replace,
     ) -> Result<Snapshot, StoreError> {
-        let _ = (key, parts, snapshot, replace);
-        todo!()
+        let parts = serde_json::to_string(parts).expect("pairs of texts can always be written");
+        let holds = self.shared.database.write(|transaction| {
+            if replace == Replace::No
+                && let Some((earlier, _)) = self.read_record(transaction, key)?
+            {
+                // Nothing can be pruned before the end of this transaction, and prune will see the use then.
+                self.shared.run.declare(Use::snapshot(earlier.id))?;
+                return Ok(earlier);
+            }
+            write_record(transaction, key, snapshot, &parts)?;
+            Ok(*snapshot)
+        })?;
+        self.shared.memory().snapshots.insert(holds.id, holds);
+        self.shared.mark_unsealed();
+        Ok(holds)
     }
 
     /// The parts that were saved with the record of `key`.
     pub fn record_parts(&self, key: &RecordKey) -> Result<Option<Vec<(String, String)>>, StoreError> {
-        let _ = key;
-        todo!()
+        let text: Option<String> = self.shared.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT parts FROM record_parts WHERE key = ?1")?
+                .query_row([key.0], |row| row.get(0))
+                .optional()
+        })?;
+        let Some(text) = text else { return Ok(None) };
+        match serde_json::from_str(&text) {
+            Ok(parts) => Ok(Some(parts)),
+            Err(_) => Err(self.invalid("list of key parts", text)),
+        }
     }
 
     /// The memoized digest of the part of the snapshot that `selector` (a hash of it) selects.
@@ -43,8 +114,15 @@ impl Store {
         snapshot: &SnapshotId,
         selector: &[u8; 32],
     ) -> Result<Option<[u8; 32]>, StoreError> {
-        let _ = (snapshot, selector);
-        todo!()
+        if let Some(digest) = self.shared.memory().digests.get(&(*snapshot, *selector)) {
+            return Ok(Some(*digest));
+        }
+        self.shared.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT digest FROM digests WHERE snapshot = ?1 AND selector = ?2")?
+                .query_row(params![snapshot.0, selector], |row| row.get(0))
+                .optional()
+        })
     }
 
     /// The same for the snapshot recorded under `key`, without looking at the snapshot itself.
@@ -53,8 +131,11 @@ impl Store {
         key: &RecordKey,
         selector: &[u8; 32],
     ) -> Result<Option<[u8; 32]>, StoreError> {
-        let _ = (key, selector);
-        todo!()
+        let record = self.shared.database.read(|connection| self.read_record(connection, key))?;
+        match record {
+            Some((snapshot, _)) => self.content_digest(&snapshot.id, selector),
+            None => Ok(None),
+        }
     }
 
     /// Memoizes a digest; it goes away with the snapshot.
@@ -64,7 +145,31 @@ impl Store {
         selector: &[u8; 32],
         digest: &[u8; 32],
     ) -> Result<(), StoreError> {
-        let _ = (snapshot, selector, digest);
-        todo!()
+        self.shared.memory().digests.insert((*snapshot, *selector), *digest);
+        self.shared.database.pending().digests.insert((*snapshot, *selector), *digest);
+        Ok(())
     }
+
+    /// The error for a text in the metadata that this program does not write.
+    pub(crate) fn invalid(&self, what: &'static str, value: String) -> StoreError {
+        StoreError::InvalidMetadata { path: self.shared.database.path().to_owned(), what, value }
+    }
+}
+
+fn write_record(
+    transaction: &Transaction<'_>,
+    key: &RecordKey,
+    snapshot: &Snapshot,
+    parts: &str,
+) -> Result<(), Failed> {
+    transaction
+        .prepare_cached(
+            "INSERT OR REPLACE INTO records (key, snapshot, used, generation)
+             VALUES (?1, ?2, ?3, (SELECT max(id) FROM generations))",
+        )?
+        .execute(params![key.0, snapshot.id.0, now()])?;
+    transaction
+        .prepare_cached("INSERT OR REPLACE INTO record_parts (key, parts) VALUES (?1, ?2)")?
+        .execute(params![key.0, parts])?;
+    Ok(())
 }

@@ -1,8 +1,18 @@
-//! What takes space, and throwing away what is not needed.
+//! What takes space.
 
-use std::time::Duration;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 
-use crate::{Store, StoreError};
+use oci::Digest;
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::image::collect_blobs;
+use crate::removal::{disk_bytes, entries};
+use crate::run::{self, Use};
+use crate::{SnapshotId, Store, StoreError};
 
 /// The space a store takes. Files are counted once however many links they have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,37 +29,197 @@ pub struct Usage {
     pub blobs: u64,
 }
 
-/// What may be thrown away. What a living run uses and what local tags name always stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct PruneOptions {
-    /// Only what has not been used for that long; `None`: no matter when.
-    pub unused_for: Option<Duration>,
-    /// Stop as soon as the store takes no more than that many bytes, the least recently used go first; `None`: go on.
-    pub keep_bytes: Option<u64>,
-}
-
-/// What was thrown away.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// The bytes freed on the disk.
-    pub freed_bytes: u64,
-    /// The number of snapshots.
-    pub snapshots: u64,
-    /// The number of cache records.
-    pub records: u64,
-    /// The number of blobs.
-    pub blobs: u64,
-}
-
 impl Store {
     /// What takes space. Walks the whole store.
     pub fn usage(&self) -> Result<Usage, StoreError> {
-        todo!()
+        let root = self.root();
+        self.shared.database.flush()?;
+        let living = run::living_runs(&self.shared.tmp_directory())?;
+        let needed = self.needed()?;
+        let mut count = Count::default();
+        let (snapshots, blobs) = (self.shared.snapshots_directory(), self.shared.blobs_directory());
+        for name in names(&snapshots)? {
+            let id = SnapshotId::from_directory_name(&name);
+            let is_needed = id.is_some_and(|id| needed.snapshots.contains(&id));
+            count.add(&snapshots.join(name), is_needed)?;
+        }
+        for name in names(&blobs)? {
+            count.add(&blobs.join(&name), needed.has_blob(&name))?;
+        }
+        for name in names(&self.shared.tmp_directory())? {
+            let path = self.shared.tmp_directory().join(name);
+            count.add(&path, living.contains(&path))?;
+        }
+        for name in names(root)? {
+            if !["snapshots", "blobs", "tmp"].contains(&name.as_str()) {
+                count.add(&root.join(name), true)?;
+            }
+        }
+        let rows = |table: &str| {
+            self.shared.database.read(|connection| {
+                connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0))
+            })
+        };
+        Ok(Usage {
+            total_bytes: count.total_bytes,
+            reclaimable_bytes: count.reclaimable(),
+            snapshots: rows("snapshots")?.cast_unsigned(),
+            records: rows("records")?.cast_unsigned(),
+            blobs: rows("blobs")?.cast_unsigned(),
+        })
     }
 
-    /// Throws away what is not needed, and what killed processes have left. Never waits for a build.
-    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, StoreError> {
-        let _ = options;
-        todo!()
+    /// What no prune may touch now.
+    pub(crate) fn needed(&self) -> Result<Needed, StoreError> {
+        let uses = run::uses_of_living_runs(&self.shared.tmp_directory())?;
+        let rows: Vec<(i64, Option<i64>)> = self.shared.database.read(|connection| {
+            connection
+                .prepare("SELECT id, parent FROM snapshots")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let parents: HashMap<SnapshotId, Option<SnapshotId>> =
+            rows.into_iter().map(|(id, parent)| (SnapshotId(id), parent.map(SnapshotId))).collect();
+        let used = parents.keys().copied().filter(|id| uses.contains(&Use::snapshot(*id)));
+        let snapshots = with_ancestors(used, &parents);
+        let mut tagged = BTreeSet::new();
+        for tag in self.images()? {
+            match collect_blobs(self.blobs(), &tag.target.digest, &mut tagged) {
+                // A manifest that is damaged is the trouble of whoever wants that image.
+                Err(StoreError::WrongDigest { .. }) => {}
+                other => other?,
+            }
+        }
+        Ok(Needed { uses, snapshots, tagged })
+    }
+}
+
+/// What no prune may touch.
+pub(crate) struct Needed {
+    /// What living runs use.
+    pub(crate) uses: HashSet<Use>,
+    /// The snapshots that living runs use, and all below them.
+    pub(crate) snapshots: HashSet<SnapshotId>,
+    /// The blobs of local tags.
+    pub(crate) tagged: BTreeSet<Digest>,
+}
+
+impl Needed {
+    fn has_blob(&self, hex: &str) -> bool {
+        format!("sha256:{hex}").parse().is_ok_and(|digest: Digest| {
+            self.tagged.contains(&digest) || self.uses.contains(&Use::blob(&digest))
+        })
+    }
+}
+
+/// `roots` and everything below them.
+pub(crate) fn with_ancestors(
+    roots: impl Iterator<Item = SnapshotId>,
+    parents: &HashMap<SnapshotId, Option<SnapshotId>>,
+) -> HashSet<SnapshotId> {
+    let mut found = HashSet::new();
+    for root in roots {
+        let mut next = Some(root);
+        while let Some(id) = next {
+            if !found.insert(id) {
+                break;
+            }
+            next = parents.get(&id).copied().flatten();
+        }
+    }
+    found
+}
+
+/// The names in a directory, those that are text: others are not the store's.
+pub(crate) fn names(directory: &Path) -> Result<Vec<String>, StoreError> {
+    let read = |error| StoreError::io("read", directory, error);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(read)? {
+        if let Ok(name) = entry.map_err(read)?.file_name().into_string() {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+#[derive(Default)]
+struct Count {
+    total_bytes: u64,
+    reclaimable_bytes: u64,
+    /// Files with several links.
+    shared: HashMap<(u64, u64), SharedFile>,
+}
+
+struct SharedFile {
+    bytes: u64,
+    links: u64,
+    reclaimable_links: u64,
+}
+
+impl Count {
+    fn add(&mut self, path: &Path, is_needed: bool) -> Result<(), StoreError> {
+        let result = (|| -> io::Result<()> {
+            let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+                // Gone since it was listed.
+                Err(Errno::NOENT) => return Ok(()),
+                other => other?,
+            };
+            self.file(&stat, is_needed);
+            if FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+                && let Some(directory) = open(CWD, path)?
+            {
+                self.directory(&directory, is_needed)?;
+            }
+            Ok(())
+        })();
+        result.map_err(|error| StoreError::io("read", path, error))
+    }
+
+    fn directory(&mut self, directory: &OwnedFd, is_needed: bool) -> io::Result<()> {
+        for (name, kind) in entries(directory)? {
+            match rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => self.file(&stat, is_needed),
+                Err(Errno::NOENT) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if kind == FileType::Directory
+                && let Some(child) = open(directory, &name)?
+            {
+                self.directory(&child, is_needed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, stat: &rustix::fs::Stat, is_needed: bool) {
+        let bytes = disk_bytes(stat);
+        let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+        if is_directory || stat.st_nlink < 2 {
+            self.total_bytes += bytes;
+            self.reclaimable_bytes += if is_needed { 0 } else { bytes };
+            return;
+        }
+        let total_bytes = &mut self.total_bytes;
+        let file = self.shared.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| {
+            *total_bytes += bytes;
+            SharedFile { bytes, links: stat.st_nlink, reclaimable_links: 0 }
+        });
+        file.reclaimable_links += u64::from(!is_needed);
+    }
+
+    /// Of a file with several links, all must go.
+    fn reclaimable(&self) -> u64 {
+        let all_go = self.shared.values().filter(|file| file.reclaimable_links >= file.links);
+        self.reclaimable_bytes + all_go.map(|file| file.bytes).sum::<u64>()
+    }
+}
+
+/// Opens a directory; `None` if it is gone or this process may not read it.
+fn open<P: rustix::path::Arg>(at: impl std::os::fd::AsFd, name: P) -> io::Result<Option<OwnedFd>> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::RDONLY | OFlags::CLOEXEC;
+    match rustix::fs::openat(at, name, flags, Mode::empty()) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(Errno::NOENT | Errno::ACCESS) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }

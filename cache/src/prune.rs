@@ -1,0 +1,351 @@
+//! Throwing away what is not needed, while builds go on.
+//!
+//! In two transactions. The first hides what is to go: whoever looks no longer finds it. Then the uses that living
+//! runs have declared are read: a run declares a use before it looks whether the thing is there, so that it has either
+//! declared its use by now, or will not find the thing. The second transaction brings back what is in use, with
+//! everything below it, and deletes the other rows. Directories without rows are removed last, leaf first. A crash
+//! leaves hidden rows, which the next prune considers anew, or directories without rows, which it removes.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use oci::Digest;
+use rusqlite::{Transaction, params};
+
+use crate::claim::sweep_locks;
+use crate::database::Failed;
+use crate::run::{self, Use};
+use crate::store::{now, random_u64};
+use crate::usage::{names, with_ancestors};
+use crate::{SnapshotId, Store, StoreError};
+
+/// With a bound on the size, that much is thrown away between looks at the size.
+const BATCH: usize = 16;
+/// Where images can be fetched is remembered for at least that long.
+const IMAGE_MEMORY_SECONDS: i64 = 30 * 24 * 3600;
+
+/// What may be thrown away. What a living run uses and what local tags name always stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PruneOptions {
+    /// Only what has not been used for that long; `None`: no matter when. Times of use are known to ten minutes.
+    pub unused_for: Option<Duration>,
+    /// Stop as soon as the store takes no more than that many bytes, the least recently used go first; `None`: go on.
+    pub keep_bytes: Option<u64>,
+}
+
+/// What was thrown away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// The bytes freed on the disk.
+    pub freed_bytes: u64,
+    /// The number of snapshots.
+    pub snapshots: u64,
+    /// The number of cache records.
+    pub records: u64,
+    /// The number of blobs.
+    pub blobs: u64,
+}
+
+/// Something that could go.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Candidate {
+    Snapshot(SnapshotId),
+    Blob(Digest),
+}
+
+/// A row of the snapshots.
+struct Row {
+    id: SnapshotId,
+    parent: Option<SnapshotId>,
+    depth: u32,
+    doomed: i64,
+}
+
+impl Store {
+    /// Throws away what is not needed, and what killed processes have left. Never waits for a build.
+    pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, StoreError> {
+        let disk = &self.shared.disk;
+        let mut pruned = Pruned::default();
+        self.shared.database.flush()?;
+        pruned.freed_bytes += run::sweep_dead_runs(&self.shared.tmp_directory(), disk)?;
+        sweep_locks(&self.shared.locks_directory())?;
+        self.remove_orphans(&mut pruned)?;
+        let candidates = self.candidates(options.unused_for)?;
+        match options.keep_bytes {
+            None => self.prune_batch(&candidates, &mut pruned)?,
+            Some(keep_bytes) => {
+                self.prune_batch(&[], &mut pruned)?;
+                let start = pruned.freed_bytes;
+                let total_bytes = self.usage()?.total_bytes;
+                for batch in candidates.chunks(BATCH) {
+                    if total_bytes.saturating_sub(pruned.freed_bytes - start) <= keep_bytes {
+                        break;
+                    }
+                    self.prune_batch(batch, &mut pruned)?;
+                }
+            }
+        }
+        self.forget()?;
+        self.shared.database.checkpoint();
+        Ok(pruned)
+    }
+
+    /// What has not been used for `unused_for`, the least recently used first.
+    fn candidates(&self, unused_for: Option<Duration>) -> Result<Vec<Candidate>, StoreError> {
+        let before = match unused_for {
+            None => i64::MAX,
+            Some(time) => now().saturating_sub_unsigned(time.as_secs()),
+        };
+        let snapshots: Vec<(i64, i64)> = self.shared.database.read(|connection| {
+            connection
+                .prepare(
+                    "SELECT snapshot, max(used) FROM
+                     (SELECT snapshot, used FROM records
+                      UNION ALL SELECT id, used FROM snapshots WHERE chain IS NOT NULL) GROUP BY snapshot",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let blobs: Vec<(String, i64)> = self.shared.database.read(|connection| {
+            connection
+                .prepare("SELECT digest, used FROM blobs")?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+                .collect()
+        })?;
+        let snapshots =
+            snapshots.into_iter().map(|(id, used)| (used, Candidate::Snapshot(SnapshotId(id))));
+        let blobs = blobs
+            .into_iter()
+            .filter_map(|(digest, used)| Some((used, Candidate::Blob(digest.parse().ok()?))));
+        let mut candidates: Vec<_> = snapshots.chain(blobs).filter(|(used, _)| *used <= before).collect();
+        candidates.sort();
+        Ok(candidates.into_iter().map(|(_, candidate)| candidate).collect())
+    }
+
+    /// Throws away the candidates that are not needed, and whatever nothing leads to.
+    fn prune_batch(&self, candidates: &[Candidate], pruned: &mut Pruned) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        let needed = self.needed()?;
+        let token = random_u64().cast_signed() | 1;
+        shared.database.write(|transaction| {
+            let chosen = candidates.iter().filter_map(|candidate| match candidate {
+                Candidate::Snapshot(id) => Some(*id),
+                Candidate::Blob(_) => None,
+            });
+            hide_snapshots(transaction, token, &chosen.collect(), &needed.uses)?;
+            transaction.execute("UPDATE blobs SET doomed = 0 WHERE doomed <> 0", [])?;
+            for candidate in candidates {
+                if let Candidate::Blob(digest) = candidate
+                    && !needed.tagged.contains(digest)
+                    && !needed.uses.contains(&Use::blob(digest))
+                {
+                    transaction.execute(
+                        "UPDATE blobs SET doomed = ?1 WHERE digest = ?2",
+                        params![token, digest.as_str()],
+                    )?;
+                }
+            }
+            Ok(())
+        })?;
+        let uses = run::uses_of_living_runs(&shared.tmp_directory())?;
+        let mut removed_blobs = Vec::new();
+        let (directories, records) = shared.database.write(|transaction| {
+            let directories = delete_snapshots(transaction, token, &uses)?;
+            let records = delete_dependents(transaction)?;
+            removed_blobs = self.delete_blobs(transaction, token, &uses)?;
+            Ok((directories, records))
+        })?;
+        pruned.records += records;
+        for id in directories {
+            pruned.freed_bytes += shared.disk.remove_tree(&self.snapshot_directory(id))?;
+            pruned.snapshots += 1;
+            shared.memory().snapshots.remove(&id);
+        }
+        for path in removed_blobs {
+            pruned.freed_bytes += shared.disk.remove_tree(&path)?;
+            pruned.blobs += 1;
+        }
+        Ok(())
+    }
+
+    /// Deletes the rows of hidden blobs that nobody uses, and moves their files away: within the transaction, so
+    /// that no file that is just being written anew is taken for the old one.
+    fn delete_blobs(
+        &self,
+        transaction: &Transaction<'_>,
+        token: i64,
+        uses: &HashSet<Use>,
+    ) -> Result<Vec<PathBuf>, Failed> {
+        let mut query = transaction.prepare("SELECT digest FROM blobs WHERE doomed = ?1")?;
+        let doomed: Vec<String> = query.query_map([token], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        let mut moved = Vec::new();
+        for text in doomed {
+            let Ok(digest) = text.parse::<Digest>() else { continue };
+            if uses.contains(&Use::blob(&digest)) {
+                transaction.execute("UPDATE blobs SET doomed = 0 WHERE digest = ?1", [&text])?;
+                continue;
+            }
+            transaction.execute("DELETE FROM blobs WHERE digest = ?1", [&text])?;
+            moved.extend(self.move_away(&self.blobs().path(&digest)?)?);
+        }
+        Ok(moved)
+    }
+
+    fn move_away(&self, path: &std::path::Path) -> Result<Option<PathBuf>, StoreError> {
+        let target = self.fresh_path();
+        match self.shared.disk.rename(path, &target) {
+            Ok(()) => Ok(Some(target)),
+            Err(StoreError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes files and directories that have no row: what killed processes have left between moving something
+    /// into place and writing its row.
+    fn remove_orphans(&self, pruned: &mut Pruned) -> Result<(), StoreError> {
+        let shared = &self.shared;
+        // In this order. Whoever moves a directory into place has declared its use before; if that run has ended
+        // since, its rows are written.
+        let directories = names(&shared.snapshots_directory())?;
+        let uses = run::uses_of_living_runs(&shared.tmp_directory())?;
+        for name in directories {
+            let id = SnapshotId::from_directory_name(&name);
+            if let Some(id) = id
+                && (uses.contains(&Use::snapshot(id)) || self.has_row(id)?)
+            {
+                continue;
+            }
+            let path = shared.snapshots_directory().join(name);
+            pruned.freed_bytes += shared.disk.remove_tree(&path)?;
+        }
+        let files = names(&shared.blobs_directory())?;
+        let moved = shared.database.write(|transaction| {
+            let mut moved = Vec::new();
+            let mut known = transaction.prepare("SELECT 1 FROM blobs WHERE digest = ?1")?;
+            for name in files {
+                if !known.exists([format!("sha256:{name}")])? {
+                    moved.extend(self.move_away(&shared.blobs_directory().join(name))?);
+                }
+            }
+            Ok(moved)
+        })?;
+        for path in moved {
+            pruned.freed_bytes += shared.disk.remove_tree(&path)?;
+        }
+        Ok(())
+    }
+
+    fn has_row(&self, id: SnapshotId) -> Result<bool, StoreError> {
+        self.shared.database.read(|connection| {
+            connection.prepare_cached("SELECT 1 FROM snapshots WHERE id = ?1")?.exists([id.0])
+        })
+    }
+
+    /// Deletes what is known of things that are gone.
+    fn forget(&self) -> Result<(), StoreError> {
+        let tagged: BTreeSet<Digest> = self.needed()?.tagged;
+        self.shared.database.write(|transaction| {
+            transaction.execute(
+                "DELETE FROM variants WHERE blob NOT IN (SELECT digest FROM blobs)
+                     AND diff_id NOT IN (SELECT diff_id FROM layers)",
+                [],
+            )?;
+            let mut query = transaction.prepare("SELECT manifest FROM images WHERE seen < ?1")?;
+            let old: Vec<String> = query
+                .query_map([now() - IMAGE_MEMORY_SECONDS], |row| row.get(0))?
+                .collect::<Result<_, _>>()?;
+            for manifest in old {
+                let mut query = transaction.prepare("SELECT blob FROM image_blobs WHERE manifest = ?1")?;
+                let blobs: Vec<String> =
+                    query.query_map([&manifest], |row| row.get(0))?.collect::<Result<_, _>>()?;
+                let is_tagged =
+                    |text: &String| text.parse().is_ok_and(|digest: Digest| tagged.contains(&digest));
+                if !blobs.iter().any(is_tagged) {
+                    transaction.execute("DELETE FROM images WHERE manifest = ?1", [&manifest])?;
+                    transaction.execute("DELETE FROM image_blobs WHERE manifest = ?1", [&manifest])?;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn snapshot_rows(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<Row>> {
+    transaction
+        .prepare("SELECT id, parent, depth, doomed FROM snapshots")?
+        .query_map([], |row| {
+            let parent: Option<i64> = row.get(1)?;
+            Ok(Row {
+                id: SnapshotId(row.get(0)?),
+                parent: parent.map(SnapshotId),
+                depth: row.get(2)?,
+                doomed: row.get(3)?,
+            })
+        })?
+        .collect()
+}
+
+fn parents_of(rows: &[Row]) -> HashMap<SnapshotId, Option<SnapshotId>> {
+    rows.iter().map(|row| (row.id, row.parent)).collect()
+}
+
+/// Hides the snapshots that no record, no chain ID and no use would lead to if the chosen ones had neither.
+fn hide_snapshots(
+    transaction: &Transaction<'_>,
+    token: i64,
+    chosen: &HashSet<SnapshotId>,
+    uses: &HashSet<Use>,
+) -> Result<(), Failed> {
+    // Those that a prune which was killed has left hidden.
+    transaction.execute("UPDATE snapshots SET doomed = 0 WHERE doomed <> 0", [])?;
+    let rows = snapshot_rows(transaction)?;
+    let mut query = transaction
+        .prepare("SELECT snapshot FROM records UNION SELECT id FROM snapshots WHERE chain IS NOT NULL")?;
+    let named: Vec<i64> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let named = named.into_iter().map(SnapshotId).filter(|id| !chosen.contains(id));
+    let used = rows.iter().map(|row| row.id).filter(|id| uses.contains(&Use::snapshot(*id)));
+    let kept = with_ancestors(named.chain(used), &parents_of(&rows));
+    let mut hide = transaction.prepare("UPDATE snapshots SET doomed = ?1 WHERE id = ?2")?;
+    for row in rows.iter().filter(|row| !kept.contains(&row.id)) {
+        hide.execute(params![token, row.id.0])?;
+    }
+    Ok(())
+}
+
+/// Brings back the hidden snapshots that are in use or below one that is not hidden, and deletes the rows of the
+/// others. Returns the latter, leaves first.
+fn delete_snapshots(
+    transaction: &Transaction<'_>,
+    token: i64,
+    uses: &HashSet<Use>,
+) -> Result<Vec<SnapshotId>, Failed> {
+    let rows = snapshot_rows(transaction)?;
+    let needed =
+        rows.iter().filter(|row| row.doomed != token || uses.contains(&Use::snapshot(row.id))).map(|row| row.id);
+    let kept = with_ancestors(needed, &parents_of(&rows));
+    let mut deleted: Vec<(u32, SnapshotId)> = Vec::new();
+    for row in rows.iter().filter(|row| row.doomed == token) {
+        if kept.contains(&row.id) {
+            transaction.execute("UPDATE snapshots SET doomed = 0 WHERE id = ?1", [row.id.0])?;
+        } else {
+            transaction.execute("DELETE FROM snapshots WHERE id = ?1", [row.id.0])?;
+            deleted.push((row.depth, row.id));
+        }
+    }
+    deleted.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(deleted.into_iter().map(|(_, id)| id).collect())
+}
+
+/// Deletes the rows that hang on snapshots that are gone. Returns the number of records among them.
+fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
+    let records = transaction
+        .execute("DELETE FROM records WHERE snapshot NOT IN (SELECT id FROM snapshots)", [])?;
+    transaction.execute_batch(
+        "DELETE FROM record_parts WHERE key NOT IN (SELECT key FROM records);
+         DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
+         DELETE FROM layers WHERE snapshot NOT IN (SELECT id FROM snapshots);
+         DELETE FROM merged WHERE snapshot NOT IN (SELECT id FROM snapshots);",
+    )?;
+    Ok(records as u64)
+}
