@@ -1,10 +1,175 @@
 //! Why a vertex failed.
 
-/// Why a vertex failed.
+use std::fmt;
+
+use cache::StoreError;
+use cache::tree::TreeError;
+use sandbox::SandboxError;
+
+use crate::context::ContextError;
+use crate::copy::CopyError;
+use crate::image::ImageError;
+use crate::user::UserError;
+
+/// Why a vertex failed. The words are the peers' where those are known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WorkerError {
     /// The build was cancelled while the step ran.
     #[error("cancelled")]
     Cancelled,
+    /// The process of a RUN ended, and not well.
+    #[error("process {} did not complete successfully: {failure}", quoted(command))]
+    Process {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// How it ended.
+        failure: ProcessFailure,
+    },
+    /// The process of a RUN could not be started as that user.
+    #[error("process {} did not complete successfully", quoted(command))]
+    ProcessUser {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// Why not.
+        #[source]
+        cause: UserError,
+    },
+    /// The sandbox of a RUN failed, not the process in it.
+    #[error("cannot run {} in a sandbox", quoted(command))]
+    Sandbox {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// Why.
+        #[source]
+        cause: SandboxError,
+    },
+    /// The output of a RUN could not be read.
+    #[error("cannot read the output of {}", quoted(command))]
+    ProcessOutput {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A vertex names a context that the build was not given.
+    #[error("the build has no context `{0}`")]
+    UnknownContext(String),
+    /// A copy failed.
+    #[error(transparent)]
+    Copy(#[from] CopyError),
+    /// A build context could not be read.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// An image could not be had.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// A user or group could not be told.
+    #[error(transparent)]
+    User(#[from] UserError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A tree could not be read or written.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// How a process ended that did not end well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProcessFailure {
+    /// With this exit code.
+    Code(i32),
+    /// By a signal of this number.
+    Signal(i32),
+    /// Killed, because memory ran out.
+    OutOfMemory,
+}
+
+/// An exit code by a signal is 128 and its number, as shells have it.
+const SIGNAL_BASE: i32 = 128;
+const SIGKILL: i32 = 9;
+
+impl ProcessFailure {
+    /// The exit code as a shell would give it.
+    pub fn exit_code(self) -> i32 {
+        match self {
+            Self::Code(code) => code,
+            Self::Signal(signal) => SIGNAL_BASE + signal,
+            Self::OutOfMemory => SIGNAL_BASE + SIGKILL,
+        }
+    }
+}
+
+impl fmt::Display for ProcessFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code: {}", self.exit_code())?;
+        match self {
+            Self::Code(_) => Ok(()),
+            Self::Signal(signal) => write!(f, " (killed by signal {signal})"),
+            Self::OutOfMemory => f.write_str(" (killed: cannot allocate memory)"),
+        }
+    }
+}
+
+/// A text in quotes as the peers write them (Go's `%q`): what would not show is escaped.
+fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => quoted.extend(['\\', character]),
+            '\u{7}' => quoted.push_str("\\a"),
+            '\u{8}' => quoted.push_str("\\b"),
+            '\u{c}' => quoted.push_str("\\f"),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            '\u{b}' => quoted.push_str("\\v"),
+            control if control.is_ascii_control() => {
+                quoted.push_str(&format_escape("\\x", u32::from(control), 2));
+            }
+            control if control.is_control() => {
+                quoted.push_str(&format_escape("\\u", u32::from(control), 4));
+            }
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+fn format_escape(prefix: &str, code: u32, digits: usize) -> String {
+    format!("{prefix}{code:0digits$x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn process(command: &str, failure: ProcessFailure) -> String {
+        WorkerError::Process { command: command.to_owned(), failure }.to_string()
+    }
+
+    #[test]
+    fn a_failed_process_is_told_in_the_words_of_the_peers() {
+        assert_eq!(
+            process("/bin/sh -c exit 42", ProcessFailure::Code(42)),
+            r#"process "/bin/sh -c exit 42" did not complete successfully: exit code: 42"#
+        );
+        assert_eq!(
+            process("/bin/sh -c kill -9 $$", ProcessFailure::Signal(9)),
+            r#"process "/bin/sh -c kill -9 $$" did not complete successfully: exit code: 137 (killed by signal 9)"#
+        );
+        assert_eq!(
+            process("make", ProcessFailure::OutOfMemory),
+            r#"process "make" did not complete successfully: exit code: 137 (killed: cannot allocate memory)"#
+        );
+    }
+
+    #[test]
+    fn commands_are_quoted_on_one_line() {
+        assert_eq!(quoted("echo \"a\\b\"\n\t'ü' \u{1}\u{85}"), r#""echo \"a\\b\"\n\t'ü' \x01\u0085""#);
+    }
 }

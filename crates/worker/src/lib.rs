@@ -13,8 +13,14 @@ mod image;
 mod local;
 mod merge;
 mod mkdir;
+mod output;
 mod run;
 mod user;
 
-pub use error::WorkerError;
+pub use context::{ContextError, ContextSource};
+pub use copy::CopyError;
+pub use error::{ProcessFailure, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
+pub use local::{LocalWorker, WorkerOptions};
+pub use output::{Output, OutputLayer, PendingImage};
+pub use user::UserError;

@@ -1,1 +1,358 @@
 //! The worker of this machine.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cache::context_stat::ContextStats;
+use cache::tree::{TreeView, TreeWriter};
+use cache::{KeyLock, RecordKey, Replace, Snapshot, Store};
+use futures_util::future::try_join_all;
+use solver::{
+    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Op, Saving, Selector, Vertex, Worker,
+};
+use tokio::sync::OnceCell;
+
+use crate::context::{Context, ContextSource};
+use crate::copy::{self, CopyRequest, SourceTree};
+use crate::image::ImageStore;
+use crate::output::{Images, Output};
+use crate::{WorkerError, merge, mkdir, run};
+
+/// The pauses between two looks at a claim that another holds.
+const FIRST_LOOK: Duration = Duration::from_millis(2);
+const LONGEST_LOOK: Duration = Duration::from_millis(50);
+
+/// What a [`LocalWorker`] works on.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// Where records and snapshots are kept.
+    pub store: Store,
+    /// Pulls images.
+    pub registry: registry::Client,
+    /// The directories that vertices may copy from, by the name of [`solver::ContextOp`].
+    pub contexts: BTreeMap<String, ContextSource>,
+}
+
+/// Does the work of one build on this machine. Clones share everything.
+///
+/// It needs a tokio runtime with I/O and time enabled. Whatever blocks runs on the runtime's blocking threads; look-ups
+/// in the store do not, as they take some microseconds and handing them over would take longer.
+#[derive(Debug, Clone)]
+pub struct LocalWorker {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    store: Store,
+    images: Images,
+    contexts: BTreeMap<String, OpenContext>,
+}
+
+/// A context, opened when a vertex reads it.
+struct OpenContext {
+    source: ContextSource,
+    open: OnceCell<Arc<Context>>,
+}
+
+impl std::fmt::Debug for OpenContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenContext").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+impl LocalWorker {
+    /// A worker for one build. Nothing is opened or read yet.
+    pub fn new(options: WorkerOptions) -> Self {
+        let WorkerOptions { store, registry, contexts } = options;
+        let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
+        let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
+        let contexts = contexts.into_iter().map(open).collect();
+        Self { shared: Arc::new(Shared { store, images, contexts }) }
+    }
+
+    /// The store that this worker works on.
+    pub fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    /// The images that this worker pulls.
+    pub fn images(&self) -> &ImageStore {
+        self.shared.images.store()
+    }
+
+    /// Ends the build: saves what was learned of the contexts, so that the next build need not read what has not
+    /// changed. Blocks. To be called once, whether or not the build succeeded.
+    pub fn finish(&self) -> Result<(), WorkerError> {
+        for context in self.shared.contexts.values().filter_map(|context| context.open.get()) {
+            context.finish()?;
+        }
+        Ok(())
+    }
+
+    /// The snapshot that holds the files of `output`, pulling an image whose layers are not there yet. `None` for an
+    /// output without any file.
+    pub async fn snapshot_of(&self, output: &Output) -> Result<Option<Snapshot>, WorkerError> {
+        match output {
+            Output::Scratch | Output::Context(_) => Ok(None),
+            Output::Snapshot(snapshot) => Ok(Some(*snapshot)),
+            Output::Image(image) => self.shared.images.pull(image).await,
+        }
+    }
+
+    /// The files of an output, for reading. Its image has been pulled.
+    async fn source_tree(&self, output: &Output) -> Result<SourceTree, WorkerError> {
+        if let Output::Context(name) = output {
+            return Ok(SourceTree::Context(self.context(name).await?));
+        }
+        let Some(snapshot) = self.snapshot_of(output).await? else { return Ok(SourceTree::Empty) };
+        let store = self.shared.store.clone();
+        let view = blocking(move || Ok(TreeView::open(&store.layer_dirs(&snapshot)?, store.tree_mode())?));
+        Ok(SourceTree::Snapshot(Arc::new(view.await?)))
+    }
+
+    async fn context(&self, name: &str) -> Result<Arc<Context>, WorkerError> {
+        let context = self.shared.contexts.get(name);
+        let context = context.ok_or_else(|| WorkerError::UnknownContext(name.to_owned()))?;
+        let opened = context.open.get_or_try_init(|| {
+            let (store, source) = (self.shared.store.clone(), context.source.clone());
+            blocking(move || {
+                let stats = ContextStats::load(&store.root().join("contexts"), &source.directory);
+                Ok(Arc::new(Context::open(&source, stats)?))
+            })
+        });
+        opened.await.cloned()
+    }
+
+    async fn copy(
+        &self,
+        vertex: &Vertex,
+        op: &CopyOp,
+        inputs: (&[Output], &[Option<ContentDigest>]),
+        context: &ExecContext,
+    ) -> Result<Snapshot, WorkerError> {
+        let (outputs, digests) = inputs;
+        let base = outputs.first().unwrap_or(&Output::Scratch);
+        let parent = self.snapshot_of(base).await?;
+        let mut sources = vec![SourceTree::Empty];
+        for output in outputs.iter().skip(1) {
+            sources.push(self.source_tree(output).await?);
+        }
+        let on_empty_root = matches!(base, Output::Scratch);
+        let (op, digests, vertex_inputs) = (op.clone(), digests.to_vec(), vertex.inputs.clone());
+        let (store, cancel) = (self.shared.store.clone(), context.cancel.clone());
+        blocking(move || {
+            write_snapshot(&store, parent.as_ref(), |writer| {
+                let request = CopyRequest {
+                    op: &op,
+                    inputs: &vertex_inputs,
+                    sources: &sources,
+                    digests: &digests,
+                    writer,
+                    on_empty_root,
+                    cancel: &cancel,
+                };
+                Ok(copy::copy(&request)?)
+            })
+        })
+        .await
+    }
+
+    /// The result stored under `key`.
+    fn stored(&self, key: &CacheKey) -> Result<Option<Output>, WorkerError> {
+        Ok(self.shared.store.lookup(&RecordKey(key.0))?.map(Output::Snapshot))
+    }
+}
+
+/// Makes a snapshot on top of `parent` by writing its files.
+pub(crate) fn write_snapshot(
+    store: &Store,
+    parent: Option<&Snapshot>,
+    write: impl FnOnce(&TreeWriter) -> Result<(), WorkerError>,
+) -> Result<Snapshot, WorkerError> {
+    let active = store.prepare(parent)?;
+    let writer = TreeWriter::new(active.upper(), active.lower_dirs(), store.tree_mode())?;
+    write(&writer)?;
+    drop(writer);
+    Ok(active.commit()?)
+}
+
+/// Runs `work` on a thread that may block.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WorkerError> + Send + 'static,
+) -> Result<T, WorkerError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down, and the build with it.
+            Err(_) => Err(WorkerError::Cancelled),
+        },
+    }
+}
+
+/// The end of `work`, or of the build.
+async fn unless_cancelled<T>(
+    context: &ExecContext,
+    work: impl Future<Output = Result<T, WorkerError>>,
+) -> Result<T, WorkerError> {
+    tokio::select! {
+        biased;
+        () = context.cancel.cancelled() => Err(WorkerError::Cancelled),
+        result = work => result,
+    }
+}
+
+impl Worker for LocalWorker {
+    type Output = Output;
+    type Error = WorkerError;
+    type Guard = KeyLock;
+
+    async fn lookup(&self, key: &CacheKey) -> Result<Option<Output>, WorkerError> {
+        self.stored(key)
+    }
+
+    async fn known_digest(
+        &self,
+        key: &CacheKey,
+        selector: &Selector,
+    ) -> Result<Option<ContentDigest>, WorkerError> {
+        // The look-up also keeps the result from being pruned while this build may need it.
+        let Some(snapshot) = self.shared.store.lookup(&RecordKey(key.0))? else { return Ok(None) };
+        Ok(self.shared.store.content_digest(&snapshot.id, &selector.digest())?.map(ContentDigest))
+    }
+
+    async fn digest(
+        &self,
+        output: &Output,
+        key: Option<&CacheKey>,
+        selector: &Selector,
+    ) -> Result<ContentDigest, WorkerError> {
+        let (store, selector) = (self.shared.store.clone(), selector.clone());
+        if matches!(output, Output::Scratch | Output::Context(_)) {
+            let tree = self.source_tree(output).await?;
+            return blocking(move || Ok(copy::content_digest(&tree, &selector)?)).await;
+        }
+        let Some(snapshot) = self.snapshot_of(output).await? else {
+            return blocking(move || Ok(copy::content_digest(&SourceTree::Empty, &selector)?)).await;
+        };
+        // A step's result has a record already. An image's gets one here, so that the next build knows the digest
+        // without the image.
+        let record = key.filter(|_| matches!(output, Output::Image(_))).map(|key| RecordKey(key.0));
+        blocking(move || {
+            let digest = copy::snapshot_digest(&store, &snapshot, &selector)?;
+            if let Some(record) = record
+                && store.lookup(&record)?.is_none()
+            {
+                store.save(&record, &[], &snapshot, Replace::No)?;
+            }
+            Ok(digest)
+        })
+        .await
+    }
+
+    async fn claim(
+        &self,
+        _vertex: &Vertex,
+        key: &CacheKey,
+        context: &ExecContext,
+        lookup: bool,
+    ) -> Result<Claim<Output, KeyLock>, WorkerError> {
+        let mut pause = FIRST_LOOK;
+        let mut told = false;
+        loop {
+            let (store, record) = (self.shared.store.clone(), RecordKey(key.0));
+            let claim = blocking(move || Ok(store.try_claim(&record)?)).await?;
+            match claim {
+                cache::Claim::Acquired(lock) => {
+                    let stored = if lookup { self.stored(key)? } else { None };
+                    return Ok(stored.map_or(Claim::Execute(lock), Claim::Hit));
+                }
+                cache::Claim::Held { process } if !told => {
+                    told = true;
+                    (context.events)(Event::Waiting { vertex: context.vertex, process });
+                }
+                cache::Claim::Held { .. } => {}
+            }
+            // Looking again and again instead of a lock(2) that blocks: a thread that waits for another process could
+            // not be called back when the build is cancelled.
+            unless_cancelled(context, async {
+                tokio::time::sleep(pause).await;
+                Ok(())
+            })
+            .await?;
+            pause = (pause * 2).min(LONGEST_LOOK);
+        }
+    }
+
+    async fn prepare(
+        &self,
+        _vertex: &Vertex,
+        inputs: &[Output],
+        context: &ExecContext,
+    ) -> Result<(), WorkerError> {
+        let pulls = inputs.iter().filter(|input| matches!(input, Output::Image(_)));
+        unless_cancelled(context, try_join_all(pulls.map(|input| self.snapshot_of(input)))).await?;
+        Ok(())
+    }
+
+    async fn exec(
+        &self,
+        vertex: &Vertex,
+        inputs: &[Output],
+        content: &[Option<ContentDigest>],
+        context: &ExecContext,
+    ) -> Result<Output, WorkerError> {
+        let base = async || match inputs.first() {
+            Some(base) => self.snapshot_of(base).await,
+            None => Ok(None),
+        };
+        let store = self.shared.store.clone();
+        let snapshot = match &vertex.op {
+            Op::Scratch => return Ok(Output::Scratch),
+            Op::Context(op) => return Ok(Output::Context(op.name.clone())),
+            Op::Image(op) => return Ok(Output::Image(self.shared.images.name(&op.source, context).await?)),
+            Op::Copy(op) => self.copy(vertex, op, (inputs, content), context).await?,
+            Op::Mkdir(op) => {
+                let (op, parent) = (op.clone(), base().await?);
+                blocking(move || mkdir::mkdir(&store, parent.as_ref(), &op)).await?
+            }
+            Op::Run(op) => run::run(&store, base().await?, op, context).await?,
+            Op::Merge => {
+                let parent = base().await?;
+                let added = match inputs.get(1) {
+                    Some(added) => self.snapshot_of(added).await?,
+                    None => None,
+                };
+                blocking(move || merge::merge(&store, parent.as_ref(), added.as_ref())).await?
+            }
+        };
+        Ok(Output::Snapshot(snapshot))
+    }
+
+    async fn save(
+        &self,
+        key: &CacheKey,
+        output: Output,
+        saving: Saving,
+        guard: KeyLock,
+    ) -> Result<Output, WorkerError> {
+        let Output::Snapshot(snapshot) = output else { return Ok(output) };
+        let (store, key) = (self.shared.store.clone(), RecordKey(key.0));
+        blocking(move || {
+            let parts: Vec<_> = saving.parts.0.into_iter().map(|part| (part.name, part.value)).collect();
+            let replace = if saving.replace { Replace::Yes } else { Replace::No };
+            let holds = store.save(&key, &parts, &snapshot, replace)?;
+            // Whoever waits for the claim finds the record.
+            drop(guard);
+            Ok(Output::Snapshot(holds))
+        })
+        .await
+    }
+}
+
+#[cfg(test)]
+#[path = "tests/local.rs"]
+mod tests;

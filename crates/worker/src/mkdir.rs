@@ -1,1 +1,34 @@
 //! WORKDIR.
+
+use std::path::Path;
+
+use cache::tree::Attributes;
+use cache::{Snapshot, Store};
+use solver::MkdirOp;
+
+use crate::local::write_snapshot;
+use crate::{WorkerError, copy, user};
+
+const MODE: u32 = 0o755;
+
+/// Makes the directory of a WORKDIR with those above it. What is there already stays as it is; the result is a
+/// snapshot of its own in any case, since every WORKDIR is a layer.
+pub(crate) fn mkdir(
+    store: &Store,
+    parent: Option<&Snapshot>,
+    op: &MkdirOp,
+) -> Result<Snapshot, WorkerError> {
+    write_snapshot(store, parent, |writer| {
+        let (uid, gid) = match &op.owner {
+            Some(spec) => user::owner(parent.map(|_| writer.view()), spec)?,
+            None => (0, 0),
+        };
+        let attributes = Attributes { mode: MODE, uid, gid, mtime: None, xattrs: Vec::new() };
+        copy::make_directories(writer, Path::new(&op.path), &attributes)?;
+        Ok(writer.finish()?)
+    })
+}
+
+#[cfg(test)]
+#[path = "tests/mkdir.rs"]
+mod tests;

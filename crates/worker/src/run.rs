@@ -1,1 +1,154 @@
 //! RUN: one process in a sandbox over the snapshot of its input.
+
+mod hosts;
+mod output;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::tree::{TreeKind, TreeView};
+use cache::{ActiveSnapshot, Snapshot, Store};
+use sandbox::{Exit, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Running, Security};
+use solver::{ExecContext, LogStream, NetworkMode, RunMountKind, RunOp, SecurityMode};
+
+use crate::error::ProcessFailure;
+use crate::local::blocking;
+use crate::user::{self, ProcessUser};
+use crate::{WorkerError, run::output::forward};
+
+const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs the process of a RUN on top of `parent`, streaming its output, and makes a snapshot of what it leaves. When
+/// the build is cancelled it is killed.
+pub(crate) async fn run(
+    store: &Store,
+    parent: Option<Snapshot>,
+    op: &RunOp,
+    context: &ExecContext,
+) -> Result<Snapshot, WorkerError> {
+    let command: Arc<str> = op.args.join(" ").into();
+    let (active, running) = {
+        let (store, op, command) = (store.clone(), op.clone(), Arc::clone(&command));
+        blocking(move || start(&store, parent.as_ref(), &op, &command)).await?
+    };
+    let exit = finish(running, &command, context).await?;
+    let failure = match exit {
+        Exit::Code(0) => return blocking(move || Ok(active.commit()?)).await,
+        Exit::Code(code) => ProcessFailure::Code(code),
+        Exit::Signal(signal) => ProcessFailure::Signal(signal),
+        Exit::OutOfMemory => ProcessFailure::OutOfMemory,
+    };
+    Err(WorkerError::Process { command: command.to_string(), failure })
+}
+
+fn start(
+    store: &Store,
+    parent: Option<&Snapshot>,
+    op: &RunOp,
+    command: &str,
+) -> Result<(ActiveSnapshot, Running), WorkerError> {
+    let view = match parent {
+        Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
+        None => None,
+    };
+    let user = user::process_user(view.as_ref(), &op.user)
+        .map_err(|cause| WorkerError::ProcessUser { command: command.to_owned(), cause })?;
+    drop(view);
+    let active = store.prepare(parent)?;
+    let rootfs = match store.tree_mode().kind {
+        TreeKind::Plain => RootFs::Directory(active.upper().to_owned()),
+        TreeKind::Overlay { user_xattrs } => RootFs::Overlay {
+            lower_dirs: active.lower_dirs().to_vec(),
+            upper: active.upper().to_owned(),
+            work: active.work_dir()?,
+            user_xattrs,
+        },
+    };
+    let running = sandbox::spawn(&process_spec(rootfs, op, &user))
+        .map_err(|cause| WorkerError::Sandbox { command: command.to_owned(), cause })?;
+    Ok((active, running))
+}
+
+fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser) -> ProcessSpec {
+    let hostname = op.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
+    let mut spec = ProcessSpec::new(rootfs, op.args.iter().map(|arg| arg.clone().into_bytes()).collect());
+    spec.env = environment(op, user).into_iter().map(String::into_bytes).collect();
+    spec.cwd = PathBuf::from(if op.cwd.is_empty() { "/" } else { &op.cwd });
+    (spec.uid, spec.gid, spec.groups) = (user.uid, user.gid, user.groups.clone());
+    hostname.clone_into(&mut spec.hostname);
+    spec.network = match op.network {
+        NetworkMode::Default | NetworkMode::Host => Network::Host,
+        NetworkMode::None => Network::None,
+    };
+    spec.security = match op.security {
+        SecurityMode::Sandbox => Security::Sandbox,
+        SecurityMode::Insecure => Security::Insecure,
+    };
+    spec.mounts = op.mounts.iter().map(mount).collect();
+    spec.hosts = Some(hosts::hosts(hostname, &op.extra_hosts));
+    spec.resolv_conf = Some(hosts::resolv_conf());
+    if let Some(bytes) = op.shm_size_bytes {
+        spec.shm_size_bytes = bytes;
+    }
+    let limit = |limit: &solver::Ulimit| ResourceLimit {
+        name: limit.name.clone(),
+        soft: limit.soft,
+        hard: limit.hard,
+    };
+    spec.limits = op.ulimits.iter().map(limit).collect();
+    spec.cgroup_parent.clone_from(&op.cgroup_parent);
+    spec
+}
+
+fn mount(mount: &solver::RunMount) -> MountSpec {
+    let kind = match &mount.kind {
+        RunMountKind::Inline { content, mode } => {
+            MountKind::File { content: content.clone(), mode: *mode, uid: 0, gid: 0 }
+        }
+    };
+    MountSpec { target: PathBuf::from(&mount.target), kind }
+}
+
+/// The environment: what the Dockerfile says comes last and holds.
+fn environment(op: &RunOp, user: &ProcessUser) -> Vec<String> {
+    let has = |name: &str| op.env.iter().any(|entry| entry.split_once('=').is_some_and(|(key, _)| key == name));
+    let mut env = Vec::with_capacity(op.proxy_env.len() + op.env.len() + 2);
+    if !has("PATH") {
+        env.push(DEFAULT_PATH.to_owned());
+    }
+    if !has("HOME") {
+        env.push(format!("HOME={}", user.home));
+    }
+    env.extend_from_slice(&op.proxy_env);
+    env.extend_from_slice(&op.env);
+    env
+}
+
+/// Forwards the output and waits for the end. All of the output has been forwarded when this returns.
+async fn finish(mut running: Running, command: &str, context: &ExecContext) -> Result<Exit, WorkerError> {
+    let stdout = forward(running.stdout(), LogStream::Stdout, context);
+    let stderr = forward(running.stderr(), LogStream::Stderr, context);
+    let exit = async {
+        let cancelled = tokio::select! {
+            biased;
+            () = context.cancel.cancelled() => true,
+            exit = running.wait_async() => return exit.map(Some),
+        };
+        debug_assert!(cancelled, "the other branch returns");
+        running.kill();
+        running.wait_async().await.map(|_| None)
+    };
+    let (exit, stdout, stderr) = tokio::join!(exit, stdout, stderr);
+    let exit = exit.map_err(|cause| WorkerError::Sandbox { command: command.to_owned(), cause })?;
+    // A process that was killed says nothing about the step.
+    let exit = exit.ok_or(WorkerError::Cancelled)?;
+    stdout
+        .and(stderr)
+        .map_err(|cause| WorkerError::ProcessOutput { command: command.to_owned(), cause })?;
+    Ok(exit)
+}
+
+#[cfg(test)]
+#[path = "tests/run.rs"]
+mod tests;

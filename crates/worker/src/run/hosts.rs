@@ -1,0 +1,78 @@
+//! The files of a RUN that say where names are found.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use solver::ExtraHost;
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// What systemd-resolved itself asks; see systemd-resolved.service(8).
+const RESOLVED_CONF: &str = "/run/systemd/resolve/resolv.conf";
+/// The address on which systemd-resolved answers.
+const RESOLVED_STUB: &str = "127.0.0.53";
+
+/// The content of `/etc/hosts`, in the peers' words.
+pub(super) fn hosts(hostname: &str, extra: &[ExtraHost]) -> Vec<u8> {
+    let mut text = format!("127.0.0.1\tlocalhost {hostname}\n::1\tlocalhost ip6-localhost ip6-loopback\n");
+    for host in extra {
+        writeln!(text, "{}\t{}", host.address, host.name).expect("a text takes everything");
+    }
+    text.into_bytes()
+}
+
+/// The content of `/etc/resolv.conf`: this machine's, empty where it has none.
+pub(super) fn resolv_conf() -> Vec<u8> {
+    resolv_conf_of(Path::new(RESOLV_CONF), Path::new(RESOLVED_CONF))
+}
+
+/// `path`'s content; where that only names the stub of systemd-resolved, which knows nothing itself and cannot be
+/// reached from a network namespace, `real`'s.
+fn resolv_conf_of(path: &Path, real: &Path) -> Vec<u8> {
+    let content = fs::read(path).unwrap_or_default();
+    if !names_only_the_stub(&content) {
+        return content;
+    }
+    fs::read(real).unwrap_or(content)
+}
+
+fn names_only_the_stub(content: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(content);
+    let server = |line: &str| {
+        let mut words = line.split_ascii_whitespace();
+        if words.next() == Some("nameserver") { words.next().map(str::to_owned) } else { None }
+    };
+    let servers: Vec<_> = text.lines().filter_map(server).collect();
+    servers == [RESOLVED_STUB]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_has_this_host_and_those_that_were_added() {
+        let added = |name: &str, address: &str| ExtraHost { name: name.to_owned(), address: address.to_owned() };
+        let text = hosts("forge-17", &[added("db.test", "10.1.2.3"), added("six.test", "fd00::7")]);
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "127.0.0.1\tlocalhost forge-17\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+             10.1.2.3\tdb.test\nfd00::7\tsix.test\n"
+        );
+    }
+
+    #[test]
+    fn the_stub_of_systemd_resolved_is_seen_through() {
+        let directory = tempfile::tempdir().unwrap();
+        let (stub, real) = (directory.path().join("stub"), directory.path().join("real"));
+        let missing = directory.path().join("missing");
+        fs::write(&real, "nameserver 192.0.2.1\n").unwrap();
+        fs::write(&stub, "# a comment\nnameserver 127.0.0.53\noptions edns0\n").unwrap();
+        assert_eq!(resolv_conf_of(&stub, &real), b"nameserver 192.0.2.1\n");
+        assert_eq!(resolv_conf_of(&stub, &missing), fs::read(&stub).unwrap());
+        let other = "nameserver 127.0.0.53\nnameserver 192.0.2.2\n";
+        fs::write(&stub, other).unwrap();
+        assert_eq!(resolv_conf_of(&stub, &real), other.as_bytes());
+        assert_eq!(resolv_conf_of(&missing, &real), b"");
+    }
+}
