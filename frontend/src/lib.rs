@@ -14,6 +14,7 @@ mod flags;
 mod glob;
 mod heredoc;
 mod lines;
+mod lower;
 mod options;
 mod parse;
 mod quote;
@@ -25,6 +26,7 @@ mod words;
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use heredoc::Heredoc;
+pub use lower::lower;
 pub use options::{
     ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache, ResolveError, ResolvedImage,
 };
@@ -33,15 +35,3 @@ pub use source::{SourceFile, Span};
 pub use tree::{
     Argument, Command, Copy, Dockerfile, Instruction, InstructionKind, Pair, Run, RunNetwork, Stage, Token,
 };
-
-/// Makes a graph of a tree.
-///
-/// # Errors
-/// All mistakes that the build's target can reach, those of the parser included.
-pub fn lower(
-    dockerfile: &Dockerfile,
-    _options: &LowerOptions,
-    _resolver: &mut dyn ImageResolver,
-) -> Result<Lowered, Vec<Diagnostic>> {
-    Err(dockerfile.diagnostics.clone())
-}

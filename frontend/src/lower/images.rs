@@ -1,0 +1,177 @@
+//! Images and named contexts: what a name that is no stage stands for.
+
+use std::collections::{BTreeMap, HashMap};
+
+use oci::{ImageReference, Platform};
+use solver::ImageLocation;
+
+use crate::options::{ImageRequest, ImageResolver, NamedContext, ResolvedImage};
+use crate::quote::go_quote;
+use crate::suggest;
+use crate::{Diagnostic, Span};
+
+/// Names that are often meant.
+const COMMON_IMAGES: [&str; 16] = [
+    "alpine", "busybox", "centos", "debian", "docker", "fedora", "golang", "httpd", "mysql", "nginx", "node", "php",
+    "postgres", "python", "redis", "ubuntu",
+];
+
+/// What a stage or a copy starts from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Base {
+    /// Nothing.
+    Scratch,
+    /// An earlier stage.
+    Stage(usize),
+    /// An image of [`Images`].
+    Image(usize),
+    /// A local named context.
+    Context(String),
+}
+
+/// All images that are needed, each once.
+pub(super) struct Images<'a> {
+    contexts: HashMap<String, (&'a str, &'a NamedContext)>,
+    entries: Vec<Entry>,
+    index: HashMap<(ImageLocation, String), usize>,
+}
+
+struct Entry {
+    request: ImageRequest,
+    span: Span,
+    wanted: bool,
+    resolved: bool,
+    image: Option<ResolvedImage>,
+}
+
+impl<'a> Images<'a> {
+    pub(super) fn new(contexts: &'a BTreeMap<String, NamedContext>) -> Self {
+        let contexts = contexts.iter().map(|(name, context)| (normal_name(name), (name.as_str(), context)));
+        Self { contexts: contexts.collect(), entries: Vec::new(), index: HashMap::new() }
+    }
+
+    /// The named context that replaces `name`, if there is one.
+    pub(super) fn context(&mut self, name: &str, platform: &Platform, span: Span) -> Option<Base> {
+        if matches!(name, "scratch" | "context") || self.contexts.is_empty() {
+            return None;
+        }
+        let name = normal_name(name);
+        let with_platform = format!("{name}::{platform}");
+        let (key, context) = *self.contexts.get(&with_platform).or_else(|| self.contexts.get(&name))?;
+        let location = match context {
+            NamedContext::Local => return Some(Base::Context(key.to_owned())),
+            NamedContext::Image(reference) => ImageLocation::Registry(reference.clone().with_default_tag()),
+            NamedContext::OciLayout { path, tag_or_digest } => {
+                ImageLocation::OciLayout { path: path.clone(), tag_or_digest: tag_or_digest.clone() }
+            }
+        };
+        Some(Base::Image(self.entry(location, platform, &name, span)))
+    }
+
+    /// What a name that is no stage stands for.
+    pub(super) fn base(&mut self, name: &str, platform: &Platform, span: Span) -> Result<Base, Diagnostic> {
+        if name == "scratch" {
+            return Ok(Base::Scratch);
+        }
+        if let Some(base) = self.context(name, platform, span) {
+            return Ok(base);
+        }
+        let reference: ImageReference = name.parse().map_err(|error: oci::ReferenceError| {
+            let message = format!("failed to parse stage name {}: {error}", go_quote(name));
+            Diagnostic::error("invalid-reference", span, message)
+        })?;
+        let location = ImageLocation::Registry(reference.with_default_tag());
+        Ok(Base::Image(self.entry(location, platform, name, span)))
+    }
+
+    fn entry(&mut self, location: ImageLocation, platform: &Platform, name: &str, span: Span) -> usize {
+        let key = (location, platform.to_string());
+        if let Some(&at) = self.index.get(&key) {
+            return at;
+        }
+        let request =
+            ImageRequest { location: key.0.clone(), platform: platform.clone(), name: name.to_owned() };
+        self.index.insert(key, self.entries.len());
+        self.entries.push(Entry { request, span, wanted: false, resolved: false, image: None });
+        self.entries.len() - 1
+    }
+
+    /// Asks for an image in the next batch.
+    pub(super) fn want(&mut self, image: usize) {
+        self.entries[image].wanted = true;
+    }
+
+    /// Whether the image has been asked for, with or without an answer.
+    pub(super) fn is_resolved(&self, image: usize) -> bool {
+        self.entries[image].resolved
+    }
+
+    /// The image, if it could be had.
+    pub(super) fn image(&self, image: usize) -> Option<&ResolvedImage> {
+        self.entries[image].image.as_ref()
+    }
+
+    /// Resolves everything that is wanted and not yet known, at once. `None` where there is nothing of that kind,
+    /// else what went wrong.
+    pub(super) fn resolve<'n>(
+        &mut self,
+        resolver: &mut dyn ImageResolver,
+        stage_names: impl Iterator<Item = &'n str> + Clone,
+    ) -> Option<Vec<Diagnostic>> {
+        let open = |entry: &&mut Entry| entry.wanted && !entry.resolved;
+        let requests: Vec<ImageRequest> =
+            self.entries.iter_mut().filter(open).map(|entry| entry.request.clone()).collect();
+        if requests.is_empty() {
+            return None;
+        }
+        let mut answers = resolver.resolve(&requests).into_iter();
+        let mut diagnostics = Vec::new();
+        for entry in self.entries.iter_mut().filter(open) {
+            entry.resolved = true;
+            let name = &entry.request.name;
+            let message = match answers.next() {
+                Some(Ok(image)) => {
+                    entry.image = Some(image);
+                    continue;
+                }
+                Some(Err(error)) => error.message,
+                None => format!("no answer for image `{name}`"),
+            };
+            let hint = suggest::did_you_mean(name, stage_names.clone().chain(COMMON_IMAGES));
+            diagnostics.push(Diagnostic::error("base-image", entry.span, format!("{message}{hint}")));
+        }
+        Some(diagnostics)
+    }
+}
+
+/// A name as images and named contexts are compared: familiar, without `:latest`.
+fn normal_name(name: &str) -> String {
+    let (name, platform) = match name.split_once("::") {
+        Some((name, platform)) => (name, Some(platform)),
+        None => (name, None),
+    };
+    let familiar = name.parse().map_or_else(|_| name.to_owned(), |name: ImageReference| name.familiar());
+    let short = familiar.strip_suffix(":latest").unwrap_or(&familiar);
+    let platform = platform.map(|text| text.parse::<Platform>().map_or(text.to_owned(), |p| p.to_string()));
+    platform.map_or_else(|| short.to_owned(), |platform| format!("{short}::{platform}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_in_their_familiar_form() {
+        let rows = [
+            ("alpine", "alpine"),
+            ("alpine:latest", "alpine"),
+            ("docker.io/library/alpine:3", "alpine:3"),
+            ("example.org/a/b", "example.org/a/b"),
+            ("alpine::linux/x86_64", "alpine::linux/amd64"),
+            ("My.Name", "My.Name"),
+        ];
+        for (name, wanted) in rows {
+            assert_eq!(normal_name(name), wanted, "{name}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! RUN.
+
+use solver::{NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode};
+
+use crate::expand::Variables;
+use crate::heredoc;
+use crate::tree::{Command, Instruction, Run, RunNetwork};
+use crate::{Diagnostic, Span};
+
+use super::Lowering;
+use super::config::with_shell;
+use super::state::{Layer, State};
+use super::steps::Current;
+
+/// Where the script of a here-document is mounted.
+const SCRIPTS: &str = "/dev/pipes";
+
+/// What a RUN with here-documents comes down to.
+struct Script {
+    command: Command,
+    mounts: Vec<RunMount>,
+    note: String,
+}
+
+impl Lowering<'_> {
+    pub(super) fn lower_run(
+        &mut self,
+        current: &mut Current<'_>,
+        instruction: &Instruction,
+        run: &Run,
+    ) -> Result<(), Diagnostic> {
+        let span = instruction.span;
+        check_supported(run, span)?;
+        let network = self.network(run, span)?;
+        if run.security == SecurityMode::Insecure {
+            self.check_entitlement("security.insecure", span)?;
+        }
+        let script = script(run);
+        let args = with_shell(&current.state, &script.command);
+        if args.is_empty() {
+            return Err(Diagnostic::error("no-command", span, "RUN requires a command"));
+        }
+        let history = history(&current.state, &args);
+        self.spend(history.len() + current.state.run_environment.size_bytes(), span)?;
+        let meta = current.step(instruction, &script.note);
+        let op = self.run_op(current, args, script.mounts, network, run.security);
+        self.add_on_root(&mut current.state, Op::Run(op), Vec::new(), meta, span)?;
+        current.state.commit(history, Layer::Made);
+        Ok(())
+    }
+
+    fn run_op(
+        &self,
+        current: &Current<'_>,
+        args: Vec<String>,
+        mounts: Vec<RunMount>,
+        network: NetworkMode,
+        security: SecurityMode,
+    ) -> RunOp {
+        let state = &current.state;
+        let options = self.options;
+        let proxies = current.proxies.iter().filter(|(name, _)| state.run_environment.value(name).is_none());
+        let hostname = options.hostname.as_ref().or_else(|| self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"));
+        RunOp {
+            args,
+            env: state.run_environment.to_list(),
+            proxy_env: proxies.map(|(name, value)| format!("{name}={value}")).collect(),
+            cwd: state.directory(),
+            user: state.config.config.user.clone(),
+            hostname: hostname.cloned(),
+            network,
+            security,
+            mounts,
+            extra_hosts: options.extra_hosts.clone(),
+            ulimits: options.ulimits.clone(),
+            shm_size_bytes: options.shm_size_bytes,
+            cgroup_parent: options.cgroup_parent.clone(),
+            platform: state.platform.clone(),
+        }
+    }
+
+    fn network(&self, run: &Run, span: Span) -> Result<NetworkMode, Diagnostic> {
+        match run.network {
+            RunNetwork::Default => Ok(self.default_network()),
+            RunNetwork::None => Ok(NetworkMode::None),
+            RunNetwork::Host if self.default_network() == NetworkMode::Host => Ok(NetworkMode::Host),
+            RunNetwork::Host => {
+                self.check_entitlement("network.host", span)?;
+                Ok(NetworkMode::Host)
+            }
+        }
+    }
+
+    fn check_entitlement(&self, name: &str, span: Span) -> Result<(), Diagnostic> {
+        if self.options.allow.contains(name) {
+            return Ok(());
+        }
+        let message = format!("entitlement {name} is not allowed");
+        Err(Diagnostic::error("entitlement", span, message).with_help(format!("allow it with `--allow {name}`")))
+    }
+}
+
+fn check_supported(run: &Run, span: Span) -> Result<(), Diagnostic> {
+    let flag = match (run.mounts.is_empty(), run.devices.is_empty()) {
+        (false, _) => "--mount",
+        (_, false) => "--device",
+        _ => return Ok(()),
+    };
+    Err(Diagnostic::error("not-supported", span, format!("`RUN {flag}` is not supported yet")))
+}
+
+/// A here-document that is the whole command is the script; others are put together again for the shell.
+fn script(run: &Run) -> Script {
+    let plain = |command| Script { command, mounts: Vec::new(), note: String::new() };
+    let (Command::Shell(line), Some(first)) = (&run.command, run.heredocs.first()) else {
+        return plain(run.command.clone());
+    };
+    if heredoc::announced_by(line).is_none() {
+        let mut full = line.clone();
+        for heredoc in &run.heredocs {
+            full.push('\n');
+            full.push_str(&heredoc.content);
+            full.push_str(&heredoc.name);
+        }
+        return plain(Command::Shell(full));
+    }
+    let body = first.body();
+    let note = summary(&first.content);
+    if !first.content.starts_with("#!") {
+        return Script { command: Command::Shell(body), mounts: Vec::new(), note };
+    }
+    let target = format!("{SCRIPTS}/{}", first.name);
+    let kind = RunMountKind::Inline { content: body.into_bytes(), mode: 0o755 };
+    Script { command: Command::Shell(target.clone()), mounts: vec![RunMount { target, kind }], note }
+}
+
+/// The first line of a body, in brackets.
+fn summary(body: &str) -> String {
+    let body = body.trim();
+    match body.split_once('\n') {
+        Some((first, _)) => format!(" ({}...)", first.trim_end()),
+        None => format!(" ({body})"),
+    }
+}
+
+fn history(state: &State, args: &[String]) -> String {
+    let mut text = "RUN ".to_owned();
+    let arguments: Vec<_> = state.arguments.values(&state.run_environment).collect();
+    if !arguments.is_empty() {
+        text.push_str(&format!("|{} ", arguments.len()));
+    }
+    for (name, value) in arguments {
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value);
+        text.push(' ');
+    }
+    text.push_str(&args.join(" "));
+    text.push_str(" # buildkit");
+    text
+}

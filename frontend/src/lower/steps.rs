@@ -1,0 +1,235 @@
+//! One stage, instruction by instruction.
+
+use oci::ChainId;
+use solver::{ImageOp, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
+
+use crate::expand::{Expander, Quotes};
+use crate::options::{NoCache, ResolvedImage};
+use crate::tree::{Instruction, InstructionKind};
+use crate::{Diagnostic, Span};
+
+use super::Lowering;
+use super::images::Base;
+use super::paths;
+use super::state::{Layer, Root, State};
+
+/// What belongs to the stage that is being lowered.
+pub(super) struct Current<'n> {
+    /// Its index.
+    pub(super) index: usize,
+    pub(super) state: State,
+    /// How steps call it.
+    name: &'n str,
+    steps: usize,
+    steps_done: usize,
+    is_trigger: bool,
+    pub(super) no_cache: bool,
+    pub(super) proxies: Vec<(String, String)>,
+}
+
+impl Current<'_> {
+    fn prefix(&mut self) -> String {
+        self.steps_done += 1;
+        let width = self.steps.max(1).ilog10() as usize + 1;
+        let space = if self.name.is_empty() { "" } else { " " };
+        let onbuild = if self.is_trigger { "ONBUILD " } else { "" };
+        format!("[{}{space}{:>width$}/{}] {onbuild}", self.name, self.steps_done, self.steps)
+    }
+
+    /// What people see of an instruction that is a step: `[build 2/5] RUN make`.
+    pub(super) fn step(&mut self, instruction: &Instruction, note: &str) -> VertexMeta {
+        let expander = Expander { quotes: Quotes::Keep, keep_unset: true, ..Expander::new('\\') };
+        let text = match instruction.text.contains('$') {
+            true => expander.text(&instruction.text, &self.state.run_environment).ok(),
+            false => None,
+        };
+        let text = text.unwrap_or_else(|| instruction.text.clone());
+        let rest = text.get(instruction.keyword.text.len()..).unwrap_or_default();
+        let keyword = instruction.keyword.text.to_ascii_uppercase();
+        let name = format!("{}{keyword}{}{note}", self.prefix(), rest.trim_end());
+        VertexMeta { name, lines: Some(instruction.span.lines()), no_cache: self.no_cache }
+    }
+}
+
+impl Lowering<'_> {
+    /// Lowers a stage. `None` where nothing could be made of it.
+    pub(super) fn lower_stage(&mut self, index: usize) -> Option<State> {
+        let triggers = std::mem::take(&mut self.plans[index].triggers);
+        let stage = self.plans[index].stage;
+        let name = self.plans[index].shown_name.clone();
+        let is_replaced = self.plans[index].is_replaced;
+        let own: &[Instruction] = if is_replaced { &[] } else { &stage.instructions };
+        let starts_here = !is_replaced && matches!(self.plans[index].base(), Base::Image(_));
+        let steps = triggers.iter().chain(own).filter(|instruction| is_step(instruction)).count();
+        let no_cache = self.is_without_cache(index);
+        let proxies = self.proxy_environment();
+        let state = State::scratch(Root::Context(String::new()), &self.plans[index].platform);
+        let steps = steps + usize::from(starts_here);
+        let mut current =
+            Current { index, state, name: &name, steps, steps_done: 0, is_trigger: false, no_cache, proxies };
+        match self.start(&mut current, stage.span) {
+            Ok(state) => current.state = state,
+            Err(diagnostic) => {
+                self.diagnostics.push(diagnostic);
+                return None;
+            }
+        }
+        current.is_trigger = true;
+        self.lower_instructions(&mut current, &triggers);
+        current.is_trigger = false;
+        self.lower_instructions(&mut current, own);
+        Some(current.state)
+    }
+
+    fn lower_instructions(&mut self, current: &mut Current<'_>, instructions: &[Instruction]) {
+        for instruction in instructions {
+            if let Err(diagnostic) = self.lower_instruction(current, instruction) {
+                self.diagnostics.push(diagnostic);
+            }
+        }
+    }
+
+    /// The state that a stage starts with.
+    fn start(&mut self, current: &mut Current<'_>, span: Span) -> Result<State, Diagnostic> {
+        let plan = &self.plans[current.index];
+        let (base, platform, is_replaced) = (plan.base().clone(), plan.platform.clone(), plan.is_replaced);
+        match base {
+            Base::Stage(parent) => {
+                let size = self.states[parent].as_ref().map_or(0, State::size_bytes);
+                self.spend(size, span)?;
+                let state = self.states[parent].as_ref().map(State::child);
+                // The parent's own mistakes have been told.
+                let fallback = || State::scratch(Root::Context(String::new()), &platform);
+                Ok(state.unwrap_or_else(fallback))
+            }
+            Base::Context(name) => Ok(State::scratch(Root::Context(name), &platform)),
+            Base::Scratch => {
+                let vertex = self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span)?;
+                Ok(State::scratch(Root::Vertex(vertex), &platform))
+            }
+            Base::Image(image) => {
+                let prefix = if is_replaced { String::new() } else { current.prefix() };
+                let vertex = self.image_vertex(image, &prefix, span)?;
+                let Some(image) = self.images.image(image) else {
+                    return Ok(State::scratch(Root::Vertex(vertex), &platform));
+                };
+                let mut state = State::image(Root::Vertex(vertex), image, &platform);
+                if !is_replaced {
+                    state.config.config.on_build.clear();
+                }
+                Ok(state)
+            }
+        }
+    }
+
+    /// The vertex of an image; one without layers is nothing.
+    pub(super) fn image_vertex(&mut self, image: usize, prefix: &str, span: Span) -> Result<VertexId, Diagnostic> {
+        let Some(ResolvedImage { source, config, index_or_manifest }) = self.images.image(image) else {
+            return self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span);
+        };
+        let Some(chain_id) = ChainId::of_each(&config.rootfs.diff_ids).pop() else {
+            return self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span);
+        };
+        let name = match source.name.contains('@') {
+            true => format!("{prefix}FROM {}", source.name),
+            false => format!("{prefix}FROM {}@{index_or_manifest}", source.name),
+        };
+        let meta = VertexMeta { name, lines: Some(span.lines()), no_cache: false };
+        let op = Op::Image(ImageOp { chain_id, source: source.clone() });
+        self.add(op, Vec::new(), meta, span)
+    }
+
+    fn is_without_cache(&self, index: usize) -> bool {
+        let plan = &self.plans[index];
+        match &self.options.no_cache {
+            NoCache::None => false,
+            NoCache::All => true,
+            NoCache::Stages(stages) => stages.iter().any(|stage| {
+                stage.eq_ignore_ascii_case(&plan.shown_name) || stage.parse::<usize>() == Ok(index)
+            }),
+        }
+    }
+
+    fn lower_instruction(
+        &mut self,
+        current: &mut Current<'_>,
+        instruction: &Instruction,
+    ) -> Result<(), Diagnostic> {
+        let span = instruction.span;
+        match &instruction.kind {
+            InstructionKind::Add(copy) | InstructionKind::Copy(copy) => {
+                self.lower_copy(current, instruction, copy)
+            }
+            InstructionKind::Arg(arguments) => self.lower_arg(current, arguments, span),
+            InstructionKind::Env(pairs) => self.lower_env(current, pairs, span),
+            InstructionKind::Label(pairs) => self.lower_label(current, pairs, span),
+            InstructionKind::Run(run) => self.lower_run(current, instruction, run),
+            InstructionKind::Workdir(path) => {
+                let path = self.expand(&current.state, &path.text, span)?;
+                self.lower_workdir(current, instruction, &path)
+            }
+            _ => self.lower_config(&mut current.state, instruction),
+        }
+    }
+
+    fn lower_workdir(
+        &mut self,
+        current: &mut Current<'_>,
+        instruction: &Instruction,
+        path: &str,
+    ) -> Result<(), Diagnostic> {
+        let state = &mut current.state;
+        let before = &state.config.config.working_dir;
+        // An absolute path is recorded as it was written.
+        let directory = if path.is_empty() { paths::join("/", before) } else { paths::join(before, path) };
+        state.config.config.working_dir.clone_from(&directory);
+        if directory == "/" {
+            state.commit(format!("WORKDIR {directory}"), Layer::Empty);
+            return Ok(());
+        }
+        let user = Some(state.config.config.user.clone()).filter(|user| !user.is_empty());
+        let op = Op::Mkdir(MkdirOp { path: paths::clean(&directory), owner: user });
+        let meta = current.step(instruction, "");
+        self.add_on_root(&mut current.state, op, Vec::new(), meta, instruction.span)?;
+        current.state.commit(format!("WORKDIR {directory}"), Layer::Made);
+        Ok(())
+    }
+
+    /// Adds a step on top of a state; `inputs` follow the root.
+    pub(super) fn add_on_root(
+        &mut self,
+        state: &mut State,
+        op: Op,
+        inputs: Vec<solver::Input>,
+        meta: VertexMeta,
+        span: Span,
+    ) -> Result<(), Diagnostic> {
+        let root = self.root_vertex(state, span)?;
+        let root = solver::Input { vertex: root, key: solver::InputKey::Chain };
+        let inputs = std::iter::once(root).chain(inputs).collect();
+        state.root = Root::Vertex(self.add(op, inputs, meta, span)?);
+        Ok(())
+    }
+
+    /// The text with the stage's variables.
+    pub(super) fn expand(&mut self, state: &State, text: &str, span: Span) -> Result<String, Diagnostic> {
+        let value = Expander::new(self.dockerfile.directives.escape)
+            .text(text, &state.run_environment)
+            .map_err(|message| Diagnostic::error("expansion", span, message))?;
+        self.spend(value.len(), span)?;
+        Ok(value)
+    }
+
+    /// The network of a RUN.
+    pub(super) fn default_network(&self) -> NetworkMode {
+        self.options.network
+    }
+}
+
+/// Whether an instruction counts as a step.
+fn is_step(instruction: &Instruction) -> bool {
+    matches!(
+        instruction.kind,
+        InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) | InstructionKind::Workdir(_)
+    )
+}
