@@ -19,7 +19,7 @@ pub trait LayerFetcher: Send + Sync {
     fn fetch<'a>(&'a self, layer: &'a Descriptor) -> BoxFuture<'a, Result<(), Box<dyn Error + Send + Sync>>>;
 
     /// The repositories that are known to hold the blob, so that it can be mounted instead of uploaded.
-    fn repositories(&self, blob: &Digest) -> Vec<ImageReference>;
+    fn repositories<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Vec<ImageReference>>;
 }
 
 /// How many blobs of one image are sent at once.
@@ -103,7 +103,7 @@ impl Pusher<'_> {
         let (source, mount_from) = if self.image.is_config(&blob.digest) {
             (BlobSource::Bytes(Bytes::copy_from_slice(&self.image.config)), Vec::new())
         } else {
-            let mount_from = self.mount_candidates(&blob.digest);
+            let mount_from = self.mount_candidates(&blob.digest).await;
             // A layer that was never pulled is only fetched if the registry neither has nor can mount it.
             if !self.store.blobs().contains(&blob.digest)? {
                 if self.is_there_or_mounted(&blob, &mount_from).await? {
@@ -132,8 +132,8 @@ impl Pusher<'_> {
     }
 
     /// Repositories of the same registry that hold the blob.
-    fn mount_candidates(&self, blob: &Digest) -> Vec<String> {
-        let known = self.fetcher.repositories(blob);
+    async fn mount_candidates(&self, blob: &Digest) -> Vec<String> {
+        let known = self.fetcher.repositories(blob).await;
         let mut repositories = Vec::new();
         for other in self.pushed.iter().copied().chain(&known) {
             let is_candidate = other.registry() == self.name.registry()

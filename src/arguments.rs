@@ -1,0 +1,376 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+/// The names of the subcommands; anything else in their place begins a build.
+const SUBCOMMANDS: &[&str] = &["build", "images", "push", "rmi", "prune", "du", "help"];
+
+const EXAMPLES: &str = "\
+Examples:
+  rbuild -t app:v1 .                          build ./Dockerfile, keep the image as app:v1
+  rbuild -t localhost:5000/app --push .       build and push
+  rbuild -o type=oci,dest=app.tar .           write an OCI archive
+  rbuild -o out .                             write the files of the result to ./out
+  rbuild --target test .                      build one stage
+
+`rbuild help build` tells all flags of a build.";
+
+/// The command line of `rbuild`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "rbuild",
+    version,
+    about = "Builds container images from Dockerfiles, without a daemon, as root or not",
+    long_about = "Builds container images from Dockerfiles, without a daemon, as root or not.\n\n\
+        The build is the default command: `rbuild -t app:v1 .` is `rbuild build -t app:v1 .`.",
+    after_help = EXAMPLES,
+    override_usage = "rbuild [build] [FLAGS] CONTEXT\n       rbuild COMMAND",
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct CommandLine {
+    /// Where layers, images and the cache are kept [default: /var/lib/rbuild as root, else
+    /// ~/.local/share/rbuild]
+    #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT", hide_env_values = true)]
+    pub(crate) root: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) action: Action,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Build an image from a Dockerfile (the default)
+    #[command(after_help = EXAMPLES)]
+    Build(Box<BuildArguments>),
+    /// List the images that `-t` kept
+    Images {
+        /// How to write the list; `json` is one object on each line
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: ListFormat,
+    },
+    /// Push an image that `-t` kept to its registry
+    Push {
+        /// The image, as it was given to `-t`
+        #[arg(value_name = "IMAGE")]
+        image: String,
+    },
+    /// Remove images that `-t` kept; `rbuild prune` then frees their space
+    Rmi {
+        /// The images, as they were given to `-t`
+        #[arg(value_name = "IMAGE", required = true)]
+        images: Vec<String>,
+    },
+    /// Free the space of what no image and no running build uses
+    Prune(PruneArguments),
+    /// Show how much space the store takes
+    Du {
+        /// How to write it
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: ListFormat,
+    },
+}
+
+/// How a list is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ListFormat {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// The flags of `rbuild prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArguments {
+    /// Remove everything that no image and no running build uses, not only what was not used for two days
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Keep what was used within this time (`24h`, `30m`, `7d`)
+    #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
+    pub(crate) keep_duration: Option<std::time::Duration>,
+    /// Stop once the store takes no more than this (`10g`); what was used last stays
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) max_used_space: Option<String>,
+    /// Do not ask for confirmation (rbuild never does)
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+/// The flags of a build.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// The directory that COPY and ADD take files from
+    #[arg(value_name = "CONTEXT")]
+    pub(crate) context: String,
+
+    /// Name of the image, `name[:tag]`; may be repeated
+    #[arg(short, long = "tag", value_name = "NAME", help_heading = "Image")]
+    pub(crate) tags: Vec<String>,
+    /// The Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    #[arg(short, long, value_name = "FILE", help_heading = "Input")]
+    pub(crate) file: Option<PathBuf>,
+    /// The stage to build [default: the last one]
+    #[arg(long, value_name = "STAGE", help_heading = "Input")]
+    pub(crate) target: Option<String>,
+    /// Value of an ARG; without `=VALUE` it is taken from the environment
+    #[arg(long = "build-arg", value_name = "NAME[=VALUE]", help_heading = "Input")]
+    pub(crate) build_args: Vec<String>,
+    /// A further context for FROM and `COPY --from`: a directory, `docker-image://IMAGE` or `oci-layout://DIR[:TAG]`
+    #[arg(long = "build-context", value_name = "NAME=SOURCE", help_heading = "Input")]
+    pub(crate) build_contexts: Vec<String>,
+    /// Label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE", help_heading = "Image")]
+    pub(crate) labels: Vec<String>,
+    /// The platform of the image (`linux/amd64`)
+    #[arg(
+        long,
+        value_name = "PLATFORM",
+        env = "DOCKER_DEFAULT_PLATFORM",
+        hide_env = true,
+        help_heading = "Image"
+    )]
+    pub(crate) platform: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) switches: Switches,
+
+    /// Run the steps of these stages anew
+    #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', help_heading = "Cache")]
+    pub(crate) no_cache_filter: Vec<String>,
+
+    /// Network of RUN steps that name none: `default`, `host` or `none`
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "default",
+        hide_default_value = true,
+        help_heading = "Steps"
+    )]
+    pub(crate) network: String,
+    /// Entry of /etc/hosts in RUN steps, `HOST:IP` or `HOST=IP`
+    #[arg(long = "add-host", value_name = "HOST:IP", help_heading = "Steps")]
+    pub(crate) add_hosts: Vec<String>,
+    /// Size of /dev/shm in RUN steps (`64m`)
+    #[arg(long, value_name = "BYTES", help_heading = "Steps")]
+    pub(crate) shm_size: Option<String>,
+    /// Limit of processes in RUN steps (`nofile=1024:2048`)
+    #[arg(long = "ulimit", value_name = "NAME=SOFT[:HARD]", help_heading = "Steps")]
+    pub(crate) ulimits: Vec<String>,
+    /// The cgroup beneath which RUN steps get theirs
+    #[arg(long, value_name = "CGROUP", help_heading = "Steps")]
+    pub(crate) cgroup_parent: Option<String>,
+    /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`
+    #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
+    pub(crate) allow: Vec<String>,
+    /// How many steps may run at once [default: the number of CPUs]
+    #[arg(long, value_name = "N", help_heading = "Steps")]
+    pub(crate) jobs: Option<std::num::NonZeroUsize>,
+
+    /// What to make of the result: a directory, `-` for a tar on standard output, or
+    /// `type=image|registry|oci|docker|tar|local|cacheonly,…`; may be repeated
+    #[arg(short, long = "output", value_name = "OUTPUT", help_heading = "Output")]
+    pub(crate) outputs: Vec<String>,
+    /// Write the image's ID (the digest of its config) to a file
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names of the result to a file, as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS",
+        hide_env = true,
+        hide_default_value = true,
+        help_heading = "Output"
+    )]
+    pub(crate) progress: ProgressMode,
+
+    #[command(flatten)]
+    pub(crate) later: NotSupportedYet,
+}
+
+/// The flags that are on or off. `--flag`, `--flag=true` and `--flag=false` are all right, as with docker.
+#[derive(Debug, Args)]
+pub(crate) struct Switches {
+    /// Run all steps anew
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        help_heading = "Cache")]
+    pub(crate) no_cache: bool,
+    /// Look for newer versions of all base images (rbuild always does)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        help_heading = "Cache")]
+    pub(crate) pull: bool,
+    /// Push the image to the registries of its names
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        help_heading = "Output")]
+    pub(crate) push: bool,
+    /// Show nothing but errors, and the digest of the image on standard output
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", action = ArgAction::Set, value_name = "BOOL", hide_default_value = true,
+        hide_possible_values = true, help_heading = "Output")]
+    pub(crate) quiet: bool,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// What suits standard error
+    Auto,
+    /// Line by line
+    Plain,
+    /// As `plain`
+    Tty,
+    /// Errors only
+    #[value(alias = "none")]
+    Quiet,
+}
+
+/// Flags of `docker buildx build` that come later. They are known so that they are neither ignored nor taken for a
+/// typing mistake.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NotSupportedYet {
+    /// The flags that were given.
+    pub(crate) given: Vec<&'static str>,
+}
+
+/// The later flags, and whether each takes a value.
+const LATER: &[(&str, bool)] = &[
+    ("annotation", true),
+    ("attest", true),
+    ("builder", true),
+    ("cache-from", true),
+    ("cache-to", true),
+    ("call", true),
+    ("check", false),
+    ("compress", false),
+    ("cpu-period", true),
+    ("cpu-quota", true),
+    ("cpu-shares", true),
+    ("cpuset-cpus", true),
+    ("cpuset-mems", true),
+    ("debug", false),
+    ("force-rm", false),
+    ("isolation", true),
+    ("load", false),
+    ("memory", true),
+    ("memory-swap", true),
+    ("policy", true),
+    ("print", true),
+    ("provenance", true),
+    ("resource", true),
+    ("rm", false),
+    ("sbom", true),
+    ("secret", true),
+    ("security-opt", true),
+    ("squash", false),
+    ("ssh", true),
+];
+
+impl Args for NotSupportedYet {
+    fn augment_args(command: Command) -> Command {
+        command.args(LATER.iter().map(|(name, takes_value)| {
+            let argument = Arg::new(*name).long(*name).hide(true).action(ArgAction::Append);
+            if *takes_value {
+                argument
+            } else {
+                argument.num_args(0..=1).require_equals(true).default_missing_value("true")
+            }
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for NotSupportedYet {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = LATER.iter().map(|(name, _)| *name).filter(|name| matches.contains_id(name)).collect();
+        Ok(Self { given })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Reads the command line. Where no subcommand stands, `build` is put in.
+///
+/// clap has no notion of a default subcommand that takes flags of its own, and declaring the flags of a build twice
+/// would give two help texts that drift apart.
+pub(crate) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<CommandLine, clap::Error> {
+    CommandLine::try_parse_from(with_subcommand(arguments))
+}
+
+fn with_subcommand(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let mut at = 1;
+    while let Some(argument) = arguments.get(at).and_then(|argument| argument.to_str()) {
+        match argument {
+            "--root" => at += 2,
+            other if other.starts_with("--root=") => at += 1,
+            _ => break,
+        }
+    }
+    let Some(first) = arguments.get(at) else { return arguments };
+    let stands = first.to_str().is_some_and(|first| {
+        SUBCOMMANDS.contains(&first) || matches!(first, "-h" | "--help" | "-V" | "--version")
+    });
+    if !stands {
+        arguments.insert(at, "build".into());
+    }
+    arguments
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(arguments: &[&str]) -> BuildArguments {
+        match parse(arguments.iter().map(Into::into).collect()).unwrap().action {
+            Action::Build(build) => *build,
+            other => panic!("{other:?} is no build"),
+        }
+    }
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        use clap::CommandFactory;
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn the_build_is_the_default_command() {
+        assert_eq!(build(&["rbuild", "-t", "a", "."]).tags, ["a"]);
+        assert_eq!(build(&["rbuild", "build", "-t", "a", "."]).tags, ["a"]);
+        assert_eq!(build(&["rbuild", "--root", "x", "."]).context, ".");
+        assert_eq!(build(&["rbuild", "--root=x", "build", "./images"]).context, "./images");
+        let line = parse(vec!["rbuild".into(), "--root".into(), "x".into(), "images".into()]).unwrap();
+        assert!(matches!(line.action, Action::Images { .. }));
+        assert_eq!(line.root, Some("x".into()));
+    }
+
+    #[test]
+    fn switches_take_a_value_after_an_equals_sign_only() {
+        let arguments = build(&["rbuild", "--no-cache", "--pull=true", "--push=false", "-q", "."]);
+        assert!(arguments.switches.no_cache && arguments.switches.pull && arguments.switches.quiet);
+        assert!(!arguments.switches.push);
+    }
+
+    #[test]
+    fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
+        let arguments = build(&["rbuild", "--secret", "id=a,src=b", "--check", "."]);
+        assert_eq!(arguments.later.given, ["check", "secret"]);
+        let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
+        assert!(error.contains("--target"), "{error}");
+    }
+}

@@ -1,0 +1,284 @@
+//! `rbuild build`: from the command line to an image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use frontend::{Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
+use oci::Platform;
+use solver::{SolveError, SolveOptions, VertexId};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use worker::{ImageStore, LocalWorker, Output, WorkerError, WorkerOptions};
+
+use crate::arguments::{BuildArguments, ProgressMode};
+use crate::export::{self, Outputs};
+use crate::inputs::{self, Inputs};
+use crate::progress::{Progress, Show};
+use crate::report::{self, Failure, FailureKind};
+use crate::resolver::Resolver;
+use crate::session::{Session, blocking};
+use crate::settings::Environment;
+use crate::values;
+
+/// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
+pub(crate) struct Plan {
+    options: LowerOptions,
+    inputs: Inputs,
+    outputs: Outputs,
+    progress: Arc<Progress>,
+    parallelism: usize,
+    epoch: Option<i64>,
+}
+
+/// Checks the command line and reads what the build is made of.
+pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
+    if let Some(flag) = arguments.later.given.first() {
+        return Err(Failure::usage(format!("`--{flag}` is not supported yet")));
+    }
+    let outputs = Outputs::of(arguments)?;
+    let inputs = inputs::read(arguments)?;
+    let options = lower_options(arguments, &inputs)?;
+    let epoch = epoch(&options.build_args)?;
+    let show = match arguments.progress {
+        ProgressMode::Quiet => Show::Nothing,
+        _ if arguments.switches.quiet => Show::Nothing,
+        ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
+    };
+    let processors = std::thread::available_parallelism();
+    Ok(Plan {
+        options,
+        inputs,
+        outputs,
+        progress: Arc::new(Progress::new(show)),
+        // Steps wait for networks and disks as much as they compute, so there are never fewer than four.
+        parallelism: arguments.jobs.map_or_else(|| processors.map_or(4, usize::from).max(4), usize::from),
+        epoch,
+    })
+}
+
+fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOptions, Failure> {
+    let mut build_args =
+        values::build_args(&arguments.build_args, Environment::text).map_err(Failure::usage)?;
+    // As docker's client does: the variable is an argument unless one was given.
+    if !build_args.contains_key(EPOCH)
+        && let Some(epoch) = Environment::text(EPOCH).filter(|epoch| !epoch.is_empty())
+    {
+        build_args.insert(EPOCH.to_owned(), epoch);
+    }
+    let hosts: Result<Vec<_>, _> = arguments.add_hosts.iter().map(|text| values::extra_host(text)).collect();
+    let shm_size_bytes = match &arguments.shm_size {
+        Some(text) => Some(values::size_bytes("--shm-size", text).map_err(Failure::usage)?),
+        None => None,
+    };
+    let limits: Result<Vec<_>, _> = arguments.ulimits.iter().map(|text| values::ulimit(text)).collect();
+    let no_cache = match (arguments.switches.no_cache, arguments.no_cache_filter.as_slice()) {
+        (true, _) => NoCache::All,
+        (false, []) => NoCache::None,
+        (false, stages) => NoCache::Stages(stages.to_vec()),
+    };
+    Ok(LowerOptions {
+        target: arguments.target.clone(),
+        hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
+        build_args,
+        labels: values::labels(&arguments.labels).map_err(Failure::usage)?,
+        named_contexts: inputs.named.clone(),
+        no_cache,
+        network: values::network(&arguments.network).map_err(Failure::usage)?,
+        allow: allowed(arguments)?,
+        extra_hosts: hosts.map_err(Failure::usage)?,
+        ulimits: limits.map_err(Failure::usage)?,
+        shm_size_bytes,
+        cgroup_parent: arguments.cgroup_parent.clone(),
+        proxy_args: Environment::proxy_args()?,
+        ..LowerOptions::new(platform(arguments.platform.as_deref())?)
+    })
+}
+
+/// `--allow`. As with docker, `--network=host` on the command line allows what it asks for.
+fn allowed(arguments: &BuildArguments) -> Result<BTreeSet<String>, Failure> {
+    let mut allowed = BTreeSet::new();
+    for name in arguments.allow.iter().flat_map(|names| names.split(',')) {
+        match name {
+            "network.host" | "security.insecure" => allowed.insert(name.to_owned()),
+            other => return Err(Failure::usage(format!("entitlement `{other}` is not supported yet"))),
+        };
+    }
+    if arguments.network == "host" {
+        allowed.insert("network.host".to_owned());
+    }
+    Ok(allowed)
+}
+
+fn platform(text: Option<&str>) -> Result<Platform, Failure> {
+    match text {
+        None | Some("" | "local") => Ok(Platform::host()),
+        Some(list) if list.contains(',') => {
+            Err(Failure::usage(format!("several platforms at once are not supported yet: `{list}`")))
+        }
+        Some(one) => one.parse().map_err(|error: oci::PlatformError| Failure::usage(error.to_string())),
+    }
+}
+
+const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
+    match build_args.get(EPOCH).map(String::as_str) {
+        None | Some("") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Failure::usage(format!("invalid value `{text}` for {EPOCH}: it should be seconds since 1970"))
+        }),
+    }
+}
+
+/// Builds. The result is what goes to standard output.
+pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<Option<String>, Failure> {
+    let cancel = CancellationToken::new();
+    cancel_on_signals(&cancel);
+    let store = session.open_store(root).await?;
+    let client = registry::Client::new(Environment::client_options()?);
+    let worker = LocalWorker::new(WorkerOptions {
+        store: store.clone(),
+        registry: client.clone(),
+        contexts: plan.inputs.contexts.clone(),
+    });
+    let file = plan.inputs.dockerfile.clone();
+    show_inputs(&plan);
+    let lowered = tokio::select! {
+        lowered = lower(&plan, &file, worker.images()) => lowered?,
+        () = cancel.cancelled() => return Err(cancelled()),
+    };
+    let warnings = warnings_text(&lowered.warnings);
+    let target = lowered.target;
+    let config = lowered.config;
+    let outcome = solve(&plan, &session, Arc::new(lowered.graph), target, &worker, &cancel).await;
+    let saver = worker.clone();
+    // What was learned of the contexts holds whether or not the build succeeded.
+    let saved = blocking(move || saver.finish()).await;
+    plan.progress.note(&warnings);
+    let output = outcome?;
+    saved.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+    let export = export::Export {
+        outputs: &plan.outputs,
+        progress: &plan.progress,
+        store: &store,
+        client: &client,
+        worker: &worker,
+        epoch: plan.epoch,
+    };
+    tokio::select! {
+        result = export.run(config, output) => result,
+        () = cancel.cancelled() => Err(cancelled()),
+    }
+}
+
+fn show_inputs(plan: &Plan) {
+    let file = &plan.inputs.dockerfile;
+    let step = plan.progress.begin(format!("[internal] load build definition from {}", file.name));
+    plan.progress.line(
+        step,
+        &format!("transferring dockerfile: {} done", crate::progress::bytes(file.text.len() as u64)),
+    );
+    plan.progress.done(step);
+}
+
+async fn lower(plan: &Plan, file: &SourceFile, images: &ImageStore) -> Result<Lowered, Failure> {
+    let mut resolver = Resolver {
+        handle: Handle::current(),
+        images: images.clone(),
+        progress: Arc::clone(&plan.progress),
+        hints: Vec::new(),
+    };
+    let (source, options) = (file.clone(), plan.options.clone());
+    let (lowered, hints) = blocking(move || {
+        let dockerfile = frontend::parse(&source);
+        let lowered = frontend::lower(&dockerfile, &options, &mut resolver);
+        (lowered, resolver.hints)
+    })
+    .await;
+    lowered.map_err(|diagnostics| {
+        let warnings: Vec<Diagnostic> = diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
+        Failure::diagnostics(file, &diagnostics).with_hints(hints).after(&warnings_text(&warnings))
+    })
+}
+
+async fn solve(
+    plan: &Plan,
+    session: &Session,
+    graph: Arc<solver::Graph>,
+    target: VertexId,
+    worker: &LocalWorker,
+    cancel: &CancellationToken,
+) -> Result<Output, Failure> {
+    plan.progress.attach(Arc::clone(&graph));
+    let progress = Arc::clone(&plan.progress);
+    let options = SolveOptions {
+        parallelism: plan.parallelism,
+        salt: session.salt(),
+        cancel: cancel.clone(),
+        events: Arc::new(move |event| progress.event(event)),
+    };
+    let solved = solver::solve(Arc::clone(&graph), &[target], Arc::new(worker.clone()), options).await;
+    match solved {
+        Ok(solved) => Ok(solved.outputs.into_iter().next().expect("there is an output for each target")),
+        Err(error) => Err(solve_failure(plan, &graph, &error)),
+    }
+}
+
+fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerError>) -> Failure {
+    let (vertex, failure) = match error {
+        SolveError::Cancelled => return cancelled(),
+        SolveError::Unstable { vertex } => {
+            (*vertex, Failure::solve(&error.to_string()).with_hint("build again"))
+        }
+        SolveError::Vertex { vertex, error } => {
+            (*vertex, Failure::solve(&report::chain(error)).with_hints(report::hint_of(error)))
+        }
+    };
+    let meta = &graph.vertex(vertex).meta;
+    let tail = plan.progress.tail(vertex);
+    let mut details = String::new();
+    if !tail.is_empty() {
+        details = format!("------\n > {}:\n{}\n------\n", meta.name, tail.join("\n"));
+    }
+    if let Some(lines) = meta.lines {
+        details += &report::excerpt(&plan.inputs.dockerfile, lines.first, lines.last);
+    }
+    failure.with_details(&details)
+}
+
+fn cancelled() -> Failure {
+    Failure::solve("canceled: the build was interrupted")
+}
+
+fn warnings_text(warnings: &[Diagnostic]) -> String {
+    if warnings.is_empty() {
+        return String::new();
+    }
+    let count = match warnings.len() {
+        1 => "1 warning".to_owned(),
+        number => format!("{number} warnings"),
+    };
+    let mut text = format!("\n {count} found:\n");
+    for warning in warnings {
+        let line = warning.span.map_or_else(String::new, |span| format!(" (line {})", span.first_line));
+        text += &format!(" - {}: {}{line}\n", warning.code, warning.message);
+    }
+    text
+}
+
+/// The first SIGINT or SIGTERM ends the build in an orderly way, the second one at once.
+fn cancel_on_signals(cancel: &CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
+        // Where signals cannot be had, their default action ends the process, which is right too.
+        let Ok(mut signals) = signal(kind) else { continue };
+        let cancel = cancel.clone();
+        tokio::spawn(async move {
+            signals.recv().await;
+            cancel.cancel();
+            signals.recv().await;
+            crate::exit_at_once(128 + kind.as_raw_value());
+        });
+    }
+}

@@ -1,0 +1,368 @@
+//! What becomes of the result of a build.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::Store;
+use exporter::{
+    ArchiveForm, ArchiveKind, ArchiveOutput, Assembled, Compression, Destination, ExportError, ImageBuild,
+    ImageOutput, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec,
+};
+use oci::{ImageConfig, ImageReference};
+use serde_json::json;
+use worker::{LocalWorker, Output, OutputLayer};
+
+use crate::arguments::BuildArguments;
+use crate::progress::{Progress, StepNumber};
+use crate::report::{Failure, FailureKind};
+use crate::resolver::Fetcher;
+use crate::session::blocking;
+
+/// What the command line asks for.
+pub(crate) struct Outputs {
+    specs: Vec<OutputSpec>,
+    tags: Vec<ImageReference>,
+    iidfile: Option<PathBuf>,
+    metadata_file: Option<PathBuf>,
+}
+
+impl Outputs {
+    /// Reads `-t`, `-o`, `--push` and the files that digests are written to.
+    ///
+    /// With `-t` alone the image is kept in the store. With neither `-t` nor `-o`, only what wants a digest has an
+    /// image made: the rest of such builds fill the cache.
+    pub(crate) fn of(arguments: &BuildArguments) -> Result<Self, Failure> {
+        let mut tags = Vec::new();
+        for tag in &arguments.tags {
+            let reference: ImageReference =
+                tag.parse().map_err(|error| Failure::usage(format!("invalid tag `{tag}`: {error}")))?;
+            if reference.digest().is_some() {
+                return Err(Failure::usage(format!("invalid tag `{tag}`: a tag cannot hold a digest")));
+            }
+            tags.push(reference.with_default_tag());
+        }
+        let mut specs = Vec::new();
+        for text in &arguments.outputs {
+            specs.push(
+                exporter::parse_output(text)
+                    .map_err(|error| Failure::from_error(FailureKind::Usage, &error))?,
+            );
+        }
+        let wants_digest =
+            arguments.iidfile.is_some() || arguments.metadata_file.is_some() || arguments.switches.quiet;
+        if specs.is_empty() && (!tags.is_empty() || arguments.switches.push || wants_digest) {
+            specs.push(OutputSpec::Image(stored_image()));
+        }
+        if arguments.switches.push {
+            push_images(&mut specs);
+        }
+        let outputs = Self {
+            specs,
+            tags,
+            iidfile: arguments.iidfile.clone(),
+            metadata_file: arguments.metadata_file.clone(),
+        };
+        outputs.check()?;
+        Ok(outputs)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        let to_stdout = self.specs.iter().filter(|spec| goes_to_stdout(spec)).count();
+        if to_stdout > 1 {
+            return Err(Failure::usage("only one output can go to standard output"));
+        }
+        for spec in &self.specs {
+            if let OutputSpec::Image(image) = spec
+                && image.push
+                && self.names(&image.names).is_empty()
+            {
+                return Err(Failure::usage("an image needs a name to be pushed")
+                    .with_hint("name it with `-t registry/name:tag`"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The names of an output: its own, else those of `-t`.
+    fn names(&self, own: &[ImageReference]) -> Vec<ImageReference> {
+        if own.is_empty() { self.tags.clone() } else { own.to_vec() }
+    }
+}
+
+fn stored_image() -> ImageOutput {
+    ImageOutput {
+        names: Vec::new(),
+        push: false,
+        store: true,
+        compression: Compression::default(),
+        media_types: MediaTypes::Oci,
+    }
+}
+
+/// `--push`: images that are asked for are pushed; where there are none, one more is.
+fn push_images(specs: &mut Vec<OutputSpec>) {
+    let mut found = false;
+    for spec in specs.iter_mut() {
+        if let OutputSpec::Image(image) = spec {
+            image.push = true;
+            found = true;
+        }
+    }
+    if !found {
+        specs.push(OutputSpec::Image(ImageOutput { push: true, store: false, ..stored_image() }));
+    }
+}
+
+fn goes_to_stdout(spec: &OutputSpec) -> bool {
+    match spec {
+        OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => archive.destination == Destination::Stdout,
+        OutputSpec::Tar(destination) => *destination == Destination::Stdout,
+        OutputSpec::Image(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => false,
+    }
+}
+
+/// The end of a build: writes its outputs while the store brings what is new to the disk.
+pub(crate) struct Export<'a> {
+    pub(crate) outputs: &'a Outputs,
+    pub(crate) progress: &'a Progress,
+    pub(crate) store: &'a Store,
+    pub(crate) client: &'a registry::Client,
+    pub(crate) worker: &'a LocalWorker,
+    pub(crate) epoch: Option<i64>,
+}
+
+impl Export<'_> {
+    /// Writes all outputs. The result is what goes to standard output: the digest of the image, unless something
+    /// else went there.
+    pub(crate) async fn run(&self, config: ImageConfig, output: Output) -> Result<Option<String>, Failure> {
+        let seal = {
+            let store = self.store.clone();
+            tokio::spawn(blocking(move || match store.seal()? {
+                Some(seal) => seal.complete(),
+                None => Ok(()),
+            }))
+        };
+        let digest = self.write_outputs(config, &output).await?;
+        match seal.await {
+            Ok(sealed) => sealed.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+        Ok(digest)
+    }
+
+    async fn write_outputs(&self, config: ImageConfig, output: &Output) -> Result<Option<String>, Failure> {
+        let mut images = Images { export: self, config, layers: None, made: Vec::new() };
+        for spec in &self.outputs.specs {
+            let step = match spec {
+                OutputSpec::Image(_) => self.progress.begin("exporting to image"),
+                OutputSpec::Oci(_) => self.progress.begin("exporting to oci image format"),
+                OutputSpec::Docker(_) => self.progress.begin("exporting to docker image format"),
+                OutputSpec::Tar(_) | OutputSpec::Local(_) => self.progress.begin("exporting to client"),
+                OutputSpec::CacheOnly => continue,
+            };
+            let result = match spec {
+                OutputSpec::Image(image) => self.write_image(&mut images, output, image, step).await,
+                OutputSpec::Oci(archive) => {
+                    self.write_archive(&mut images, output, (archive, ArchiveKind::Oci), step).await
+                }
+                OutputSpec::Docker(archive) => {
+                    self.write_archive(&mut images, output, (archive, ArchiveKind::Docker), step).await
+                }
+                spec => self.write_files(output, spec.clone()).await,
+            };
+            match result {
+                Ok(()) => self.progress.done(step),
+                Err(failure) => {
+                    self.progress.failed(step, "export failed");
+                    return Err(failure);
+                }
+            }
+        }
+        let Some((_, image)) = images.made.first() else { return Ok(None) };
+        self.write_digests(image).await?;
+        let is_taken = self.outputs.specs.iter().any(goes_to_stdout);
+        Ok((!is_taken).then(|| format!("{}\n", image.descriptor.digest)))
+    }
+
+    async fn write_image(
+        &self,
+        images: &mut Images<'_, '_>,
+        output: &Output,
+        wanted: &ImageOutput,
+        step: StepNumber,
+    ) -> Result<(), Failure> {
+        let image = images.get(output, wanted.compression, wanted.media_types, step).await?;
+        let names = self.outputs.names(&wanted.names);
+        if wanted.store {
+            let (store, saved, tags) = (self.store.clone(), Arc::clone(&image), names.clone());
+            blocking(move || {
+                saved.save(&store)?;
+                for name in &tags {
+                    store.tag(name, &saved.descriptor)?;
+                }
+                Ok::<_, ExportError>(())
+            })
+            .await
+            .map_err(|error| failure(&error))?;
+            for name in &names {
+                self.progress.line(step, &format!("naming to {name} done"));
+            }
+        }
+        if wanted.push {
+            self.progress.line(step, "pushing layers");
+            let fetcher = self.fetcher();
+            exporter::push(self.store, self.client, &fetcher, &image, &names)
+                .await
+                .map_err(|error| failure(&error))?;
+            for name in &names {
+                let digest = &image.descriptor.digest;
+                self.progress.line(step, &format!("pushing manifest for {name}@{digest} done"));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_archive(
+        &self,
+        images: &mut Images<'_, '_>,
+        output: &Output,
+        (wanted, kind): (&ArchiveOutput, ArchiveKind),
+        step: StepNumber,
+    ) -> Result<(), Failure> {
+        let image = images.get(output, wanted.compression, wanted.media_types, step).await?;
+        exporter::fetch_layers(self.store, &image, &self.fetcher()).await.map_err(|error| failure(&error))?;
+        self.progress.line(step, "sending tarball");
+        let names = self.outputs.names(&wanted.names);
+        let (store, wanted) = (self.store.clone(), wanted.clone());
+        blocking(move || match (wanted.form, &wanted.destination) {
+            (ArchiveForm::Directory, Destination::Path(path)) => {
+                exporter::write_layout(&store, &image, &names, path)
+            }
+            (_, destination) => exporter::write_archive(&store, &image, &names, kind, destination),
+        })
+        .await
+        .map_err(|error| failure(&error))
+    }
+
+    async fn write_files(&self, output: &Output, spec: OutputSpec) -> Result<(), Failure> {
+        let snapshot = self.worker.snapshot_of(output).await.map_err(|error| {
+            Failure::from_error(FailureKind::Build, &error).with_hints(crate::report::hint_of(&error))
+        })?;
+        let store = self.store.clone();
+        blocking(move || match spec {
+            OutputSpec::Tar(destination) => exporter::write_files(&store, snapshot.as_ref(), &destination),
+            OutputSpec::Local(path) => exporter::copy_files(&store, snapshot.as_ref(), &path),
+            OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_) | OutputSpec::CacheOnly => {
+                Ok(())
+            }
+        })
+        .await
+        .map_err(|error| failure(&error))
+    }
+
+    async fn write_digests(&self, image: &Assembled) -> Result<(), Failure> {
+        if let Some(path) = self.outputs.iidfile.clone() {
+            let id = image.config_descriptor.digest.to_string();
+            write_small_file(path, id.into_bytes()).await?;
+        }
+        if let Some(path) = self.outputs.metadata_file.clone() {
+            let mut metadata = json!({
+                "containerimage.config.digest": image.config_descriptor.digest,
+                "containerimage.descriptor": image.descriptor,
+                "containerimage.digest": image.descriptor.digest,
+            });
+            if !self.outputs.tags.is_empty() {
+                let names: Vec<String> = self.outputs.tags.iter().map(ToString::to_string).collect();
+                metadata["image.name"] = names.join(",").into();
+            }
+            let text = serde_json::to_vec_pretty(&metadata).expect("a JSON value can be written");
+            write_small_file(path, text).await?;
+        }
+        Ok(())
+    }
+
+    fn fetcher(&self) -> Arc<dyn LayerFetcher> {
+        Arc::new(Fetcher(self.worker.images().clone()))
+    }
+}
+
+async fn write_small_file(path: PathBuf, bytes: Vec<u8>) -> Result<(), Failure> {
+    blocking(move || {
+        std::fs::write(&path, bytes).map_err(|error| {
+            Failure::new(FailureKind::Environment, format!("cannot write `{}`: {error}", path.display()))
+        })
+    })
+    .await
+}
+
+fn failure(error: &ExportError) -> Failure {
+    let kind = match error {
+        ExportError::Store(_)
+        | ExportError::Write { .. }
+        | ExportError::Stdout(_)
+        | ExportError::Files { .. } => FailureKind::Environment,
+        _ => FailureKind::Build,
+    };
+    let hint = match error {
+        ExportError::Push { source, .. } => source.hint(),
+        _ => None,
+    };
+    Failure::from_error(kind, error).with_hints(hint)
+}
+
+type Form = (Compression, MediaTypes);
+
+/// The image in the forms that outputs ask for, each made once.
+struct Images<'a, 'e> {
+    export: &'a Export<'e>,
+    config: ImageConfig,
+    layers: Option<Vec<LayerOrigin>>,
+    made: Vec<(Form, Arc<Assembled>)>,
+}
+
+impl Images<'_, '_> {
+    async fn get(
+        &mut self,
+        output: &Output,
+        compression: Compression,
+        media_types: MediaTypes,
+        step: StepNumber,
+    ) -> Result<Arc<Assembled>, Failure> {
+        if let Some((_, image)) = self.made.iter().find(|(form, _)| *form == (compression, media_types)) {
+            return Ok(Arc::clone(image));
+        }
+        let progress = self.export.progress;
+        progress.line(step, "exporting layers");
+        let build = ImageBuild {
+            config: self.config.clone(),
+            layers: self.layers_of(output).await?,
+            epoch: self.export.epoch,
+        };
+        let store = self.export.store.clone();
+        let image = blocking(move || exporter::assemble(&store, build, compression, media_types)).await;
+        let image = Arc::new(image.map_err(|error| failure(&error))?);
+        progress.line(step, &format!("exporting manifest {} done", image.descriptor.digest));
+        progress.line(step, &format!("exporting config {} done", image.config_descriptor.digest));
+        self.made.push(((compression, media_types), Arc::clone(&image)));
+        Ok(image)
+    }
+
+    async fn layers_of(&mut self, output: &Output) -> Result<Vec<LayerOrigin>, Failure> {
+        if let Some(layers) = &self.layers {
+            return Ok(layers.clone());
+        }
+        let (worker, output) = (self.export.worker.clone(), output.clone());
+        let layers = blocking(move || worker.layers_of(&output)).await;
+        let layers = layers.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+        let layers: Vec<LayerOrigin> = layers.into_iter().map(origin).collect();
+        self.layers = Some(layers.clone());
+        Ok(layers)
+    }
+}
+
+fn origin(layer: OutputLayer) -> LayerOrigin {
+    match layer {
+        OutputLayer::Snapshot(snapshot) => LayerOrigin::Snapshot(snapshot),
+        OutputLayer::Image { diff_id, descriptor } => LayerOrigin::Image { diff_id, descriptor },
+    }
+}

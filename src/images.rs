@@ -1,0 +1,258 @@
+//! The commands that look after images and the store.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cache::{ImageTag, PruneOptions, Store};
+use exporter::{Assembled, LayerFetcher};
+use jiff::Timestamp;
+use oci::ImageReference;
+use serde_json::json;
+use worker::ImageStore;
+
+use crate::arguments::{ListFormat, PruneArguments};
+use crate::progress::bytes;
+use crate::report::{Failure, FailureKind};
+use crate::resolver::Fetcher;
+use crate::session::{Session, blocking};
+use crate::settings::Environment;
+
+/// What has not been used for this long goes when nothing else was asked for.
+const DEFAULT_UNUSED_FOR: std::time::Duration = std::time::Duration::from_secs(48 * 60 * 60);
+
+fn store_failure(error: &cache::StoreError) -> Failure {
+    Failure::from_error(FailureKind::Environment, error)
+}
+
+/// `rbuild images`.
+pub(crate) async fn list(
+    session: Session,
+    root: PathBuf,
+    format: ListFormat,
+) -> Result<Option<String>, Failure> {
+    let store = session.open_store(root).await?;
+    blocking(move || {
+        let images = store.images().map_err(|error| store_failure(&error))?;
+        let rows: Vec<Row> = images.into_iter().map(|image| Row::of(&store, image)).collect();
+        Ok(Some(match format {
+            ListFormat::Json => rows.iter().map(Row::json).collect(),
+            ListFormat::Table => table(&rows),
+        }))
+    })
+    .await
+}
+
+struct Row {
+    name: String,
+    tag: String,
+    digest: String,
+    size_bytes: u64,
+    created: Option<String>,
+}
+
+impl Row {
+    /// An image whose manifest cannot be read is listed all the same, so that it can be removed.
+    fn of(store: &Store, image: ImageTag) -> Self {
+        let assembled = Assembled::load(store, &image.target).ok();
+        let familiar = image.reference.familiar();
+        let tag = image.reference.tag().unwrap_or_default().to_owned();
+        let name = familiar.strip_suffix(&format!(":{tag}")).unwrap_or(&familiar).to_owned();
+        Self {
+            name,
+            tag,
+            digest: image.target.digest.to_string(),
+            size_bytes: assembled
+                .as_ref()
+                .map_or(0, |image| image.layers.iter().map(|layer| layer.size).sum()),
+            created: assembled.and_then(|image| image.created),
+        }
+    }
+
+    fn json(&self) -> String {
+        let row = json!({
+            "name": self.name,
+            "tag": self.tag,
+            "digest": self.digest,
+            "size_bytes": self.size_bytes,
+            "created": self.created,
+        });
+        format!("{row}\n")
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut cells = vec![["NAME", "TAG", "DIGEST", "SIZE", "CREATED"].map(str::to_owned)];
+    for row in rows {
+        let digest = row.digest.split_once(':').map_or(row.digest.as_str(), |(_, hex)| hex);
+        let created = row.created.as_deref().and_then(|created| created.parse::<Timestamp>().ok());
+        let created =
+            created.map_or_else(String::new, |created| created.strftime("%Y-%m-%d %H:%M").to_string());
+        cells.push([
+            row.name.clone(),
+            row.tag.clone(),
+            digest.chars().take(12).collect(),
+            bytes(row.size_bytes),
+            created,
+        ]);
+    }
+    let mut widths = [0; 5];
+    for line in &cells {
+        for (width, cell) in widths.iter_mut().zip(line) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
+    let mut text = String::new();
+    for line in &cells {
+        let mut row = String::new();
+        for (width, cell) in widths.iter().zip(line) {
+            let _ = write!(row, "{cell:<width$}   ");
+        }
+        let _ = writeln!(text, "{}", row.trim_end());
+    }
+    text
+}
+
+fn reference(text: &str) -> Result<ImageReference, Failure> {
+    match text.parse::<ImageReference>() {
+        Ok(reference) => Ok(reference.with_default_tag()),
+        Err(error) => Err(Failure::usage(error.to_string())),
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    Failure::new(FailureKind::Build, format!("there is no image `{name}` in the store"))
+        .with_hint("`rbuild images` lists those there are")
+}
+
+/// `rbuild push`.
+pub(crate) async fn push(session: Session, root: PathBuf, name: String) -> Result<Option<String>, Failure> {
+    let reference = reference(&name)?;
+    let store = session.open_store(root).await?;
+    let client = registry::Client::new(Environment::client_options()?);
+    let (opened, wanted) = (store.clone(), reference.clone());
+    let image = blocking(move || {
+        let Some(image) = opened.image(&wanted).map_err(|error| store_failure(&error))? else {
+            return Err(unknown(&name));
+        };
+        Assembled::load(&opened, &image.target)
+            .map_err(|error| Failure::from_error(FailureKind::Environment, &error))
+    })
+    .await?;
+    let fetcher: Arc<dyn LayerFetcher> = Arc::new(Fetcher(ImageStore::new(store.clone(), client.clone())));
+    exporter::push(&store, &client, &fetcher, &image, &[reference]).await.map_err(|error| {
+        let hint = match &error {
+            exporter::ExportError::Push { source, .. } => source.hint(),
+            _ => None,
+        };
+        Failure::from_error(FailureKind::Build, &error).with_hints(hint)
+    })?;
+    Ok(Some(format!("{}\n", image.descriptor.digest)))
+}
+
+/// `rbuild rmi`. All names are looked up before the first is removed.
+pub(crate) async fn remove(
+    session: Session,
+    root: PathBuf,
+    names: Vec<String>,
+) -> Result<Option<String>, Failure> {
+    let references: Vec<ImageReference> =
+        names.iter().map(|name| reference(name)).collect::<Result<_, _>>()?;
+    let store = session.open_store(root).await?;
+    blocking(move || {
+        for (name, reference) in names.iter().zip(&references) {
+            store.image(reference).map_err(|error| store_failure(&error))?.ok_or_else(|| unknown(name))?;
+        }
+        let mut text = String::new();
+        for reference in &references {
+            store.untag(reference).map_err(|error| store_failure(&error))?;
+            let _ = writeln!(text, "Untagged: {}", reference.familiar());
+        }
+        Ok(Some(text))
+    })
+    .await
+}
+
+/// `rbuild prune`.
+pub(crate) async fn prune(
+    session: Session,
+    root: PathBuf,
+    arguments: PruneArguments,
+) -> Result<Option<String>, Failure> {
+    let unused_for = match (arguments.all, arguments.keep_duration) {
+        (_, Some(duration)) => Some(duration),
+        (true, None) => None,
+        (false, None) => Some(DEFAULT_UNUSED_FOR),
+    };
+    let keep_bytes = match &arguments.max_used_space {
+        Some(text) => Some(crate::values::size_bytes("--max-used-space", text).map_err(Failure::usage)?),
+        None => None,
+    };
+    let store = session.open_store(root).await?;
+    blocking(move || {
+        let pruned =
+            store.prune(&PruneOptions { unused_for, keep_bytes }).map_err(|error| store_failure(&error))?;
+        Ok(Some(format!(
+            "Removed {} snapshots, {} cache records, {} blobs\nTotal: {}\n",
+            pruned.snapshots,
+            pruned.records,
+            pruned.blobs,
+            bytes(pruned.freed_bytes)
+        )))
+    })
+    .await
+}
+
+/// `rbuild du`.
+pub(crate) async fn usage(
+    session: Session,
+    root: PathBuf,
+    format: ListFormat,
+) -> Result<Option<String>, Failure> {
+    let store = session.open_store(root).await?;
+    blocking(move || {
+        let usage = store.usage().map_err(|error| store_failure(&error))?;
+        Ok(Some(match format {
+            ListFormat::Json => {
+                let value = json!({
+                    "total_bytes": usage.total_bytes,
+                    "reclaimable_bytes": usage.reclaimable_bytes,
+                    "snapshots": usage.snapshots,
+                    "records": usage.records,
+                    "blobs": usage.blobs,
+                });
+                format!("{value}\n")
+            }
+            ListFormat::Table => format!(
+                "Snapshots:     {}\nCache records: {}\nBlobs:         {}\nReclaimable:   {}\nTotal:         {}\n",
+                usage.snapshots,
+                usage.records,
+                usage.blobs,
+                bytes(usage.reclaimable_bytes),
+                bytes(usage.total_bytes)
+            ),
+        }))
+    })
+    .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_aligned() {
+        let row = Row {
+            name: "localhost:5000/app".into(),
+            tag: "v1".into(),
+            digest: format!("sha256:{}", "ab".repeat(32)),
+            size_bytes: 1500,
+            created: Some("2024-05-06T07:08:09.5Z".into()),
+        };
+        let expected = "\
+NAME                 TAG   DIGEST         SIZE     CREATED
+localhost:5000/app   v1    abababababab   1.50kB   2024-05-06 07:08
+";
+        assert_eq!(table(&[row]), expected);
+    }
+}

@@ -1,0 +1,335 @@
+//! What is shown while a build runs, in BuildKit's plain form.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use solver::{Event, Graph, LogStream, VertexId};
+
+/// How many lines of a step's output an error repeats.
+const TAIL_LINES: usize = 10;
+
+/// A transfer that goes on is told of no more often than this.
+const TRANSFER_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Whether steps are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Show {
+    /// Line by line.
+    Plain,
+    /// Not at all.
+    Nothing,
+}
+
+/// Shows steps on standard error:
+///
+/// ```text
+/// #5 [2/3] RUN make
+/// #5 0.123 cc -c x.c
+/// #5 DONE 0.1s
+/// ```
+///
+/// Steps are numbered as they are first seen. Where the output of two steps interleaves, the one that is left gets a
+/// line `#5 ...` and its name again when it goes on.
+pub(crate) struct Progress {
+    show: Show,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    graph: Option<Arc<Graph>>,
+    by_vertex: HashMap<VertexId, usize>,
+    steps: Vec<Step>,
+    /// The step that the last line was about, if it has not ended.
+    current: Option<usize>,
+    /// Whether anything was written yet: blocks are separated by empty lines.
+    begun: bool,
+}
+
+struct Step {
+    name: String,
+    started: Instant,
+    /// Output that has no line end yet, by stream.
+    partial: [Vec<u8>; 2],
+    tail: VecDeque<String>,
+    /// When each transfer was last told of.
+    transfers: HashMap<String, Instant>,
+}
+
+/// A step that is no vertex: loading a Dockerfile, exporting.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StepNumber(usize);
+
+impl Progress {
+    /// Shows nothing yet.
+    pub(crate) fn new(show: Show) -> Self {
+        Self { show, state: Mutex::new(State::default()) }
+    }
+
+    /// Says what the vertices of the events to come are.
+    pub(crate) fn attach(&self, graph: Arc<Graph>) {
+        self.lock().graph = Some(graph);
+    }
+
+    /// Begins a step that is no vertex.
+    pub(crate) fn begin(&self, name: impl Into<String>) -> StepNumber {
+        let mut state = self.lock();
+        let number = state.add(name.into());
+        self.write(&mut state, number, "");
+        StepNumber(number)
+    }
+
+    /// A line about a step.
+    pub(crate) fn line(&self, step: StepNumber, text: &str) {
+        let mut state = self.lock();
+        let line = format!("#{} {text}\n", step.0 + 1);
+        self.write(&mut state, step.0, &line);
+    }
+
+    /// The end of a step.
+    pub(crate) fn done(&self, step: StepNumber) {
+        let mut state = self.lock();
+        let line = format!("#{} DONE {}\n", step.0 + 1, seconds(state.steps[step.0].started.elapsed()));
+        self.end(&mut state, step.0, &line);
+    }
+
+    /// The bad end of a step.
+    pub(crate) fn failed(&self, step: StepNumber, message: &str) {
+        let mut state = self.lock();
+        let line = format!("#{} ERROR: {message}\n", step.0 + 1);
+        self.end(&mut state, step.0, &line);
+    }
+
+    /// Shows an event of the solve.
+    pub(crate) fn event(&self, event: Event) {
+        let mut state = self.lock();
+        match event {
+            Event::Cached(vertex) => {
+                let number = state.vertex(vertex);
+                self.end(&mut state, number, &format!("#{} CACHED\n", number + 1));
+            }
+            Event::Started(vertex) => {
+                let number = state.vertex(vertex);
+                state.steps[number].started = Instant::now();
+                self.write(&mut state, number, "");
+            }
+            Event::Waiting { vertex, process } => {
+                let number = state.vertex(vertex);
+                let who = process.map_or_else(String::new, |process| format!(" (process {process})"));
+                let line = format!("#{} waiting for another build that runs this step{who}\n", number + 1);
+                self.write(&mut state, number, &line);
+            }
+            Event::Log { vertex, stream, data } => {
+                let number = state.vertex(vertex);
+                let lines = state.steps[number].take_lines(number, stream, &data);
+                if !lines.is_empty() {
+                    self.write(&mut state, number, &lines);
+                }
+            }
+            Event::Progress { vertex, name, current, total } => {
+                let number = state.vertex(vertex);
+                if let Some(line) = state.steps[number].transfer(number, name, current, total) {
+                    self.write(&mut state, number, &line);
+                }
+            }
+            Event::Warning { vertex, message } => {
+                let number = state.vertex(vertex);
+                self.write(&mut state, number, &format!("#{} WARNING: {message}\n", number + 1));
+            }
+            Event::Finished { vertex, duration, error } => {
+                let number = state.vertex(vertex);
+                let mut lines = state.steps[number].take_partial(number);
+                let _ = match error {
+                    Some(error) => writeln!(lines, "#{} ERROR: {error}", number + 1),
+                    None => writeln!(lines, "#{} DONE {}", number + 1, seconds(duration)),
+                };
+                self.end(&mut state, number, &lines);
+            }
+        }
+    }
+
+    /// The last lines that a step wrote.
+    pub(crate) fn tail(&self, vertex: VertexId) -> Vec<String> {
+        let state = self.lock();
+        state
+            .by_vertex
+            .get(&vertex)
+            .map_or_else(Vec::new, |number| state.steps[*number].tail.iter().cloned().collect())
+    }
+
+    /// A text that belongs to no step.
+    pub(crate) fn note(&self, text: &str) {
+        if self.show == Show::Plain {
+            self.lock().current = None;
+            print(text);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes lines about a step, beneath its name.
+    fn write(&self, state: &mut State, number: usize, lines: &str) {
+        if self.show == Show::Nothing {
+            return;
+        }
+        let mut text = String::new();
+        if state.current != Some(number) {
+            if let Some(left) = state.current {
+                let _ = writeln!(text, "#{} ...", left + 1);
+            }
+            if state.begun {
+                text.push('\n');
+            }
+            let _ = writeln!(text, "#{} {}", number + 1, state.steps[number].name);
+        }
+        state.current = Some(number);
+        state.begun = true;
+        print(&(text + lines));
+    }
+
+    fn end(&self, state: &mut State, number: usize, lines: &str) {
+        self.write(state, number, lines);
+        state.current = None;
+    }
+}
+
+fn print(text: &str) {
+    // A closed standard error is no reason to end a build.
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+impl State {
+    fn add(&mut self, name: String) -> usize {
+        self.steps.push(Step {
+            name,
+            started: Instant::now(),
+            partial: [Vec::new(), Vec::new()],
+            tail: VecDeque::new(),
+            transfers: HashMap::new(),
+        });
+        self.steps.len() - 1
+    }
+
+    fn vertex(&mut self, vertex: VertexId) -> usize {
+        if let Some(number) = self.by_vertex.get(&vertex) {
+            return *number;
+        }
+        let name = match &self.graph {
+            Some(graph) => graph.vertex(vertex).meta.name.clone(),
+            None => String::new(),
+        };
+        let number = self.add(name);
+        self.by_vertex.insert(vertex, number);
+        number
+    }
+}
+
+impl Step {
+    /// The lines that `data` completes, each with the step's number and the seconds since its start.
+    fn take_lines(&mut self, number: usize, stream: LogStream, data: &[u8]) -> String {
+        let index = usize::from(stream == LogStream::Stderr);
+        let mut text = String::new();
+        let mut rest = data;
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let mut line = std::mem::take(&mut self.partial[index]);
+            line.extend_from_slice(&rest[..end]);
+            self.add_line(number, &line, &mut text);
+            rest = &rest[end + 1..];
+        }
+        self.partial[index].extend_from_slice(rest);
+        text
+    }
+
+    fn take_partial(&mut self, number: usize) -> String {
+        let mut text = String::new();
+        for index in 0..self.partial.len() {
+            let line = std::mem::take(&mut self.partial[index]);
+            if !line.is_empty() {
+                self.add_line(number, &line, &mut text);
+            }
+        }
+        text
+    }
+
+    fn add_line(&mut self, number: usize, line: &[u8], text: &mut String) {
+        let line = String::from_utf8_lossy(line);
+        let line = format!("{:.3} {}", self.started.elapsed().as_secs_f64(), line.trim_end_matches('\r'));
+        let _ = writeln!(text, "#{} {line}", number + 1);
+        if self.tail.len() == TAIL_LINES {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+
+    fn transfer(&mut self, number: usize, name: String, current: u64, total: Option<u64>) -> Option<String> {
+        let is_done = total == Some(current);
+        let is_due = match self.transfers.get(&name) {
+            None => true,
+            Some(last) => is_done || last.elapsed() >= TRANSFER_INTERVAL,
+        };
+        if !is_due {
+            return None;
+        }
+        let of = total.map_or_else(String::new, |total| format!(" / {}", bytes(total)));
+        let end = if is_done { " done" } else { "" };
+        let line = format!("#{} {name} {}{of}{end}\n", number + 1, bytes(current));
+        self.transfers.insert(name, Instant::now());
+        Some(line)
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    format!("{:.1}s", duration.as_secs_f64())
+}
+
+/// A size for people, in powers of 1000 as docker writes it.
+pub(crate) fn bytes(number: u64) -> String {
+    const UNITS: &[&str] = &["kB", "MB", "GB", "TB", "PB", "EB"];
+    if number < 1000 {
+        return format!("{number}B");
+    }
+    #[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
+    let mut value = number as f64 / 1000.0;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    format!("{value:.2}{}", UNITS[unit])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_is_shown_by_whole_lines() {
+        let mut state = State::default();
+        let number = state.add("step".to_owned());
+        let step = &mut state.steps[number];
+        assert_eq!(step.take_lines(number, LogStream::Stdout, b"ab"), "");
+        let lines = step.take_lines(number, LogStream::Stdout, b"c\r\nd\n\ne");
+        let texts: Vec<&str> = lines.lines().map(|line| line.splitn(3, ' ').nth(2).unwrap_or("?")).collect();
+        assert_eq!(texts, ["abc", "d", ""]);
+        assert!(lines.starts_with("#1 0.0"), "{lines}");
+        assert!(step.take_partial(number).ends_with(" e\n"));
+        assert_eq!(step.tail.len(), 4);
+        for _ in 0..20 {
+            step.take_lines(number, LogStream::Stderr, b"x\n");
+        }
+        assert_eq!(step.tail.len(), TAIL_LINES);
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let cases = [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (2_000_000, "2.00MB")];
+        for (number, text) in cases {
+            assert_eq!(bytes(number), text);
+        }
+    }
+}

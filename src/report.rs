@@ -1,0 +1,245 @@
+//! What went wrong, for people: the one place that renders errors.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use frontend::{Diagnostic, SourceFile};
+
+/// Why the program ends without what was asked for.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    kind: FailureKind,
+    message: String,
+    hints: Vec<String>,
+    /// What stands above the message: excerpts, the last output of a step.
+    details: String,
+}
+
+/// Whose fault it is, which makes the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// The build, or what a command was to do, failed.
+    Build,
+    /// The command line or a configuration file is wrong.
+    Usage,
+    /// The machine does not have or allow what is needed.
+    Environment,
+}
+
+impl FailureKind {
+    /// The exit code of the program.
+    pub(crate) fn exit_code(self) -> i32 {
+        match self {
+            Self::Build => 1,
+            Self::Usage => 2,
+            Self::Environment => 3,
+        }
+    }
+}
+
+impl Failure {
+    /// A failure with a message.
+    pub(crate) fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hints: Vec::new(), details: String::new() }
+    }
+
+    /// A wrong command line.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(FailureKind::Usage, message)
+    }
+
+    /// An error of a library with its causes.
+    pub(crate) fn from_error(kind: FailureKind, error: &dyn Error) -> Self {
+        Self::new(kind, chain(error))
+    }
+
+    /// A failed solve or what belongs to it, with the words that BuildKit's users look for.
+    pub(crate) fn solve(message: &str) -> Self {
+        Self::new(FailureKind::Build, format!("failed to build: failed to solve: {message}"))
+    }
+
+    /// Everything that is wrong with a Dockerfile: one excerpt for each mistake, the first mistake as the message.
+    pub(crate) fn diagnostics(file: &SourceFile, diagnostics: &[Diagnostic]) -> Self {
+        let errors: Vec<&Diagnostic> =
+            diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
+        let mut details = String::new();
+        let mut hints = Vec::new();
+        for (index, diagnostic) in errors.iter().enumerate() {
+            if let Some(span) = diagnostic.span {
+                details += &excerpt(file, span.first_line, span.last_line);
+            }
+            // The last one stands beneath its excerpt as the program's last line.
+            if index + 1 < errors.len() {
+                let _ = writeln!(details, "ERROR: {}\n", diagnostic.message);
+            }
+            hints.extend(diagnostic.help.clone());
+        }
+        let message = errors.last().map_or("the Dockerfile cannot be built", |error| error.message.as_str());
+        Self { details, hints, ..Self::solve(message) }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// The same with hints.
+    #[must_use]
+    pub(crate) fn with_hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
+        self
+    }
+
+    /// The same with something above its message.
+    #[must_use]
+    pub(crate) fn with_details(mut self, details: &str) -> Self {
+        self.details += details;
+        self
+    }
+
+    /// The same with something at the very top.
+    #[must_use]
+    pub(crate) fn after(mut self, text: &str) -> Self {
+        self.details.insert_str(0, text);
+        self
+    }
+
+    /// The exit code.
+    pub(crate) fn exit_code(&self) -> i32 {
+        self.kind.exit_code()
+    }
+
+    /// All of it as text.
+    pub(crate) fn render(&self) -> String {
+        let mut text = format!("{}ERROR: {}\n", self.details, self.message);
+        for hint in &self.hints {
+            let _ = writeln!(text, "hint: {hint}");
+        }
+        text
+    }
+
+    /// Writes it to standard error.
+    pub(crate) fn print(&self) {
+        // Nobody is left to be told if standard error is closed.
+        let _ = std::io::stderr().lock().write_all(self.render().as_bytes());
+    }
+}
+
+/// What may help with a failed step.
+pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
+    match error {
+        worker::WorkerError::Image(error) => error.hint(),
+        worker::WorkerError::Copy(error) => error.hint(),
+        _ => None,
+    }
+}
+
+/// An error and its causes, in one line. A cause that the text before it repeats already is left out.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Lines of a Dockerfile with those around them, in BuildKit's form:
+///
+/// ```text
+/// Dockerfile:2
+/// --------------------
+///    1 |     FROM busybox
+///    2 | >>> COPY a.txt /
+/// --------------------
+/// ```
+pub(crate) fn excerpt(file: &SourceFile, first: u32, last: u32) -> String {
+    let lines: Vec<&str> =
+        file.text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).collect();
+    let (first, last) = (first as usize, (last as usize).min(lines.len()));
+    if first == 0 || first > last {
+        return String::new();
+    }
+    let (mut start, mut end) = (first, last);
+    let around = if first == last { 4 } else { 2 };
+    let mut shown = 0;
+    while shown < around {
+        if start > 1 {
+            start -= 1;
+            shown += 1;
+        }
+        if end != lines.len() {
+            end += 1;
+            shown += 1;
+        }
+        shown += 1;
+    }
+    let rule = "--------------------";
+    let mut text = format!("{}:{first}\n{rule}\n", file.name);
+    for (number, line) in lines.iter().enumerate().take(end).skip(start - 1) {
+        let number = number + 1;
+        let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
+        let _ = writeln!(text, " {number:>3} | {mark} {line}");
+    }
+    let _ = writeln!(text, "{rule}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use frontend::{Severity, Span};
+
+    use super::*;
+
+    fn file() -> SourceFile {
+        SourceFile { name: "Dockerfile".into(), text: "FROM busybox\nEXPOSE 80/ftp\n".into() }
+    }
+
+    #[test]
+    fn an_excerpt_looks_like_buildkits() {
+        let expected = "\
+Dockerfile:2
+--------------------
+   1 |     FROM busybox
+   2 | >>> EXPOSE 80/ftp
+   3 |     \n--------------------
+";
+        assert_eq!(excerpt(&file(), 2, 2), expected);
+        assert_eq!(excerpt(&file(), 9, 9), "");
+    }
+
+    #[test]
+    fn all_mistakes_are_told_and_warnings_are_not() {
+        let span = |line| Span { start: 0, end: 0, first_line: line, last_line: line };
+        let warning =
+            Diagnostic { severity: Severity::Warning, ..Diagnostic::error("c", span(1), "careful") };
+        let diagnostics = [
+            Diagnostic::error("a", span(1), "first"),
+            warning,
+            Diagnostic::error("b", span(2), "second").with_help("write it right"),
+        ];
+        let text = Failure::diagnostics(&file(), &diagnostics).render();
+        assert!(text.starts_with("Dockerfile:1\n"), "{text}");
+        assert!(text.contains("ERROR: first\n\nDockerfile:2\n"), "{text}");
+        assert!(
+            text.ends_with("ERROR: failed to build: failed to solve: second\nhint: write it right\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn causes_are_told_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("outer")]
+        struct Outer(#[source] std::num::ParseIntError);
+        let error = Outer("x".parse::<u8>().unwrap_err());
+        assert_eq!(chain(&error), "outer: invalid digit found in string");
+    }
+}

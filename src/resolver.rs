@@ -1,0 +1,100 @@
+//! Images for the frontend, and their layers for exports: both by way of the worker's image store.
+
+use std::error::Error;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use exporter::LayerFetcher;
+use frontend::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
+use oci::{Descriptor, Digest, ImageReference};
+use solver::ImageLocation;
+use tokio::runtime::Handle;
+use worker::ImageStore;
+
+use crate::progress::Progress;
+use crate::report::chain;
+
+/// Answers the frontend's questions about images. The frontend is synchronous and calls it from a thread that may
+/// block; the requests of one call run side by side.
+pub(crate) struct Resolver {
+    pub(crate) handle: Handle,
+    pub(crate) images: ImageStore,
+    pub(crate) progress: Arc<Progress>,
+    /// What may help with the requests that failed.
+    pub(crate) hints: Vec<String>,
+}
+
+impl ImageResolver for Resolver {
+    fn resolve(&mut self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let handle = self.handle.clone();
+        let tasks: Vec<_> = requests
+            .iter()
+            .map(|request| {
+                let (images, request) = (self.images.clone(), request.clone());
+                let name = full_name(&request);
+                let step = self.progress.begin(format!("[internal] load metadata for {name}"));
+                let progress = Arc::clone(&self.progress);
+                handle.spawn(async move {
+                    let found = images.resolve(&request.location, &request.platform, &request.name).await;
+                    match found {
+                        Ok(image) => {
+                            if let Some(warning) = &image.warning {
+                                progress.line(step, &format!("WARNING: {warning}"));
+                            }
+                            progress.done(step);
+                            Ok(ResolvedImage {
+                                source: image.source,
+                                config: image.config,
+                                index_or_manifest: image.index_or_manifest,
+                            })
+                        }
+                        Err(error) => {
+                            let message = chain(&error);
+                            progress.failed(step, &message);
+                            let message = format!("failed to resolve source metadata for {name}: {message}");
+                            Err((ResolveError { message }, error.hint()))
+                        }
+                    }
+                })
+            })
+            .collect();
+        let mut answers = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let answer = match handle.block_on(task) {
+                Ok(answer) => answer,
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            };
+            answers.push(answer.map_err(|(error, hint)| {
+                self.hints.extend(hint.filter(|hint| !self.hints.contains(hint)));
+                error
+            }));
+        }
+        answers
+    }
+}
+
+fn full_name(request: &ImageRequest) -> String {
+    match &request.location {
+        ImageLocation::Registry(reference) | ImageLocation::Store(reference) => {
+            reference.clone().with_default_tag().to_string()
+        }
+        ImageLocation::OciLayout { .. } => request.name.clone(),
+    }
+}
+
+/// Layers of base images for exports.
+pub(crate) struct Fetcher(pub(crate) ImageStore);
+
+type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl LayerFetcher for Fetcher {
+    fn fetch<'a>(&'a self, layer: &'a Descriptor) -> Pending<'a, Result<(), Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move { self.0.fetch_layer_blob(layer).await.map_err(Into::into) })
+    }
+
+    fn repositories<'a>(&'a self, blob: &'a Digest) -> Pending<'a, Vec<ImageReference>> {
+        // A mount only saves an upload: where nothing is known, nothing is mounted.
+        Box::pin(async move { self.0.repositories(blob).await.unwrap_or_default() })
+    }
+}

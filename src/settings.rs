@@ -1,0 +1,221 @@
+//! What the environment and configuration files say.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_FILES};
+use serde::Deserialize;
+
+use crate::report::{Failure, FailureKind};
+
+/// `config.toml`, which has the form of buildkitd.toml. Tables that have no meaning here are passed over, so that one
+/// file can serve both.
+#[derive(Debug, Default, Deserialize)]
+struct ConfigFile {
+    #[serde(default)]
+    registry: HostConfigs,
+}
+
+/// The parts of docker's `config.json` that are not credentials.
+#[derive(Debug, Default, Deserialize)]
+struct DockerConfig {
+    #[serde(default)]
+    proxies: BTreeMap<String, DockerProxies>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct DockerProxies {
+    http_proxy: Option<String>,
+    https_proxy: Option<String>,
+    no_proxy: Option<String>,
+    ftp_proxy: Option<String>,
+    all_proxy: Option<String>,
+}
+
+/// The environment of the program, so that everything that depends on it is in one place.
+pub(crate) struct Environment;
+
+impl Environment {
+    /// A variable that is set and not empty.
+    pub(crate) fn path(name: &str) -> Option<PathBuf> {
+        std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    }
+
+    /// A variable's text, if it is set; empty counts.
+    pub(crate) fn text(name: &str) -> Option<String> {
+        std::env::var_os(name).and_then(|value: OsString| value.into_string().ok())
+    }
+
+    fn home() -> Option<PathBuf> {
+        Self::path("HOME")
+    }
+
+    /// The directory of the store.
+    pub(crate) fn store_root(flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
+        if let Some(root) = flag {
+            return absolute(&root);
+        }
+        // Inside a user namespace one is root of nothing that matters: what counts is who called the program.
+        if rustix::process::geteuid().is_root() && !in_user_namespace() {
+            return Ok(PathBuf::from("/var/lib/rbuild"));
+        }
+        let data = Self::path("XDG_DATA_HOME").or_else(|| Some(Self::home()?.join(".local/share")));
+        data.map(|data| data.join("rbuild")).ok_or_else(|| {
+            Failure::new(FailureKind::Environment, "cannot tell where to keep the store: HOME is not set")
+                .with_hint("name a directory with `--root`")
+        })
+    }
+
+    /// The snapshotter that is asked for; tests run with each.
+    pub(crate) fn snapshotter() -> Result<Option<cache::SnapshotterKind>, Failure> {
+        match Self::text("RBUILD_SNAPSHOTTER").as_deref() {
+            None | Some("") => Ok(None),
+            Some("overlay") => Ok(Some(cache::SnapshotterKind::Overlay)),
+            Some("copy") => Ok(Some(cache::SnapshotterKind::Copy)),
+            Some(other) => Err(Failure::usage(format!(
+                "invalid value `{other}` for RBUILD_SNAPSHOTTER: it should be `overlay` or `copy`"
+            ))),
+        }
+    }
+
+    fn docker_config_path() -> Option<PathBuf> {
+        let directory = Self::path("DOCKER_CONFIG").or_else(|| Some(Self::home()?.join(".docker")))?;
+        Some(directory.join("config.json"))
+    }
+
+    /// How to speak to registries.
+    pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
+        let either = |lower: &str, upper: &str| {
+            Self::text(lower).or_else(|| Self::text(upper)).filter(|v| !v.is_empty())
+        };
+        let credentials = match Self::docker_config_path() {
+            Some(path) => CredentialStore::docker_config(path),
+            None => CredentialStore::anonymous(),
+        };
+        let ca_files = match Self::path("SSL_CERT_FILE") {
+            Some(path) => vec![path],
+            None => SYSTEM_CA_FILES.iter().map(PathBuf::from).collect(),
+        };
+        Ok(ClientOptions {
+            hosts: read_config()?.registry,
+            credentials,
+            user_agent: format!("rbuild/{}", env!("CARGO_PKG_VERSION")),
+            proxies: Proxies {
+                http: either("http_proxy", "HTTP_PROXY"),
+                https: either("https_proxy", "HTTPS_PROXY"),
+                no_proxy: either("no_proxy", "NO_PROXY"),
+            },
+            ca_files,
+            ..ClientOptions::default()
+        })
+    }
+
+    /// The proxies of docker's `config.json` as build arguments.
+    pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
+        let Some(path) = Self::docker_config_path() else { return Ok(BTreeMap::new()) };
+        let Some(text) = read_optional(&path)? else { return Ok(BTreeMap::new()) };
+        let config: DockerConfig = serde_json::from_str(&text)
+            .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))?;
+        Ok(config.proxies.get("default").map(DockerProxies::arguments).unwrap_or_default())
+    }
+}
+
+impl DockerProxies {
+    fn arguments(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("HTTP_PROXY", &self.http_proxy),
+            ("HTTPS_PROXY", &self.https_proxy),
+            ("NO_PROXY", &self.no_proxy),
+            ("FTP_PROXY", &self.ftp_proxy),
+            ("ALL_PROXY", &self.all_proxy),
+        ];
+        let mut arguments = BTreeMap::new();
+        for (name, value) in pairs {
+            if let Some(value) = value.as_ref().filter(|value| !value.is_empty()) {
+                arguments.insert(name.to_owned(), value.clone());
+                arguments.insert(name.to_ascii_lowercase(), value.clone());
+            }
+        }
+        arguments
+    }
+}
+
+/// A namespace that maps all ids to themselves is the machine's own.
+fn in_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        let mut words = map.split_whitespace();
+        (words.next(), words.next(), words.next()) != (Some("0"), Some("0"), Some("4294967295"))
+    })
+}
+
+fn read_config() -> Result<ConfigFile, Failure> {
+    if let Some(path) = Environment::path("RBUILD_CONFIG") {
+        let text = std::fs::read_to_string(&path)
+            .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))?;
+        return parse_config(&path, &text);
+    }
+    let user = Environment::path("XDG_CONFIG_HOME").or_else(|| Some(Environment::home()?.join(".config")));
+    let candidates = user
+        .map(|directory| directory.join("rbuild/config.toml"))
+        .into_iter()
+        .chain([PathBuf::from("/etc/rbuild/config.toml")]);
+    for path in candidates {
+        if let Some(text) = read_optional(&path)? {
+            return parse_config(&path, &text);
+        }
+    }
+    Ok(ConfigFile::default())
+}
+
+fn parse_config(path: &Path, text: &str) -> Result<ConfigFile, Failure> {
+    toml::from_str(text).map_err(|error| {
+        Failure::usage(format!("`{}` is not right: {}", path.display(), error.to_string().trim_end()))
+    })
+}
+
+fn read_optional(path: &Path) -> Result<Option<String>, Failure> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(None)
+        }
+        // Other users' files (root's home, seen from a namespace) are none of ours.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(None),
+        Err(error) => Err(Failure::usage(format!("cannot read `{}`: {error}", path.display()))),
+    }
+}
+
+/// `path` from the root directory on.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|error| {
+        Failure::new(FailureKind::Environment, format!("cannot tell where `{}` is: {error}", path.display()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_in_buildkits_form_is_read() {
+        let text =
+            "debug = true\n[worker.oci]\n  gc = false\n[registry.\"docker.io\"]\n  mirrors = [\"m:5000\"]\n";
+        let config = parse_config(Path::new("x"), text).unwrap();
+        assert_eq!(config.registry.host("docker.io").mirrors, ["m:5000"]);
+        let failure = parse_config(Path::new("x"), "[registry.\"a\"]\nmirors = []\n").unwrap_err();
+        assert!(failure.render().contains("`x` is not right"), "{}", failure.render());
+        assert_eq!(failure.exit_code(), 2);
+    }
+
+    #[test]
+    fn dockers_proxies_become_arguments_in_both_spellings() {
+        let text = r#"{"auths":{},"proxies":{"default":{"httpProxy":"http://p:1","noProxy":""}}}"#;
+        let config: DockerConfig = serde_json::from_str(text).unwrap();
+        let arguments = config.proxies["default"].arguments();
+        let expected = ["HTTP_PROXY", "http_proxy"].map(|name| (name.to_owned(), "http://p:1".to_owned()));
+        assert_eq!(arguments, expected.into());
+    }
+}

@@ -1,0 +1,301 @@
+//! The values of flags, as docker writes them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use solver::{ExtraHost, NetworkMode, Ulimit};
+
+/// Why a value is not right: a whole sentence for people.
+pub(crate) type Mistake = String;
+
+/// `--add-host HOST:IP`, `HOST=IP`, `HOST:[IPv6]`.
+pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, Mistake> {
+    let malformed =
+        || format!("invalid value `{text}` for `--add-host`: it should be `HOST:IP` or `HOST=IP`");
+    let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(malformed)?;
+    if address == "host-gateway" {
+        return Err("`host-gateway` in `--add-host` is not supported yet".to_owned());
+    }
+    let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
+    if name.is_empty() || bare.parse::<IpAddr>().is_err() {
+        return Err(malformed());
+    }
+    Ok(ExtraHost { name: name.to_owned(), address: bare.to_owned() })
+}
+
+/// `--ulimit NAME=SOFT[:HARD]`; -1 or `unlimited` is no limit.
+pub(crate) fn ulimit(text: &str) -> Result<Ulimit, Mistake> {
+    const NAMES: &[&str] = &[
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let malformed = || format!("invalid value `{text}` for `--ulimit`: it should be `NAME=SOFT[:HARD]`");
+    let (name, limits) = text.split_once('=').ok_or_else(malformed)?;
+    if !NAMES.contains(&name) {
+        return Err(format!("invalid value `{text}` for `--ulimit`: there is no limit `{name}`"));
+    }
+    let number = |part: &str| match part {
+        "unlimited" => Ok(-1),
+        digits => digits.parse::<i64>().ok().filter(|value| *value >= -1).ok_or_else(malformed),
+    };
+    let (soft, hard) = match limits.split_once(':') {
+        Some((soft, hard)) => (number(soft)?, number(hard)?),
+        None => (number(limits)?, number(limits)?),
+    };
+    if hard != -1 && (soft > hard || soft == -1) {
+        return Err(format!("invalid value `{text}` for `--ulimit`: the soft limit is above the hard one"));
+    }
+    Ok(Ulimit { name: name.to_owned(), soft, hard })
+}
+
+/// A size in bytes with an optional unit, powers of 1024 (`64m`, `1.5g`, `1GiB`, `1000`).
+pub(crate) fn size_bytes(flag: &str, text: &str) -> Result<u64, Mistake> {
+    let malformed =
+        || format!("invalid value `{text}` for `{flag}`: it should be a size such as `64m` or `1g`");
+    let lower = text.trim().to_ascii_lowercase();
+    let digits_end = lower.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(digits_end);
+    let shift = match unit.trim().trim_end_matches("ib").trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return Err(malformed()),
+    };
+    let number: f64 = number.parse().map_err(|_| malformed())?;
+    let bytes = number * f64::from(1_u32 << (shift / 2)) * f64::from(1_u32 << (shift / 2));
+    // Sizes beyond 2^53 bytes would no longer be exact, and are no sizes of anything here.
+    if !(0.0..=9_007_199_254_740_992.0).contains(&bytes) {
+        return Err(malformed());
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the bounds were checked above"
+    )]
+    Ok(bytes as u64)
+}
+
+/// `--network`.
+pub(crate) fn network(text: &str) -> Result<NetworkMode, Mistake> {
+    match text {
+        "" | "default" => Ok(NetworkMode::Default),
+        "host" => Ok(NetworkMode::Host),
+        "none" => Ok(NetworkMode::None),
+        other => {
+            Err(format!("invalid value `{other}` for `--network`: it should be `default`, `host` or `none`"))
+        }
+    }
+}
+
+/// `--label KEY[=VALUE]`, in the order that they were given, the last of a name winning.
+pub(crate) fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Mistake> {
+    texts
+        .iter()
+        .map(|text| match text.split_once('=').unwrap_or((text, "")) {
+            ("", _) => Err(format!("invalid value `{text}` for `--label`: it should be `KEY=VALUE`")),
+            (key, value) => Ok((key.to_owned(), value.to_owned())),
+        })
+        .collect()
+}
+
+/// `--build-arg NAME[=VALUE]`: without a value it is what `environment` says, or nothing at all.
+pub(crate) fn build_args(
+    texts: &[String],
+    environment: impl Fn(&str) -> Option<String>,
+) -> Result<BTreeMap<String, String>, Mistake> {
+    let mut found = BTreeMap::new();
+    for text in texts {
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (text.as_str(), environment(text)),
+        };
+        if name.is_empty() {
+            return Err(format!("invalid value `{text}` for `--build-arg`: it should be `NAME=VALUE`"));
+        }
+        match value {
+            Some(value) => found.insert(name.to_owned(), value),
+            None => found.remove(name),
+        };
+    }
+    Ok(found)
+}
+
+/// What a context flag or argument names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ContextText {
+    /// A directory.
+    Directory(PathBuf),
+    /// `docker-image://…`.
+    Image(oci::ImageReference),
+    /// `oci-layout://…`.
+    OciLayout {
+        /// The directory.
+        path: PathBuf,
+        /// `latest` where none was given.
+        tag_or_digest: String,
+    },
+}
+
+/// `--build-context NAME=SOURCE`.
+pub(crate) fn build_context(text: &str) -> Result<(String, ContextText), Mistake> {
+    let (name, source) = text
+        .split_once('=')
+        .filter(|(name, source)| !name.is_empty() && !source.is_empty())
+        .ok_or_else(|| format!("invalid value `{text}` for `--build-context`: it should be `NAME=SOURCE`"))?;
+    Ok((name.to_owned(), context(source)?))
+}
+
+/// A directory, `docker-image://…` or `oci-layout://…`; other kinds of contexts come later.
+pub(crate) fn context(text: &str) -> Result<ContextText, Mistake> {
+    if let Some(image) = text.strip_prefix("docker-image://") {
+        let reference: oci::ImageReference =
+            image.parse().map_err(|error| format!("invalid context `{text}`: {error}"))?;
+        return Ok(ContextText::Image(reference.with_default_tag()));
+    }
+    if let Some(layout) = text.strip_prefix("oci-layout://") {
+        return Ok(oci_layout(layout));
+    }
+    let later = if text == "-" {
+        "standard input"
+    } else if text.starts_with("http://") || text.starts_with("https://") {
+        "a URL"
+    } else if ["git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix)) {
+        "a git repository"
+    } else if text.starts_with("target:") {
+        "a target"
+    } else {
+        return Ok(ContextText::Directory(PathBuf::from(text)));
+    };
+    Err(format!("{later} as a context is not supported yet: `{text}`"))
+}
+
+/// `path[:tag][@digest]`; the digest wins.
+fn oci_layout(text: &str) -> ContextText {
+    let (rest, digest) = match text.split_once('@') {
+        Some((rest, digest)) => (rest, Some(digest)),
+        None => (text, None),
+    };
+    // A colon before the last slash belongs to the path.
+    let last_slash = rest.rfind('/').map_or(0, |at| at + 1);
+    let (path, tag) = match rest[last_slash..].rfind(':') {
+        Some(colon) => (&rest[..last_slash + colon], Some(&rest[last_slash + colon + 1..])),
+        None => (rest, None),
+    };
+    let tag_or_digest = digest.or(tag).unwrap_or("latest").to_owned();
+    ContextText::OciLayout { path: PathBuf::from(path), tag_or_digest }
+}
+
+/// A duration of one number and one unit (`90s`, `30m`, `24h`, `7d`).
+pub(crate) fn duration(text: &str) -> Result<Duration, Mistake> {
+    let malformed = || format!("`{text}` is no duration: it should be a number and `s`, `m`, `h` or `d`");
+    let unit = text.chars().last().ok_or_else(malformed)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86400,
+        _ => return Err(malformed()),
+    };
+    let number: u64 = text[..text.len() - 1].parse().map_err(|_| malformed())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts() {
+        for text in ["a:1.2.3.4", "a=1.2.3.4"] {
+            let host = extra_host(text).unwrap();
+            assert_eq!((host.name.as_str(), host.address.as_str()), ("a", "1.2.3.4"));
+        }
+        for text in ["a:::1", "a:[::1]", "a=::1", "a=[::1]"] {
+            assert_eq!(extra_host(text).unwrap().address, "::1", "{text}");
+        }
+        for text in ["a", "a:b", ":1.2.3.4"] {
+            assert!(extra_host(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn limits() {
+        let limit = |text| ulimit(text).map(|limit| (limit.name, limit.soft, limit.hard));
+        assert_eq!(limit("nofile=1:2"), Ok(("nofile".to_owned(), 1, 2)));
+        assert_eq!(limit("core=0"), Ok(("core".to_owned(), 0, 0)));
+        assert_eq!(limit("core=5:unlimited"), Ok(("core".to_owned(), 5, -1)));
+        for text in ["nofile", "nofile=", "nofile=x", "nofile=3:2", "files=1", "nofile=-1:5"] {
+            assert!(ulimit(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        let cases = [
+            ("0", 0),
+            ("1000", 1000),
+            ("64m", 64 << 20),
+            ("1.5K", 1536),
+            ("2GiB", 2 << 30),
+            ("1gb", 1 << 30),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size_bytes("--shm-size", text), Ok(bytes), "{text}");
+        }
+        for text in ["", "m", "-1", "1x", "1.2.3", "999999999t"] {
+            assert!(size_bytes("--shm-size", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn arguments_without_a_value_come_from_the_environment() {
+        let environment = |name: &str| (name == "SET").then(|| "here".to_owned());
+        let texts = ["A=1", "B=", "SET", "UNSET", "C=x=y"].map(str::to_owned);
+        let found = build_args(&texts, environment).unwrap();
+        let expected = [("A", "1"), ("B", ""), ("C", "x=y"), ("SET", "here")];
+        assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    }
+
+    #[test]
+    fn contexts() {
+        let layout =
+            |path: &str, tag: &str| ContextText::OciLayout { path: path.into(), tag_or_digest: tag.into() };
+        let digest = oci::Digest::sha256(b"");
+        let cases = [
+            ("a/b", ContextText::Directory("a/b".into())),
+            ("docker-image://a", ContextText::Image("a:latest".parse().unwrap())),
+            ("oci-layout:///a/b", layout("/a/b", "latest")),
+            ("oci-layout://a:1/b:v2", layout("a:1/b", "v2")),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(context(text), Ok(expected), "{text}");
+        }
+        assert_eq!(context(&format!("oci-layout://x:t@{digest}")), Ok(layout("x", digest.as_str())));
+        assert!(context("https://example.org/x.tar").unwrap_err().contains("not supported yet"));
+        assert!(build_context("=x").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
+        assert!(duration("2").is_err() && duration("").is_err() && duration("h").is_err());
+    }
+}
