@@ -251,3 +251,145 @@ fn keeps_times(file: &File) -> bool {
         u64::try_from(found.f_type).is_ok_and(|magic| KNOWN.contains(&(magic & 0xFFFF_FFFF)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::{TreeMode, TreeView};
+
+    /// A context with one file, and a stat cache whose clock stands at `offset` nanoseconds after the file's times.
+    struct Scene {
+        root: tempfile::TempDir,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let root = tempfile::tempdir().expect("a temporary directory");
+            fs::write(root.path().join("file"), "content").expect("write");
+            Self { root }
+        }
+
+        fn entry(&self) -> Entry {
+            let view = TreeView::open(&[self.root.path().to_owned()], TreeMode::PLAIN).expect("open");
+            view.entry(Path::new("/file")).expect("stat").expect("a file")
+        }
+
+        fn load(&self, clock: Timestamp) -> ContextStats {
+            let directory = self.root.path().join("contexts");
+            ContextStats::load_with_clock(&directory, self.root.path(), Arc::new(move || clock))
+        }
+
+        fn open(&self) -> File {
+            File::open(self.root.path().join("file")).expect("open")
+        }
+    }
+
+    fn later(time: Timestamp, by_nanoseconds: i128) -> Timestamp {
+        let total = nanoseconds(time) + by_nanoseconds;
+        Timestamp {
+            seconds: i64::try_from(total.div_euclid(1_000_000_000)).expect("in range"),
+            nanoseconds: u32::try_from(total.rem_euclid(1_000_000_000)).expect("below a second"),
+        }
+    }
+
+    #[test]
+    fn a_settled_file_is_known_in_this_run_and_the_next() {
+        let scene = Scene::new();
+        let entry = scene.entry();
+        let stats = scene.load(later(entry.ctime, 3_000_000_000));
+        assert_eq!(stats.digest(&entry), None);
+        stats.remember(&scene.open(), &entry, stats.now(), [7; 32]);
+        assert_eq!(stats.digest(&entry), Some([7; 32]));
+        stats.save().expect("saved");
+        let next = scene.load(later(entry.ctime, 3_000_000_000));
+        assert_eq!(next.digest(&entry), Some([7; 32]));
+        let changes: [fn(&mut Entry); 6] = [
+            |entry| entry.ino += 1,
+            |entry| entry.dev += 1,
+            |entry| entry.size += 1,
+            |entry| entry.mode ^= 1,
+            |entry| entry.mtime.nanoseconds ^= 1,
+            |entry| entry.ctime.nanoseconds ^= 1,
+        ];
+        for change in changes {
+            let mut other = entry;
+            change(&mut other);
+            assert_eq!(next.digest(&other), None);
+        }
+    }
+
+    #[test]
+    fn a_file_that_may_still_change_within_its_times_is_not_known() {
+        let scene = Scene::new();
+        let fine = Entry { ctime: Timestamp { seconds: 1000, nanoseconds: 5 }, ..scene.entry() };
+        let fine = Entry { mtime: fine.ctime, ..fine };
+        let coarse = Timestamp { seconds: 1000, nanoseconds: 0 };
+        let coarse = Entry { ctime: coarse, mtime: coarse, ..fine };
+        let table = [
+            (fine, 19_000_000, false),
+            (fine, 21_000_000, true),
+            (fine, -1_000_000, false),
+            (coarse, 1_900_000_000, false),
+            (coarse, 2_100_000_000, true),
+            (Entry { mtime: later(fine.mtime, 60_000_000_000), ..fine }, 21_000_000, false),
+        ];
+        for (entry, after, is_known) in table {
+            let stats = scene.load(later(fine.ctime, after));
+            stats.remember(&scene.open(), &entry, stats.now(), [1; 32]);
+            assert_eq!(stats.digest(&entry).is_some(), is_known, "{after}");
+        }
+    }
+
+    #[test]
+    fn files_of_unknown_file_systems_are_not_known() {
+        let scene = Scene::new();
+        let entry = Entry { dev: 0, ..scene.entry() };
+        let stats = scene.load(later(entry.ctime, 3_000_000_000));
+        let file = File::open("/proc/self/status").expect("open");
+        stats.remember(&file, &entry, stats.now(), [1; 32]);
+        assert_eq!(stats.digest(&entry), None);
+    }
+
+    #[test]
+    fn a_damaged_file_is_an_empty_cache() {
+        let scene = Scene::new();
+        let entry = scene.entry();
+        let clock = later(entry.ctime, 3_000_000_000);
+        let stats = scene.load(clock);
+        stats.remember(&scene.open(), &entry, stats.now(), [7; 32]);
+        stats.save().expect("saved");
+        let whole = fs::read(&stats.file).expect("read");
+        assert_eq!(whole.len(), MAGIC.len() + RECORD_BYTES + CHECK_BYTES);
+        for position in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[position] ^= 1;
+            fs::write(&stats.file, damaged).expect("write");
+            assert_eq!(scene.load(clock).digest(&entry), None, "{position}");
+            fs::write(&stats.file, &whole[..position]).expect("write");
+            assert_eq!(scene.load(clock).digest(&entry), None, "{position}");
+        }
+    }
+
+    #[test]
+    fn entries_are_found_among_many_and_leave_when_no_one_wants_them() {
+        let scene = Scene::new();
+        let entry = scene.entry();
+        let clock = later(entry.ctime, 3_000_000_000);
+        let nth = |number: u8| Entry { ino: u64::from(number), ..entry };
+        let stats = scene.load(clock);
+        for number in 0..200 {
+            stats.remember(&scene.open(), &nth(number), stats.now(), [number; 32]);
+        }
+        stats.save().expect("saved");
+        for round in 0..=MAX_AGE {
+            let stats = scene.load(clock);
+            assert_eq!(stats.digest(&nth(3)), Some([3; 32]), "{round}");
+            // Something new makes it write.
+            stats.remember(&scene.open(), &nth(200 + round), stats.now(), [0; 32]);
+            stats.save().expect("saved");
+        }
+        let last = scene.load(clock);
+        assert_eq!(last.digest(&nth(3)), Some([3; 32]));
+        assert_eq!(last.digest(&nth(4)), None);
+    }
+}

@@ -6,6 +6,8 @@ mod error;
 mod place;
 mod select;
 mod source;
+#[cfg(test)]
+mod tests;
 
 pub use error::CopyError;
 
