@@ -19,8 +19,9 @@ use crate::{Fallbacks, ProcessSpec, RootFs, Security};
 
 /// Spelt out because distributions change the defaults: an upper directory with metadata-only copies or redirected
 /// directories could not be exported.
-const OVERLAY_OPTIONS: [(&str, &str); 4] =
-    [("index", "off"), ("metacopy", "off"), ("redirect_dir", "off"), ("xino", "off")];
+const OVERLAY_OPTIONS: [(&str, &str); 3] = [("index", "off"), ("metacopy", "off"), ("xino", "off")];
+/// The same; implied by `userxattr`, with which the kernel refuses it.
+const NO_REDIRECTS: (&str, &str) = ("redirect_dir", "off");
 
 /// The kernel takes one page, and none is smaller.
 const MAX_OPTIONS_BYTES: usize = 4096;
@@ -100,6 +101,10 @@ impl Layers {
             base,
         }
     }
+
+    fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        OVERLAY_OPTIONS.into_iter().chain((!self.user_xattrs).then_some(NO_REDIRECTS))
+    }
 }
 
 fn common_parent(one: &Path, other: &Path) -> PathBuf {
@@ -127,7 +132,7 @@ fn overlay_piecewise(layers: &Layers, spec: &ProcessSpec) -> rustix::io::Result<
     let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     let overlay = overlay.as_fd();
     fsconfig_set_string(overlay, "source", "overlay")?;
-    for (key, value) in OVERLAY_OPTIONS {
+    for (key, value) in layers.options() {
         fsconfig_set_string(overlay, key, value)?;
     }
     // An unmount must not wait for the disk: until it is recorded, an upper directory is thrown away after a crash.
@@ -148,7 +153,7 @@ fn overlay_piecewise(layers: &Layers, spec: &ProcessSpec) -> rustix::io::Result<
 /// Older kernels: all in one page.
 fn overlay_by_mount(layers: &Layers, spec: &ProcessSpec) -> io::Result<()> {
     let mut options = OsString::from("volatile");
-    for (key, value) in OVERLAY_OPTIONS {
+    for (key, value) in layers.options() {
         options.push(format!(",{key}={value}"));
     }
     if layers.user_xattrs {

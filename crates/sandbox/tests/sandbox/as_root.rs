@@ -1,0 +1,566 @@
+//! Sandboxes of root.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use sandbox::{
+    Exit, Fallbacks, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Security, spawn,
+};
+
+use crate::Test;
+use crate::fixture::{Fixture, chain, run, words};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("root_has_the_default_capabilities", capabilities_of_root),
+    ("another_user_has_no_capabilities", capabilities_of_a_user),
+    ("insecure_has_all_capabilities_and_no_filter", insecure),
+    ("system_calls_are_filtered", filter),
+    ("a_32_bit_program_runs", bits32),
+    ("proc_is_masked_and_read_only", masked),
+    ("sys_is_read_only", sys),
+    ("dev_is_small", dev),
+    ("made_device_nodes_do_not_work", device_nodes),
+    ("network_none_has_loopback_alone", network_none),
+    ("host_name_and_pid_namespace", names),
+    ("mounts_stay_inside", mounts_stay),
+    ("exit_code_and_signal", exits),
+    ("kill_ends_everything", kill),
+    ("orphans_die_with_the_step", orphans),
+    ("a_killed_caller_takes_its_sandboxes_along", caller_killed),
+    ("environment_and_home", environment),
+    ("working_directory_is_made", working_directory),
+    ("programs_that_do_not_start", not_started),
+    ("no_descriptor_is_inherited", descriptors),
+    ("standard_streams", streams),
+    ("limits_and_shm_size", limits),
+    ("mount_points_leave_no_trace", stubs),
+    ("mounts_of_the_caller", mounts),
+    ("links_of_the_image_lead_nowhere", links),
+    ("failures_name_step_and_path", failures),
+    ("lack_of_memory_is_told", out_of_memory),
+    ("each_fallback", fallbacks),
+    ("many_layers", many_layers),
+    ("waiting_in_a_task", wait_async),
+    ("the_host_is_probed", probe),
+];
+
+const CAPABILITIES: &str = "grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status";
+
+fn capabilities_of_root(fixture: &Fixture) {
+    let status = fixture.says(CAPABILITIES);
+    assert_eq!(
+        status,
+        "CapInh:\t0000000000000000\nCapPrm:\t00000000a80425fb\nCapEff:\t00000000a80425fb\n\
+         CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n"
+    );
+}
+
+fn as_app(spec: &mut ProcessSpec) {
+    spec.uid = 1000;
+    spec.gid = 1001;
+    spec.groups = vec![1001, 50];
+}
+
+fn capabilities_of_a_user(fixture: &Fixture) {
+    let script = format!("id; umask; {CAPABILITIES}; echo $HOME; touch /tmp/f; stat -c '%u %g' /tmp/f");
+    let outcome = fixture.shell_with(&script, as_app);
+    assert_eq!(
+        outcome.stdout,
+        "uid=1000(app) gid=1001(app) groups=1001(app),50(staff)\n0022\n\
+         CapInh:\t0000000000000000\nCapPrm:\t0000000000000000\nCapEff:\t0000000000000000\n\
+         CapBnd:\t00000000a80425fb\nCapAmb:\t0000000000000000\nNoNewPrivs:\t0\nSeccomp:\t2\n/home/app\n1000 1001\n"
+    );
+    // Set-user-ID programs work.
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "cp /bin/busybox /su; ln -s /su /id; chmod 4755 /su");
+    assert_eq!(run(&spec).unwrap().exit, Exit::Code(0));
+    spec = fixture.script_on(&upper, "/id -u");
+    as_app(&mut spec);
+    assert_eq!(run(&spec).unwrap().stdout, "1000\n", "busybox drops it for id");
+    spec = fixture.script_on(&upper, "grep ^Uid /proc/$$/status; exec /su cat /proc/self/status");
+    as_app(&mut spec);
+    assert!(run(&spec).unwrap().stdout.contains("Uid:\t1000\t1000\t1000\t1000\n"));
+}
+
+fn insecure(fixture: &Fixture) {
+    let outcome = fixture.shell_with(
+        "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mount -t tmpfs none /tmp && echo mounted",
+        |spec| spec.security = Security::Insecure,
+    );
+    let own = fs::read_to_string("/proc/self/status").unwrap();
+    let all = own.lines().find(|line| line.starts_with("CapEff")).unwrap();
+    assert_eq!(outcome.stdout, format!("{all}\nSeccomp:\t0\nmounted\n"));
+}
+
+fn filter(fixture: &Fixture) {
+    let calls = [
+        (libc::SYS_getpid, "", 0),
+        (libc::SYS_unshare, "268435456", libc::EPERM),
+        (libc::SYS_clone, "268435473", libc::EPERM),
+        (libc::SYS_clone3, "0 0", libc::ENOSYS),
+        (600, "", libc::ENOSYS),
+        (libc::SYS_keyctl, "0", libc::EPERM),
+        (libc::SYS_mount, "0 0 0 0", libc::EPERM),
+        (libc::SYS_io_uring_setup, "0 0", libc::EPERM),
+        (libc::SYS_socket, "2 2 0", 0),
+        (libc::SYS_socket, "40 1 0", libc::EPERM),
+        (libc::SYS_personality, "262144", libc::EPERM),
+        (libc::SYS_personality, "8", 0),
+        (libc::SYS_chroot, "0", libc::EFAULT),
+    ];
+    let script: String = calls.iter().map(|(call, rest, _)| format!("tests inside {call} {rest};")).collect();
+    let want: String = calls.iter().map(|(_, _, errno)| format!("{errno}\n")).collect();
+    assert_eq!(fixture.says(&script), want);
+}
+
+fn bits32(fixture: &Fixture) {
+    let outcome = fixture.shell("exec bits32");
+    assert_eq!((outcome.stdout.as_str(), outcome.exit), ("32 bits\n", Exit::Code(32)));
+}
+
+fn masked(fixture: &Fixture) {
+    let shown = fixture.says(
+        "for f in keys timer_list kcore; do head -c 100 /proc/$f 2>/dev/null | wc -c; done; \
+         ls /sys/firmware /proc/acpi 2>/dev/null | grep -vc :; \
+         for f in /proc/sys/kernel/hostname /proc/sys/vm/swappiness; do \
+         (echo 1 > $f) 2>/dev/null && echo written || echo denied; done; \
+         awk '$2 ~ \"^/proc/(sys|irq)$\" {split($4, o, \",\"); print $2, o[1]}' /proc/mounts | sort",
+    );
+    // Two directories, an empty line between them.
+    assert_eq!(shown, "0\n0\n0\n1\ndenied\ndenied\n/proc/irq ro\n/proc/sys ro\n");
+}
+
+fn sys(fixture: &Fixture) {
+    let shown = fixture.says(
+        "awk '$2 == \"/sys\" {split($4, o, \",\"); print $3, o[1]}' /proc/mounts; \
+         (mkdir /sys/fs/cgroup/x || echo 0 > /sys/kernel/profiling) 2>/dev/null && echo written || echo denied",
+    );
+    assert_eq!(shown, "sysfs ro\ndenied\n");
+}
+
+fn dev(fixture: &Fixture) {
+    let shown = fixture.says(
+        "ls /dev | tr '\\n' ' '; for d in null zero full random urandom tty; do stat -c '%t:%T %a %F' /dev/$d; done; \
+         for l in fd stdin stdout stderr ptmx core; do readlink /dev/$l; done; stat -c %a /dev /dev/shm /dev/mqueue; \
+         echo x > /dev/null; head -c 2 /dev/zero | wc -c; echo x > /dev/made; echo y > /dev/stdout",
+    );
+    let special = "character special file";
+    assert_eq!(
+        shown,
+        format!(
+            "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero \
+             1:3 666 {special}\n1:5 666 {special}\n1:7 666 {special}\n1:8 666 {special}\n1:9 666 {special}\n\
+             5:0 666 {special}\n/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\npts/ptmx\n\
+             /proc/kcore\n755\n1777\n1777\n2\ny\n"
+        )
+    );
+    // The machine's nodes are out of reach.
+    fixture.says("chmod 600 /dev/null");
+    assert_eq!(fs::metadata("/dev/null").unwrap().mode() & 0o777, 0o666);
+}
+
+fn device_nodes(fixture: &Fixture) {
+    let shown = fixture.says(
+        "for p in /zero /dev/zero2 /tmp/zero; do mknod $p c 1 5 && stat -c %F $p && \
+         { head -c 1 $p 2>/dev/null | wc -c; }; done",
+    );
+    assert_eq!(shown, "character special file\n0\n".repeat(3));
+}
+
+fn network_none(fixture: &Fixture) {
+    let script =
+        "ls /sys/class/net; ping -c 1 -w 2 127.0.0.1 > /dev/null && echo up; tail -n +2 /proc/net/route";
+    let outcome = fixture.shell_with(script, |spec| spec.network = Network::None);
+    assert_eq!(outcome.stdout, "lo\nup\n");
+    let host = |own: &str| format!("{}\n", fs::read_link(own).unwrap().display());
+    assert_eq!(fixture.says("readlink /proc/self/ns/net"), host("/proc/self/ns/net"));
+}
+
+fn names(fixture: &Fixture) {
+    let shown = fixture.says(
+        "hostname; echo $$; cat /proc/1/comm; ls -d /proc/[0-9]* | wc -l; kill -9 $$; kill -TERM $$; echo alive; \
+         for n in mnt pid ipc uts cgroup; do readlink /proc/self/ns/$n; done",
+    );
+    let lines: Vec<&str> = shown.lines().collect();
+    assert_eq!(lines[..3], ["buildkitsandbox", "1", "sh"]);
+    assert!(lines[3].parse::<u32>().unwrap() < 8, "{shown}");
+    assert_eq!(lines[4], "alive");
+    for (line, name) in lines[5..].iter().zip(["mnt", "pid", "ipc", "uts", "cgroup"]) {
+        assert_ne!(Path::new(line), fs::read_link(format!("/proc/self/ns/{name}")).unwrap(), "{name}");
+    }
+    let outcome = fixture.shell_with("hostname", |spec| "forge-17".clone_into(&mut spec.hostname));
+    assert_eq!(outcome.stdout, "forge-17\n");
+}
+
+fn mounts_stay(fixture: &Fixture) {
+    let before = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let upper = fixture.upper();
+    let mut running = spawn(&fixture.script_on(&upper, "echo started; exec sleep 1000")).unwrap();
+    let mut line = String::new();
+    BufReader::new(fs::File::from(running.stdout().unwrap())).read_line(&mut line).unwrap();
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+    drop(running);
+    assert_eq!(fs::read_to_string("/proc/self/mountinfo").unwrap(), before);
+}
+
+fn exits(fixture: &Fixture) {
+    assert_eq!(fixture.shell("exit 42").exit, Exit::Code(42));
+    assert_eq!(fixture.shell("sh -c 'kill -9 $$'; exit $?").exit, Exit::Code(137));
+    // A fault of process 1 itself: an unmapped address.
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "");
+    spec.args = words(&["/bin/sleep", "1000"]);
+    let mut running = spawn(&spec).unwrap();
+    rustix::process::pidfd_send_signal(running.pidfd(), rustix::process::Signal::KILL).unwrap();
+    assert_eq!(running.wait().unwrap(), Exit::Signal(9));
+    assert_eq!(running.wait().unwrap(), Exit::Signal(9));
+}
+
+fn kill(fixture: &Fixture) {
+    let upper = fixture.upper();
+    let mut running =
+        spawn(&fixture.script_on(&upper, "sleep 1000 & sleep 1000 & echo started; wait")).unwrap();
+    let mut output = BufReader::new(fs::File::from(running.stdout().unwrap()));
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    running.kill();
+    // The children hold the pipe: its end tells that they are gone.
+    assert_eq!(output.read_to_string(&mut line).unwrap(), 0);
+    assert_eq!(running.wait().unwrap(), Exit::Signal(9));
+    running.kill();
+}
+
+fn orphans(fixture: &Fixture) {
+    let begin = Instant::now();
+    let outcome = fixture.shell("sleep 1000 & (sleep 1000 &) ; echo started");
+    assert_eq!((outcome.stdout.as_str(), outcome.exit), ("started\n", Exit::Code(0)));
+    assert!(begin.elapsed() < Duration::from_secs(100));
+}
+
+/// Starts a sandbox, tells its process, and waits for its own death.
+pub(crate) fn doomed_caller(directory: &str) {
+    let fixture = Fixture::within(Path::new(directory));
+    let upper = fixture.upper();
+    let running = spawn(&fixture.script_on(&upper, "exec sleep 1000")).unwrap();
+    let descriptor = std::os::fd::AsRawFd::as_raw_fd(&running.pidfd());
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{descriptor}")).unwrap();
+    println!("{}", info.lines().find_map(|line| line.strip_prefix("Pid:")).unwrap().trim());
+    std::thread::park();
+}
+
+fn caller_killed(fixture: &Fixture) {
+    let mut caller = Command::new(std::env::current_exe().unwrap())
+        .args(["doomed-caller", fixture.path("").to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(caller.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let inside =
+        pidfd_open(Pid::from_raw(line.trim().parse().unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
+    caller.kill().unwrap();
+    caller.wait().unwrap();
+    let patience = Timespec { tv_sec: 60, tv_nsec: 0 };
+    assert_eq!(poll(&mut [PollFd::new(&inside, PollFlags::IN)], Some(&patience)).unwrap(), 1, "it lives on");
+}
+
+fn environment(fixture: &Fixture) {
+    let outcome = fixture.shell_with("exec /bin/env", |spec| {
+        spec.env = words(&["PATH=/bin", "A=1", "EMPTY=", "A=2"]);
+    });
+    assert_eq!(
+        outcome.stdout,
+        "PATH=/bin\nA=2\nEMPTY=\nHOME=/root\nSHLVL=1\nPWD=/\n".replace("SHLVL=1\nPWD=/\n", "")
+    );
+}
+
+fn working_directory(fixture: &Fixture) {
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "pwd; stat -c '%a %u' /gone /gone/deep; touch /gone/deep/x");
+    spec.cwd = PathBuf::from("/gone/deep");
+    let outcome = run(&spec).unwrap();
+    assert_eq!(outcome.stdout, "/gone/deep\n755 0\n755 0\n");
+    assert!(upper.path().join("gone/deep/x").exists());
+}
+
+fn not_started(fixture: &Fixture) {
+    let cases = [
+        ("no-such", 1, "unable to start process: exec: \"no-such\": executable file not found in $PATH\n"),
+        (
+            "/no/such",
+            1,
+            "unable to start process: exec: \"/no/such\": stat /no/such: no such file or directory\n",
+        ),
+        ("/etc/passwd", 1, "unable to start process: exec: \"/etc/passwd\": permission denied\n"),
+        ("/etc", 1, "unable to start process: exec: \"/etc\": is a directory\n"),
+        ("/opt/text", 255, "exec /opt/text: exec format error\n"),
+        ("/opt/script", 255, "exec /opt/script: no such file or directory\n"),
+    ];
+    for (program, code, text) in cases {
+        let upper = fixture.upper();
+        fs::create_dir(upper.path().join("opt")).unwrap();
+        for (name, content) in [("text", "plain"), ("script", "#!/no/interpreter\n")] {
+            let path = upper.path().join("opt").join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        let mut spec = fixture.script_on(&upper, "");
+        spec.args = words(&[program, "x"]);
+        let outcome = run(&spec).unwrap();
+        assert_eq!((outcome.stderr.as_str(), outcome.exit), (text, Exit::Code(code)), "{program}");
+    }
+}
+
+fn descriptors(fixture: &Fixture) {
+    // Open on purpose, as a careless caller would.
+    let leaky = fs::File::open("/etc/passwd").unwrap();
+    rustix::io::fcntl_setfd(&leaky, rustix::io::FdFlags::empty()).unwrap();
+    // The last one is that of the listing itself.
+    assert_eq!(fixture.says("ls /proc/self/fd"), "0\n1\n2\n3\n");
+    assert_eq!(
+        fixture.says("cd /proc/1/fd; for f in *; do [ -e $f ] && echo $f; done"),
+        "0\n1\n2\n10\n".replace("10\n", "")
+    );
+    drop(leaky);
+}
+
+fn streams(fixture: &Fixture) {
+    let outcome = fixture.shell_with(
+        "if read line; then echo got; else echo end; fi; [ -t 1 ] || echo no-tty; echo o > /dev/stdout; \
+         echo e > /dev/stderr; printf tail",
+        as_app,
+    );
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("end\nno-tty\no\ntail", "e\n"));
+}
+
+fn limits(fixture: &Fixture) {
+    let outcome = fixture.shell_with(
+        "ulimit -Sn; ulimit -Hn; ulimit -Hu; df -k /dev/shm | awk 'NR == 2 {print $2}'",
+        |spec| {
+            spec.limits = vec![
+                ResourceLimit { name: "nofile".to_owned(), soft: 123, hard: 456 },
+                ResourceLimit { name: "nproc".to_owned(), soft: 789, hard: -1 },
+            ];
+            spec.shm_size_bytes = 8 << 20;
+        },
+    );
+    assert_eq!(outcome.stdout, "123\n456\nunlimited\n8192\n");
+    assert_eq!(fixture.says("df -k /dev/shm | awk 'NR == 2 {print $2}'"), "65536\n");
+}
+
+/// Everything below a directory, sorted.
+fn tree(directory: &Path) -> Vec<String> {
+    let output =
+        Command::new("find").arg(directory).args(["-mindepth", "1", "-printf", "%P\n"]).output().unwrap();
+    let mut names: Vec<String> =
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+fn stubs(fixture: &Fixture) {
+    // A tree without /etc, written in place as there is nothing below it.
+    let upper = fixture.upper();
+    fs::create_dir(upper.path().join("bin")).unwrap();
+    fs::copy(fixture.path("base/bin/busybox"), upper.path().join("bin/sh")).unwrap();
+    let mut spec = fixture.script_on(&upper, "echo x > /x");
+    let RootFs::Overlay { lower_dirs, .. } = &mut spec.rootfs else { unreachable!() };
+    lower_dirs.clear();
+    spec.hosts = Some(b"127.0.0.1 localhost\n".to_vec());
+    spec.resolv_conf = Some(b"nameserver 192.0.2.1\n".to_vec());
+    spec.mounts = vec![MountSpec { target: "/a/b/c".into(), kind: MountKind::Tmpfs { size_bytes: None } }];
+    assert_eq!(run(&spec).unwrap().exit, Exit::Code(0));
+    assert_eq!(tree(&upper.path()), ["bin", "bin/sh", "dev", "proc", "sys", "x"]);
+
+    // Over an image: the directory keeps its time, and files that are there stay as they are.
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
+    fs::File::open(fixture.path("base/etc")).unwrap().set_modified(long_ago).unwrap();
+    let upper = fixture.upper();
+    let mut spec =
+        fixture.script_on(&upper, "cat /etc/hosts; (echo y >> /etc/hosts) 2>/dev/null || echo read-only");
+    spec.hosts = Some(b"127.0.0.1 localhost\n".to_vec());
+    assert_eq!(run(&spec).unwrap().stdout, "127.0.0.1 localhost\nread-only\n");
+    assert_eq!(tree(&upper.path()), ["dev", "etc", "proc", "sys"]);
+    assert_eq!(fs::metadata(upper.path().join("etc")).unwrap().modified().unwrap(), long_ago);
+}
+
+fn mounts(fixture: &Fixture) {
+    let source = fixture.path("source");
+    fs::create_dir(&source).unwrap();
+    fs::write(source.join("file"), "from outside\n").unwrap();
+    let bind = |target: &str, source: PathBuf, read_only| MountSpec {
+        target: target.into(),
+        kind: MountKind::Bind { source, read_only },
+    };
+    let script = "cat /ro/file /one; (echo z > /ro/file) 2>/dev/null || echo ro; echo changed > /rw/made; \
+                  stat -c '%a %u %g' /run/inline; cat /run/inline; df -k /mem | awk 'NR == 2 {print $2}'; \
+                  stat -c %a /mem; echo kept > /new/dir/x";
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, script);
+    spec.mounts = vec![
+        bind("/ro", source.clone(), true),
+        bind("/rw", source.clone(), false),
+        bind("/one", source.join("file"), true),
+        bind("/new/dir/on", source.clone(), true),
+        MountSpec { target: "/mem".into(), kind: MountKind::Tmpfs { size_bytes: Some(1 << 20) } },
+        MountSpec {
+            target: "/run/inline".into(),
+            kind: MountKind::File { content: b"inline \xFF\n".to_vec(), mode: 0o750, uid: 5, gid: 6 },
+        },
+    ];
+    let outcome = run(&spec).unwrap();
+    assert_eq!(
+        (outcome.stdout.as_str(), outcome.stderr.as_str()),
+        ("from outside\nfrom outside\nro\n750 5 6\ninline \u{FFFD}\n1024\n1777\n", "")
+    );
+    assert_eq!(fs::read_to_string(source.join("made")).unwrap(), "changed\n");
+    assert_eq!(tree(&upper.path()), ["dev", "new", "new/dir", "new/dir/x", "proc", "sys"]);
+}
+
+fn links(fixture: &Fixture) {
+    let outside = fixture.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let upper = fixture.upper();
+    fs::create_dir(upper.path().join("etc")).unwrap();
+    for (name, target) in [("hosts", "../../../run/hosts"), ("resolv.conf", "/proc/1/root/escaped")] {
+        std::os::unix::fs::symlink(target, upper.path().join("etc").join(name)).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, upper.path().join("out")).unwrap();
+    let mut spec = fixture.script_on(&upper, "cat /run/hosts; ls /out/x");
+    spec.hosts = Some(b"hosts\n".to_vec());
+    spec.mounts = vec![MountSpec { target: "/out/x".into(), kind: MountKind::Tmpfs { size_bytes: None } }];
+    let outcome = run(&spec).unwrap();
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("hosts\n", ""));
+    assert_eq!(tree(&outside), [""; 0]);
+    assert!(!tree(&upper.path()).iter().any(|name| name.starts_with("run")));
+    // A fixed mount point that is a link is refused.
+    let upper = fixture.upper();
+    std::os::unix::fs::symlink("/tmp", upper.path().join("proc")).unwrap();
+    let error = run(&fixture.script_on(&upper, "true")).unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "cannot set up the sandbox: make the mount point `/proc`: Not a directory (os error 20)"
+    );
+}
+
+fn failures(fixture: &Fixture) {
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "true");
+    let RootFs::Overlay { lower_dirs, .. } = &mut spec.rootfs else { unreachable!() };
+    lower_dirs.push(fixture.path("missing"));
+    let shown = chain(&run(&spec).unwrap_err());
+    let want = format!(
+        "cannot set up the sandbox: mount the overlay at `{}`: No such file or directory (os error 2)",
+        upper.path().display()
+    );
+    assert_eq!(shown, want);
+    let mut spec = fixture.script_on(&upper, "true");
+    spec.cwd = "x".into();
+    assert_eq!(chain(&run(&spec).unwrap_err()), "invalid sandbox: the working directory `x` is not absolute");
+    let mut spec = fixture.script_on(&upper, "true");
+    spec.limits = vec![ResourceLimit { name: "nonsense".to_owned(), soft: 1, hard: 1 }];
+    assert_eq!(
+        chain(&run(&spec).unwrap_err()),
+        "cannot set up the sandbox: set the limit `nonsense`: Invalid argument (os error 22)"
+    );
+}
+
+fn out_of_memory(fixture: &Fixture) {
+    let (root, limit) = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        (Path::new("/sys/fs/cgroup"), "memory.max")
+    } else {
+        (Path::new("/sys/fs/cgroup/memory"), "memory.limit_in_bytes")
+    };
+    let name = format!("rbuild-test-{}", std::process::id());
+    fs::create_dir(root.join(&name)).unwrap();
+    if limit == "memory.max" {
+        fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
+    }
+    fs::write(root.join(&name).join(limit), "20000000").unwrap();
+    let outcome =
+        fixture.shell_with("tail /dev/zero; exit $?", |spec| spec.cgroup_parent = Some(name.clone()));
+    let unhurt = fixture.shell_with("exit 137", |spec| spec.cgroup_parent = Some(name.clone()));
+    // The cgroups of both are gone, so that their parent can go.
+    fs::remove_dir(root.join(&name)).unwrap();
+    assert_eq!((outcome.exit, unhurt.exit), (Exit::OutOfMemory, Exit::Code(137)));
+}
+
+fn fallbacks(fixture: &Fixture) {
+    use Fallbacks::{
+        BindDevices, ExecutableInMemory, LateCgroup, OuterProc, OuterSys, OverlayByMount, ReadOnlyByRemount,
+    };
+    let all =
+        [OverlayByMount, ReadOnlyByRemount, ExecutableInMemory, OuterProc, OuterSys, BindDevices, LateCgroup];
+    let script = "grep -c ^overlay.lowerdir /dev/null; cat /etc/hosts; (echo x >> /etc/hosts) 2>/dev/null || echo ro; \
+                  (mkdir /sys/fs/cgroup/x || echo 1 > /sys/kernel/profiling) 2>/dev/null || echo ro; \
+                  (echo 1 > /proc/sys/vm/swappiness) 2>/dev/null || echo ro; echo w > /w; rm /opt -r; echo x > /dev/null; \
+                  [ -e /proc/self/status ] && head -c 1 /dev/zero | wc -c";
+    for chosen in all.iter().map(std::slice::from_ref).chain([all.as_slice()]) {
+        let upper = fixture.upper();
+        let mut spec = fixture.script_on(&upper, script);
+        spec.hosts = Some(b"hosts\n".to_vec());
+        spec.fallbacks = chosen.iter().copied().collect();
+        let outcome = run(&spec).unwrap_or_else(|error| panic!("{chosen:?}: {}", chain(&error)));
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str()),
+            ("0\nhosts\nro\nro\nro\n1\n", ""),
+            "{chosen:?}"
+        );
+        assert_eq!(tree(&upper.path()), ["dev", "etc", "opt", "proc", "sys", "w"], "{chosen:?}");
+    }
+    // The other kind of root file system.
+    let directory = fixture.path("directory");
+    assert!(
+        Command::new("cp").arg("-a").arg(fixture.path("base")).arg(&directory).status().unwrap().success()
+    );
+    let mut spec = fixture.script_on(&fixture.upper(), "echo w > /w; cat /etc/hosts");
+    spec.rootfs = RootFs::Directory(directory.clone());
+    spec.hosts = Some(b"hosts\n".to_vec());
+    assert_eq!(run(&spec).unwrap().stdout, "hosts\n");
+    assert_eq!(fs::read_to_string(directory.join("w")).unwrap(), "w\n");
+    assert!(!directory.join("etc/hosts").exists());
+}
+
+fn many_layers(fixture: &Fixture) {
+    let upper = fixture.upper();
+    let layers: Vec<PathBuf> = (0..400)
+        .map(|number| {
+            let layer = fixture.path(&format!("layers/{number}"));
+            fs::create_dir_all(&layer).unwrap();
+            fs::write(layer.join("top"), number.to_string()).unwrap();
+            layer
+        })
+        .collect();
+    let mut spec = fixture.script_on(&upper, "cat /top");
+    let RootFs::Overlay { lower_dirs, .. } = &mut spec.rootfs else { unreachable!() };
+    lower_dirs.splice(0..0, layers);
+    assert_eq!(run(&spec).unwrap().stdout, "0");
+    let RootFs::Overlay { lower_dirs, upper, .. } = &mut spec.rootfs else { unreachable!() };
+    lower_dirs.drain(50..350);
+    let _ = fs::remove_dir_all(upper.parent().unwrap().join("work/work"));
+    spec.fallbacks.insert(Fallbacks::OverlayByMount);
+    assert_eq!(run(&spec).unwrap().stdout, "0");
+}
+
+fn wait_async(fixture: &Fixture) {
+    let upper = fixture.upper();
+    let spec = fixture.script_on(&upper, "exit 3");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let exit = runtime.block_on(async {
+        let mut running = spawn(&spec).unwrap();
+        running.wait_async().await.unwrap()
+    });
+    assert_eq!(exit, Exit::Code(3));
+}
+
+fn probe(_: &Fixture) {
+    let support = sandbox::probe_host();
+    assert!(support.usable && support.fresh_proc && support.fresh_sys, "{support:?}");
+    assert_eq!(sandbox::enter_user_namespace().unwrap().mode, sandbox::IdMode::Root);
+}

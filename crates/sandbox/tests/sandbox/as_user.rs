@@ -1,0 +1,154 @@
+//! Sandboxes of ordinary users: one with subordinate ids, one without.
+
+use std::path::Path;
+use std::process::Command;
+
+use sandbox::{Exit, Fallbacks, IdMode, Network, RootFs, enter_user_namespace};
+
+use crate::Test;
+use crate::fixture::{Fixture, chain, run as run_spec};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("user_with_subordinate_ids", with_ids),
+    ("user_with_one_id", with_one_id),
+    ("user_below_a_masked_proc", below_masked_proc),
+];
+
+/// A user for the time of a test.
+struct User(&'static str);
+
+impl User {
+    fn new(name: &'static str, arguments: &[&str]) -> Self {
+        let status = Command::new("useradd").args(arguments).arg(name).status().expect("install passwd");
+        // 9: the name is taken, by a run of this that was killed.
+        assert!(matches!(status.code(), Some(0 | 9)), "useradd {name}: {status}");
+        Self(name)
+    }
+
+    /// Runs this program again as the user.
+    fn run(&self, fixture: &Fixture, mode: &str, before: &[&str]) {
+        let home = fixture.path(self.0);
+        std::fs::create_dir(&home).unwrap();
+        assert!(Command::new("chown").arg(self.0).arg(&home).status().unwrap().success());
+        let output = Command::new(before.first().unwrap_or(&"env"))
+            .args(before.iter().skip(1))
+            .args(["setpriv", "--reuid", self.0, "--regid", self.0, "--clear-groups"])
+            .arg(fixture.path("tests"))
+            .args(["as-user", mode])
+            .arg(&home)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{mode}: {}\n{text}", output.status);
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(self.0).output();
+    }
+}
+
+fn with_ids(fixture: &Fixture) {
+    User::new("rbuild-test", &["-M"]).run(fixture, "mapped", &[]);
+}
+
+fn with_one_id(fixture: &Fixture) {
+    User::new("rbuild-test-one", &["-M", "-r"]).run(fixture, "single", &[]);
+}
+
+fn below_masked_proc(fixture: &Fixture) {
+    let script = "mount --bind /dev/null /proc/version; exec \"$@\"";
+    let before = ["unshare", "-m", "sh", "-c", script, "sh"];
+    User::new("rbuild-test-masked", &["-M"]).run(fixture, "masked", &before);
+}
+
+/// The part that runs as the user.
+pub(crate) fn run(arguments: &[String]) {
+    let pid = std::process::id();
+    let ids = enter_user_namespace().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!(std::process::id(), pid);
+    assert!(rustix::process::geteuid().is_root());
+    assert_eq!(enter_user_namespace().unwrap().mode, ids.mode, "a second time it only tells");
+    let fixture = Fixture::within(Path::new(&arguments[1]));
+    match arguments[0].as_str() {
+        "mapped" => {
+            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Mapped, None), "{ids:?}");
+            assert_eq!(ids.uid_map.lines().count(), 2);
+            mapped(&fixture);
+        }
+        "single" => {
+            let note = "`/etc/subuid` has no line for `rbuild-test-one`";
+            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some(note)));
+            single(&fixture);
+        }
+        _ => masked(&fixture),
+    }
+    common(&fixture);
+    assert!(sandbox::probe_host().usable);
+}
+
+/// What holds for all of them.
+fn common(fixture: &Fixture) {
+    let shown = fixture.says(
+        "id -u; id -g; echo $$; grep -E '^(CapEff|CapBnd|Seccomp:)' /proc/self/status; echo x > /etc/passwd; rm -r /opt; \
+         mkdir /opt; (echo 1 > /proc/sys/vm/swappiness) 2>/dev/null || echo ro; touch /sys/x 2>/dev/null || echo ro; \
+         echo x > /dev/null; head -c 2 /dev/zero | wc -c; mount -t tmpfs none /tmp 2>/dev/null || echo denied; bits32",
+    );
+    assert_eq!(
+        shown,
+        "0\n0\n1\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\nro\nro\n2\ndenied\n32 bits\n"
+    );
+}
+
+fn mapped(fixture: &Fixture) {
+    assert_eq!(fixture.says("touch /tmp/f; chown 7:8 /tmp/f; stat -c '%u %g' /tmp/f"), "7 8\n");
+    let outcome = fixture.shell_with(
+        "id; (echo > /etc/passwd) 2>/dev/null || echo denied; ls /sys/class/net",
+        |spec| {
+            spec.uid = 1000;
+            spec.gid = 1001;
+            spec.groups = vec![1001, 50];
+            spec.network = Network::None;
+        },
+    );
+    assert_eq!(outcome.stdout, "uid=1000(app) gid=1001(app) groups=1001(app),50(staff)\ndenied\nlo\n");
+    for fallback in [
+        Fallbacks::OverlayByMount,
+        Fallbacks::ReadOnlyByRemount,
+        Fallbacks::ExecutableInMemory,
+        Fallbacks::OuterProc,
+        Fallbacks::OuterSys,
+    ] {
+        let outcome = fixture.shell_with(
+            "cat /etc/hosts; touch /sys/x 2>/dev/null || echo ro; [ -e /proc/self/status ] && echo x > /w",
+            |spec| {
+                spec.hosts = Some(b"hosts\n".to_vec());
+                spec.fallbacks.insert(fallback);
+            },
+        );
+        assert_eq!((outcome.stdout.as_str(), outcome.exit), ("hosts\nro\n", Exit::Code(0)), "{fallback:?}");
+    }
+    let mut spec = fixture.script_on(&fixture.upper(), "rm /opt -r; cat /proc/self/comm");
+    spec.rootfs = RootFs::Directory(fixture.path("base"));
+    assert_eq!(run_spec(&spec).unwrap().stdout, "cat\n");
+    std::fs::create_dir(fixture.path("base/opt")).unwrap();
+}
+
+fn single(fixture: &Fixture) {
+    let outcome = fixture.shell("touch /tmp/f; chown 7:8 /tmp/f");
+    assert_eq!(outcome.exit, Exit::Code(1));
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "true");
+    spec.uid = 1000;
+    let shown = chain(&run_spec(&spec).unwrap_err());
+    assert_eq!(shown, "cannot set up the sandbox: become the user `1000`: Invalid argument (os error 22)");
+}
+
+/// Parts of the outer `/proc` are hidden: the kernel refuses a fresh one.
+fn masked(fixture: &Fixture) {
+    let support = sandbox::probe_host();
+    assert!(!support.fresh_proc);
+    assert!(support.missing.iter().any(|missing| missing.what == "a fresh /proc"));
+    assert_eq!(fixture.says("head -c 10 /proc/version | wc -c"), "0\n");
+}
