@@ -1,1 +1,12 @@
-//! Test doubles and probes for rbuild's crates.
+//! Test doubles and probes for rbuild's crates: registries that are scripted or real, and programs that must end in time.
+//!
+//! What is deliberately absent: anything that a build needs. Whatever fails here panics, because only tests are waiting.
+
+mod layout;
+mod process;
+mod real_registry;
+mod scripted_registry;
+
+pub use process::{run_with_timeout, set_times};
+pub use real_registry::RealRegistry;
+pub use scripted_registry::{AuthPolicy, Fault, FaultKind, MountPolicy, ScriptedRegistry, SeenRequest};

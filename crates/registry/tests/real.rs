@@ -1,0 +1,97 @@
+//! The client against `docker-registry`.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use oci::{Descriptor, Digest, ImageReference, Manifest};
+use registry::{BlobSource, Client, ClientOptions, PushBlob, Pushed};
+use testkit::RealRegistry;
+
+fn bases() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../testdata/bases/oci")
+}
+
+fn reference(registry: &RealRegistry, rest: &str) -> ImageReference {
+    format!("{}/{rest}", registry.address()).parse().unwrap()
+}
+
+/// Registry, client, and the image `base/busybox:latest` with its manifest.
+async fn loaded() -> (RealRegistry, Client, ImageReference, Manifest) {
+    let registry = RealRegistry::start();
+    registry.load_oci_layout(bases(), "base");
+    let client = Client::new(ClientOptions::default());
+    let image = reference(&registry, "base/busybox:latest");
+    let resolved = client.resolve(&image).await.unwrap();
+    let manifest = serde_json::from_slice(&resolved.bytes).unwrap();
+    (registry, client, image, manifest)
+}
+
+#[tokio::test]
+async fn an_image_is_pulled() {
+    let (registry, client, image, manifest) = loaded().await;
+    assert_eq!(client.head(&image).await.unwrap(), client.resolve(&image).await.unwrap().descriptor);
+    for blob in std::iter::once(&manifest.config).chain(&manifest.layers) {
+        let bytes = client.fetch_blob_bytes(&image, blob).await.unwrap();
+        assert_eq!(Digest::sha256(&bytes), blob.digest);
+    }
+    assert_eq!(registry.blob_requests(), 1 + manifest.layers.len());
+    let error = client.resolve(&reference(&registry, "base/gone:latest")).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+}
+
+#[tokio::test]
+async fn an_image_is_pushed_to_another_repository() {
+    let (registry, client, image, manifest) = loaded().await;
+    let target = reference(&registry, "copies/busybox:v1");
+    let layer = manifest.layers[0].clone();
+    let push = PushBlob {
+        target: target.clone(),
+        descriptor: layer.clone(),
+        mount_from: vec!["nothing/here".to_owned(), "base/busybox".to_owned()],
+        source: BlobSource::File("/nonexistent".into()),
+    };
+    assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Mounted);
+    assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Existed);
+
+    let config = client.fetch_blob_bytes(&image, &manifest.config).await.unwrap();
+    let mut upload = client.start_upload(&target).await.unwrap();
+    upload.write(config).await.unwrap();
+    upload.finish(&manifest.config.digest).await.unwrap();
+    assert!(client.blob_exists(&target, &manifest.config.digest).await.unwrap());
+
+    let resolved = client.resolve(&image).await.unwrap();
+    let digest =
+        client.push_manifest(&target, &resolved.descriptor.media_type, resolved.bytes.clone()).await.unwrap();
+    assert_eq!(digest, resolved.descriptor.digest);
+    assert_eq!(client.resolve(&target).await.unwrap(), resolved);
+}
+
+#[tokio::test]
+async fn large_blobs_are_pushed_in_both_ways() {
+    let registry = RealRegistry::start();
+    let client = Client::new(ClientOptions::default());
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 253) as u8).collect();
+    let descriptor = Descriptor::of("application/octet-stream", &bytes);
+    let target = reference(&registry, "a");
+    let mut upload = client.start_upload(&target).await.unwrap();
+    for part in bytes.chunks(1 << 20) {
+        upload.write(Bytes::copy_from_slice(part)).await.unwrap();
+    }
+    upload.finish(&descriptor.digest).await.unwrap();
+
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blob");
+    std::fs::write(&path, &bytes).unwrap();
+    let push = PushBlob {
+        target: reference(&registry, "b"),
+        descriptor: descriptor.clone(),
+        mount_from: Vec::new(),
+        source: BlobSource::File(path),
+    };
+    assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Uploaded);
+    for name in ["a", "b"] {
+        let mut stream = client.fetch_blob(&reference(&registry, name), &descriptor).await.unwrap();
+        while stream.chunk().await.unwrap().is_some() {}
+        assert_eq!(stream.received(), descriptor.size);
+    }
+}
