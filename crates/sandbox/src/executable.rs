@@ -70,3 +70,21 @@ fn sealed_copy() -> io::Result<OwnedFd> {
     fcntl_add_seals(&to, seals)?;
     Ok(copy.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neither_form_can_be_changed() {
+        let name = |descriptor: &OwnedFd| format!("/proc/self/fd/{}", descriptor.as_raw_fd());
+        let mount = read_only_mount().unwrap();
+        let refused = rustix::fs::chmod(name(&mount), rustix::fs::Mode::RWXU).unwrap_err();
+        assert_eq!(refused, rustix::io::Errno::ROFS);
+        let copy = sealed_copy().unwrap();
+        let seals = rustix::fs::fcntl_get_seals(&copy).unwrap();
+        assert!(seals.contains(SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE));
+        let own = std::fs::read(OWN).unwrap();
+        assert!(std::fs::read(name(&copy)).unwrap() == own);
+    }
+}

@@ -20,12 +20,11 @@ use crate::{Fallbacks, MountKind, MountSpec, ProcessSpec, Security, kernel};
 const DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
 
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
-    ("/proc/kcore", "/dev/core"),
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
@@ -379,7 +378,8 @@ fn attach_dev(
         std::fs::File::create_new(&path).during("make", &path)?;
         context.attach(node, &path)?;
     }
-    for (target, link) in LINKS {
+    let core = Path::new("/proc/kcore").exists().then_some(("/proc/kcore", "/dev/core"));
+    for (target, link) in LINKS.into_iter().chain(core) {
         symlink(target, link).during("make the link", link)?;
     }
     Ok(())

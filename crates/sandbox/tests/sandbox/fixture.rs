@@ -83,6 +83,8 @@ impl Fixture {
 
     /// A shell script over the base and a fresh upper directory, which is kept by the caller.
     pub(crate) fn script_on(&self, upper: &Upper, script: &str) -> ProcessSpec {
+        // The kernel refuses a work directory that a volatile mount has used.
+        empty(&upper.directory.path().join("work"));
         let rootfs = RootFs::Overlay {
             lower_dirs: vec![self.path("base")],
             upper: upper.path(),
@@ -145,6 +147,12 @@ pub(crate) fn run(spec: &ProcessSpec) -> Result<Outcome, SandboxError> {
     let (stdout, stderr) = (read(running.stdout()), read(running.stderr()));
     let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
     Ok(Outcome { stdout, stderr, exit: running.wait()? })
+}
+
+/// Leaves an empty directory.
+pub(crate) fn empty(directory: &Path) {
+    fs::remove_dir_all(directory).unwrap();
+    fs::create_dir(directory).unwrap();
 }
 
 fn make_base(base: &Path, tests: &Path) {
