@@ -136,13 +136,23 @@ mod tests {
 
     #[test]
     fn frontends_that_are_not_built_in_are_refused() {
-        for image in ["docker/dockerfile:1", "docker.io/docker/dockerfile:1.7-labs", "docker/dockerfile-upstream:master"] {
+        for image in [
+            "docker/dockerfile:1",
+            "docker.io/docker/dockerfile:1.7-labs",
+            "docker/dockerfile-upstream:master",
+        ] {
             assert_eq!(read(&format!("# syntax={image}")).1, [""; 0], "{image}");
         }
-        for line in ["# syntax=example.org/mine:1", "// syntax=example.org/mine:1", "#!/bin/x\n# syntax=example.org/mine:1"] {
+        for line in [
+            "# syntax=example.org/mine:1",
+            "// syntax=example.org/mine:1",
+            "#!/bin/x\n# syntax=example.org/mine:1",
+        ] {
             assert_eq!(
                 read(line).1,
-                ["the frontend image `example.org/mine:1` cannot be run: only `docker/dockerfile` is built in"],
+                [
+                    "the frontend image `example.org/mine:1` cannot be run: only `docker/dockerfile` is built in"
+                ],
                 "{line}"
             );
         }

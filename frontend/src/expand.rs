@@ -81,7 +81,9 @@ impl Expander {
             steps: MAX_MATCH_STEPS,
             depth: 0,
         };
-        scanner.until(None).map_err(|cause| format!("failed to process {}: {cause}", crate::quote::go_quote(text)))
+        scanner
+            .until(None)
+            .map_err(|cause| format!("failed to process {}: {cause}", crate::quote::go_quote(text)))
     }
 }
 
@@ -206,7 +208,9 @@ impl<'a> Scanner<'a> {
                     result.extend(self.raw_escapes.then_some(c));
                     match self.peek() {
                         None => {}
-                        Some(next) if next == '"' || next == '$' || next == escape => result.extend(self.next()),
+                        Some(next) if next == '"' || next == '$' || next == escape => {
+                            result.extend(self.next())
+                        }
                         Some(_) => result.extend((!self.raw_escapes).then_some(c)),
                     }
                 }
@@ -263,9 +267,13 @@ impl<'a> Scanner<'a> {
     }
 
     /// `${name-word}` and its like; `empty_is_unset` for those with a colon.
-    fn modified(&mut self, name: &str, modifier: Option<char>, empty_is_unset: bool) -> Result<String, String> {
-        let sign: String =
-            empty_is_unset.then_some(':').into_iter().chain(modifier).collect();
+    fn modified(
+        &mut self,
+        name: &str,
+        modifier: Option<char>,
+        empty_is_unset: bool,
+    ) -> Result<String, String> {
+        let sign: String = empty_is_unset.then_some(':').into_iter().chain(modifier).collect();
         let unsupported = || format!("unsupported modifier ({sign}) in substitution");
         let is_pattern = matches!(modifier, Some('#' | '%'));
         if is_pattern && empty_is_unset {
@@ -366,10 +374,17 @@ mod tests {
     use super::*;
 
     fn variables() -> HashMap<String, String> {
-        [("X", "x"), ("EMPTY", ""), ("P", "/usr/lib/libz.so.1"), ("S", "a*b*c"), ("W", "one.two.three"), ("É", "e")]
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect()
+        [
+            ("X", "x"),
+            ("EMPTY", ""),
+            ("P", "/usr/lib/libz.so.1"),
+            ("S", "a*b*c"),
+            ("W", "one.two.three"),
+            ("É", "e"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
     }
 
     #[test]
@@ -391,7 +406,10 @@ mod tests {
             ("${EMPTY?fine}${X:?no}", "x"),
             ("${NO:-${EMPTY:-${X}y}}", "xy"),
             (r#"${NO:-"two words"} ${NO:-a\}b} ${NO:-'$X'}"#, "two words a}b $X"),
-            ("${P#*/} ${P##*/} ${P%.*} ${P%%.*}", "usr/lib/libz.so.1 libz.so.1 /usr/lib/libz.so /usr/lib/libz"),
+            (
+                "${P#*/} ${P##*/} ${P%.*} ${P%%.*}",
+                "usr/lib/libz.so.1 libz.so.1 /usr/lib/libz.so /usr/lib/libz",
+            ),
             ("${P#?usr?} ${P##} ${P%no}", "lib/libz.so.1 /usr/lib/libz.so.1 /usr/lib/libz.so.1"),
             (r"${S#a\*} ${S%\**} ${S##*\*}", "b*c a*b c"),
             ("${W/./-} ${W//./-} ${W//./}", "one-two.three one-two-three onetwothree"),

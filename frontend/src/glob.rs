@@ -36,7 +36,12 @@ impl Glob {
                 '?' => Part::One,
                 '\\' => match chars.next() {
                     Some(c @ ('}' | '/' | '*' | '?' | '\\')) => Part::Char(c),
-                    other => return Err(format!("invalid escape '\\{}'", other.map_or(String::new(), String::from))),
+                    other => {
+                        return Err(format!(
+                            "invalid escape '\\{}'",
+                            other.map_or(String::new(), String::from)
+                        ));
+                    }
                 },
                 c => Part::Char(c),
             });

@@ -11,6 +11,7 @@ mod diagnostic;
 mod directive;
 mod expand;
 mod flags;
+mod fuzz;
 mod glob;
 mod heredoc;
 mod lines;
@@ -25,6 +26,7 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
+pub use fuzz::fuzz_parse;
 pub use heredoc::Heredoc;
 pub use lower::lower;
 pub use options::{

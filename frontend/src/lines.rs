@@ -118,8 +118,7 @@ impl<'a> LineReader<'a> {
         let start = self.at;
         self.at += length;
         self.number = self.number.saturating_add(1);
-        let line =
-            PhysicalLine { text: raw.trim_end_matches(['\r', '\n']), raw, start, number: self.number };
+        let line = PhysicalLine { text: raw.trim_end_matches(['\r', '\n']), raw, start, number: self.number };
         if line.text.len() > MAX_LINE_BYTES {
             let span = self.span_of_line(line);
             self.diagnostics.push(Diagnostic::error(

@@ -7,8 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use solver::{
-    ContextOp, CopyOp, CopySource, Graph, GraphBuilder, GraphError, Input, InputKey, Op, Selector, Unpack, VertexId,
-    VertexMeta,
+    ContextOp, CopyOp, CopySource, Graph, GraphBuilder, GraphError, Input, InputKey, Op, Selector, Unpack,
+    VertexId, VertexMeta,
 };
 
 use crate::directive;
@@ -52,7 +52,9 @@ pub fn lower(
 ) -> Result<Lowered, Vec<Diagnostic>> {
     let (mut diagnostics, warnings): (Vec<_>, Vec<_>) =
         dockerfile.diagnostics.iter().cloned().partition(Diagnostic::is_error);
-    if let Some(Err(message)) = options.build_args.get("BUILDKIT_SYNTAX").map(|image| directive::check_syntax(image)) {
+    if let Some(Err(message)) =
+        options.build_args.get("BUILDKIT_SYNTAX").map(|image| directive::check_syntax(image))
+    {
         diagnostics.push(Diagnostic::error_without_place("foreign-syntax", message));
     }
     if !diagnostics.is_empty() {
@@ -157,7 +159,13 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn add(&mut self, op: Op, inputs: Vec<Input>, meta: VertexMeta, span: Span) -> Result<VertexId, Diagnostic> {
+    fn add(
+        &mut self,
+        op: Op,
+        inputs: Vec<Input>,
+        meta: VertexMeta,
+        span: Span,
+    ) -> Result<VertexId, Diagnostic> {
         self.builder
             .add(op, inputs, meta)
             .map_err(|error: GraphError| Diagnostic::error("graph", span, error.to_string()))
@@ -182,7 +190,8 @@ impl<'a> Lowering<'a> {
         };
         let context = self.context_vertex(&name, span)?;
         let scratch = self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span)?;
-        let selector = Selector { paths: vec!["/".to_owned()], wildcards: false, exclude: Vec::new(), parents: false };
+        let selector =
+            Selector { paths: vec!["/".to_owned()], wildcards: false, exclude: Vec::new(), parents: false };
         let copy = CopyOp {
             sources: vec![CopySource::Path { input: 1, path: "/".to_owned() }],
             destination: "/".to_owned(),
@@ -196,7 +205,8 @@ impl<'a> Lowering<'a> {
             Input { vertex: scratch, key: InputKey::Chain },
             Input { vertex: context, key: InputKey::Content(selector) },
         ];
-        let meta = VertexMeta { name: format!("[context {name}] copy"), lines: Some(span.lines()), no_cache: false };
+        let meta =
+            VertexMeta { name: format!("[context {name}] copy"), lines: Some(span.lines()), no_cache: false };
         let vertex = self.add(Op::Copy(copy), inputs, meta, span)?;
         state.root = Root::Vertex(vertex);
         state.add_context_layer(&name);

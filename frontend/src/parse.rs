@@ -372,15 +372,13 @@ fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
         let value = words::trimmed(&request.line.text, middle..request.rest.end);
         return Ok(vec![Pair {
             name: request.token(RawWord { text: rest[..end].to_owned(), range: request.rest.start..middle }),
-            value: request
-                .token(RawWord { text: request.line.text[value.clone()].to_owned(), range: value }),
+            value: request.token(RawWord { text: request.line.text[value.clone()].to_owned(), range: value }),
         }]);
     }
     let pairs = words.into_iter().map(|word| match word.text.find('=') {
         None => {
             let word = crate::quote::go_quote(&word.text);
-            let message =
-                format!("Syntax error - can't find = in {word}. Must be of the form: name=value");
+            let message = format!("Syntax error - can't find = in {word}. Must be of the form: name=value");
             Err(request.error("missing-equals", message))
         }
         Some(0) => Err(request.error("blank-name", format!("{keyword} names can not be blank"))),

@@ -144,7 +144,10 @@ mod tests {
         ];
         for (text, flags, rest) in rows {
             let (found, range) = take_flags(text, 0..text.len());
-            assert_eq!((texts(found), &text[range]), (flags.iter().map(|f| (*f).to_owned()).collect(), *rest));
+            assert_eq!(
+                (texts(found), &text[range]),
+                (flags.iter().map(|f| (*f).to_owned()).collect(), *rest)
+            );
         }
     }
 

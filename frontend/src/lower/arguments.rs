@@ -7,7 +7,8 @@ use crate::{Diagnostic, Span};
 use super::Lowering;
 
 /// Arguments that every RUN sees and no history tells.
-pub(super) const PROXY_ARGUMENTS: [&str; 5] = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
+pub(super) const PROXY_ARGUMENTS: [&str; 5] =
+    ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"];
 
 impl Lowering<'_> {
     /// Finds the values of all global arguments.

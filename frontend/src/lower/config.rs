@@ -19,7 +19,11 @@ use super::steps::Current;
 const ARGUMENTS_OUT_OF_RUN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
 
 impl Lowering<'_> {
-    pub(super) fn lower_config(&mut self, state: &mut State, instruction: &Instruction) -> Result<(), Diagnostic> {
+    pub(super) fn lower_config(
+        &mut self,
+        state: &mut State,
+        instruction: &Instruction,
+    ) -> Result<(), Diagnostic> {
         let span = instruction.span;
         match &instruction.kind {
             InstructionKind::Cmd(command) => set_command(state, command),

@@ -32,7 +32,8 @@ impl Lowering<'_> {
         let span = instruction.span;
         let is_add = matches!(instruction.kind, InstructionKind::Add(_));
         let expanded = self.expand_copy(current, copy, span)?;
-        check_sources(copy, &expanded, is_add).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
+        check_sources(copy, &expanded, is_add)
+            .map_err(|(code, message)| Diagnostic::error(code, span, message))?;
         let op = self.copy_op(current, copy, &expanded, is_add, span)?;
         let inputs = self.copy_inputs(current, copy, &expanded, span)?;
         let history = history(copy, &expanded, is_add);
@@ -97,10 +98,10 @@ impl Lowering<'_> {
             .transpose()
             .map_err(|message| Diagnostic::error("invalid-chmod", span, message))?;
         let paths = expanded.sources.iter().map(|path| CopySource::Path { input: 1, path: path.clone() });
-        let files = expanded
-            .inline
-            .iter()
-            .map(|(name, content)| CopySource::Inline { name: name.clone(), content: content.clone().into_bytes() });
+        let files = expanded.inline.iter().map(|(name, content)| CopySource::Inline {
+            name: name.clone(),
+            content: content.clone().into_bytes(),
+        });
         let unpacks = is_add && copy.unpack.unwrap_or(true);
         Ok(CopyOp {
             sources: paths.chain(files).collect(),
@@ -146,12 +147,14 @@ impl Lowering<'_> {
             Base::Scratch => self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span),
             Base::Image(image) => self.image_vertex(*image, "", span),
             Base::Context(name) => self.context_vertex(name, span),
-            Base::Stage(stage) => match self.states.get(*stage).and_then(Option::as_ref).map(|s| s.root.clone()) {
-                Some(Root::Vertex(vertex)) => Ok(vertex),
-                Some(Root::Context(name)) => self.context_vertex(&name, span),
-                // Its own mistakes have been told.
-                None => self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span),
-            },
+            Base::Stage(stage) => {
+                match self.states.get(*stage).and_then(Option::as_ref).map(|s| s.root.clone()) {
+                    Some(Root::Vertex(vertex)) => Ok(vertex),
+                    Some(Root::Context(name)) => self.context_vertex(&name, span),
+                    // Its own mistakes have been told.
+                    None => self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span),
+                }
+            }
         }
     }
 

@@ -12,8 +12,8 @@ use crate::{Diagnostic, Span};
 
 /// Names that are often meant.
 const COMMON_IMAGES: [&str; 16] = [
-    "alpine", "busybox", "centos", "debian", "docker", "fedora", "golang", "httpd", "mysql", "nginx", "node", "php",
-    "postgres", "python", "redis", "ubuntu",
+    "alpine", "busybox", "centos", "debian", "docker", "fedora", "golang", "httpd", "mysql", "nginx", "node",
+    "php", "postgres", "python", "redis", "ubuntu",
 ];
 
 /// What a stage or a copy starts from.

@@ -23,9 +23,9 @@ fn is_symbolic(text: &str) -> bool {
         let actions = clause.trim_start_matches(['u', 'g', 'o', 'a']);
         let is_action = |c: char| matches!(c, '+' | '-' | '=');
         actions.starts_with(is_action)
-            && actions.chars().all(|c| {
-                is_action(c) || matches!(c, 'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o')
-            })
+            && actions
+                .chars()
+                .all(|c| is_action(c) || matches!(c, 'r' | 'w' | 'x' | 'X' | 's' | 't' | 'u' | 'g' | 'o'))
     })
 }
 
@@ -41,7 +41,9 @@ mod tests {
             assert_eq!(parse(text), Ok(Chmod::Symbolic(text.to_owned())), "{text}");
         }
         for text in ["64a", "17777", "8", "", "u", "u+x,", "z+x", "+7", "99999999999999"] {
-            let message = format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+            let message = format!(
+                "invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777"
+            );
             assert_eq!(parse(text), Err(message), "{text}");
         }
     }

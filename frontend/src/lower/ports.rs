@@ -27,7 +27,9 @@ pub(super) fn expand(specification: &str, ports: &mut BTreeSet<String>) -> Resul
         let (host_first, host_last) = range(host).ok_or_else(|| format!("invalid hostPort: {host}"))?;
         // One container port may be published on any of several host ports.
         if host_last - host_first != last - first && first != last {
-            return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
+            return Err(format!(
+                "invalid ranges specified for container and host Ports: {container} and {host}"
+            ));
         }
     }
     ports.extend((first..=last).map(|port| format!("{port}/{protocol}")));

@@ -96,7 +96,8 @@ impl Lowering<'_> {
             return Ok(());
         }
         let message = format!("entitlement {name} is not allowed");
-        Err(Diagnostic::error("entitlement", span, message).with_help(format!("allow it with `--allow {name}`")))
+        Err(Diagnostic::error("entitlement", span, message)
+            .with_help(format!("allow it with `--allow {name}`")))
     }
 }
 

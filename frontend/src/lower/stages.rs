@@ -166,7 +166,12 @@ impl<'a> Lowering<'a> {
     }
 
     /// What a `--from` names.
-    pub(super) fn copy_source(&mut self, from: &Token, current: usize, span: Span) -> Result<Base, Diagnostic> {
+    pub(super) fn copy_source(
+        &mut self,
+        from: &Token,
+        current: usize,
+        span: Span,
+    ) -> Result<Base, Diagnostic> {
         match self.stage_named(from, current, span)? {
             Some(stage) if stage > current => {
                 let message = format!(
@@ -274,7 +279,12 @@ impl<'a> Lowering<'a> {
             if !self.images.is_resolved(image) {
                 return None;
             }
-            Some(self.images.image(image).map(|image| image.config.config.on_build.clone()).unwrap_or_default())
+            Some(
+                self.images
+                    .image(image)
+                    .map(|image| image.config.config.on_build.clone())
+                    .unwrap_or_default(),
+            )
         };
         match self.plans[stage].base() {
             Base::Scratch | Base::Context(_) => Some(Vec::new()),

@@ -117,8 +117,12 @@ impl State {
 
     /// The size of what a clone copies.
     pub(super) fn size_bytes(&self) -> usize {
-        let history: usize =
-            self.config.history.iter().map(|entry| entry.created_by.as_ref().map_or(0, String::len) + 64).sum();
+        let history: usize = self
+            .config
+            .history
+            .iter()
+            .map(|entry| entry.created_by.as_ref().map_or(0, String::len) + 64)
+            .sum();
         history + self.environment.size_bytes() + self.run_environment.size_bytes()
     }
 

@@ -123,7 +123,12 @@ impl Lowering<'_> {
     }
 
     /// The vertex of an image; one without layers is nothing.
-    pub(super) fn image_vertex(&mut self, image: usize, prefix: &str, span: Span) -> Result<VertexId, Diagnostic> {
+    pub(super) fn image_vertex(
+        &mut self,
+        image: usize,
+        prefix: &str,
+        span: Span,
+    ) -> Result<VertexId, Diagnostic> {
         let Some(ResolvedImage { source, config, index_or_manifest }) = self.images.image(image) else {
             return self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span);
         };
@@ -230,6 +235,9 @@ impl Lowering<'_> {
 fn is_step(instruction: &Instruction) -> bool {
     matches!(
         instruction.kind,
-        InstructionKind::Add(_) | InstructionKind::Copy(_) | InstructionKind::Run(_) | InstructionKind::Workdir(_)
+        InstructionKind::Add(_)
+            | InstructionKind::Copy(_)
+            | InstructionKind::Run(_)
+            | InstructionKind::Workdir(_)
     )
 }

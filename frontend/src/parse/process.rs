@@ -51,9 +51,7 @@ pub(super) fn parse_shell(request: &Request<'_>) -> Result<Vec<String>, Diagnost
         Some(list) if list.is_empty() => Err(request.at_least_one()),
         Some(list) => Ok(list),
         None if request.rest.is_empty() => Err(request.at_least_one()),
-        None => {
-            Err(request.error("shell-not-json", "SHELL requires the arguments to be in JSON form"))
-        }
+        None => Err(request.error("shell-not-json", "SHELL requires the arguments to be in JSON form")),
     }
 }
 
