@@ -256,7 +256,7 @@ impl<'g, W: Worker> Solve<'g, W> {
 
     /// The failure of a call that is not the execution of a vertex, and so has not been told.
     fn failed(&self, vertex: VertexId, error: W::Error) -> SolveError<W::Error> {
-        let text = error.to_string();
+        let text = make::with_causes(&error);
         self.shared.tell(Event::Finished { vertex, duration: Duration::ZERO, error: Some(text) });
         SolveError::Vertex { vertex, error }
     }

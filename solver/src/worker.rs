@@ -162,7 +162,7 @@ pub enum Event {
         vertex: VertexId,
         /// How long it took.
         duration: Duration,
-        /// Why it failed, where it did.
+        /// Why it failed, where it did: the error and its causes in one line.
         error: Option<String>,
     },
 }

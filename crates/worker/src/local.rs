@@ -302,7 +302,7 @@ impl Worker for LocalWorker {
         &self,
         vertex: &Vertex,
         inputs: &[Output],
-        content: &[Option<ContentDigest>],
+        digests: &[Option<ContentDigest>],
         context: &ExecContext,
     ) -> Result<Output, WorkerError> {
         let base = async || match inputs.first() {
@@ -314,7 +314,7 @@ impl Worker for LocalWorker {
             Op::Scratch => return Ok(Output::Scratch),
             Op::Context(op) => return Ok(Output::Context(op.name.clone())),
             Op::Image(op) => return Ok(Output::Image(self.shared.images.name(&op.source, context).await?)),
-            Op::Copy(op) => self.copy(vertex, op, (inputs, content), context).await?,
+            Op::Copy(op) => self.copy(vertex, op, (inputs, digests), context).await?,
             Op::Mkdir(op) => {
                 let (op, parent) = (op.clone(), base().await?);
                 blocking(move || mkdir::mkdir(&store, parent.as_ref(), &op)).await?
@@ -352,7 +352,3 @@ impl Worker for LocalWorker {
         .await
     }
 }
-
-#[cfg(test)]
-#[path = "tests/local.rs"]
-mod tests;

@@ -111,7 +111,3 @@ impl Merge<'_> {
         Ok(self.writer.link_from(directory.as_fd(), name, path)?)
     }
 }
-
-#[cfg(test)]
-#[path = "tests/merge.rs"]
-mod tests;

@@ -54,6 +54,7 @@ impl PendingImage {
 
 /// A layer of an output.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "a build has a handful of them")]
 pub enum OutputLayer {
     /// What the snapshot has on top of its parent.
     Snapshot(Snapshot),
@@ -86,20 +87,33 @@ fn image_layers(image: &LazyImage) -> Vec<OutputLayer> {
     layers.map(layer).collect()
 }
 
-/// The snapshots of a base image lie below all others, so the first that was not pulled ends it.
+/// The layers of a base image lie below all others. A snapshot is one of them if it is the one that the store keeps
+/// under the chain ID that it and those below it have: what a step made has no chain ID, even where its layer (an empty
+/// one, say) is the same as some base's.
 fn snapshot_layers(store: &Store, snapshot: &Snapshot) -> Result<Vec<OutputLayer>, WorkerError> {
     let mut layers = Vec::new();
+    let mut base: Option<ChainId> = None;
     let mut is_base = true;
     for snapshot in store.chain(snapshot)? {
-        let pulled = if is_base { pulled_layer(store, &snapshot)? } else { None };
+        let pulled = if is_base { pulled_layer(store, &snapshot, &mut base)? } else { None };
         is_base = pulled.is_some();
         layers.push(pulled.unwrap_or(OutputLayer::Snapshot(snapshot)));
     }
     Ok(layers)
 }
 
-fn pulled_layer(store: &Store, snapshot: &Snapshot) -> Result<Option<OutputLayer>, WorkerError> {
+/// The layer of `snapshot` as it was pulled, if it is that of an image on top of `base`, which becomes its chain ID.
+fn pulled_layer(
+    store: &Store,
+    snapshot: &Snapshot,
+    base: &mut Option<ChainId>,
+) -> Result<Option<OutputLayer>, WorkerError> {
     let Some(layer) = store.layer(&snapshot.id)? else { return Ok(None) };
+    let chain = ChainId::extend(base.as_ref(), &layer.diff_id);
+    if store.snapshot_by_chain(&chain)?.is_none_or(|of_chain| of_chain.id != snapshot.id) {
+        return Ok(None);
+    }
+    *base = Some(chain);
     let descriptor = store.variant(&layer.diff_id, PULLED)?;
     Ok(descriptor.map(|descriptor| OutputLayer::Image { diff_id: layer.diff_id, descriptor }))
 }
@@ -108,27 +122,27 @@ fn pulled_layer(store: &Store, snapshot: &Snapshot) -> Result<Option<OutputLayer
 #[derive(Debug)]
 pub(crate) struct Images {
     store: Store,
-    images: ImageStore,
+    source: ImageStore,
     /// By chain ID: who pulls an image, and what came of it.
     pulls: Mutex<HashMap<ChainId, Arc<OnceCell<Snapshot>>>>,
 }
 
 impl Images {
-    pub(crate) fn new(store: Store, images: ImageStore) -> Self {
-        Self { store, images, pulls: Mutex::default() }
+    pub(crate) fn new(store: Store, source: ImageStore) -> Self {
+        Self { store, source, pulls: Mutex::default() }
     }
 
     pub(crate) fn store(&self) -> &ImageStore {
-        &self.images
+        &self.source
     }
 
     /// The output of the vertex of an image. Only manifest and config are read.
     pub(crate) async fn name(
         &self,
-        source: &ImageSource,
+        image: &ImageSource,
         context: &ExecContext,
     ) -> Result<Arc<PendingImage>, WorkerError> {
-        let image = self.images.lazy(source).await?;
+        let image = self.source.lazy(image).await?;
         Ok(Arc::new(PendingImage { image, context: PullContext(context.clone()) }))
     }
 
@@ -144,7 +158,7 @@ impl Images {
 
     async fn pull_now(&self, pending: &PendingImage) -> Result<Snapshot, WorkerError> {
         let (store, layers) = (self.store.clone(), image_layers(&pending.image));
-        if let Some(snapshot) = self.images.materialized(&pending.image)? {
+        if let Some(snapshot) = self.source.materialized(&pending.image)? {
             // Another build may have pulled it, and died before it remembered them.
             blocking(move || remember_layers(&store, &layers)).await?;
             return Ok(snapshot);
@@ -152,7 +166,7 @@ impl Images {
         let context = &pending.context.0;
         let began = Instant::now();
         (context.events)(Event::Started(context.vertex));
-        let pulled = self.images.materialize(&pending.image, context).await;
+        let pulled = self.source.materialize(&pending.image, context).await;
         let error = pulled.as_ref().err().map(ToString::to_string);
         (context.events)(Event::Finished { vertex: context.vertex, duration: began.elapsed(), error });
         let snapshot = pulled?.expect("an image with a chain ID has a snapshot");

@@ -112,7 +112,8 @@ fn mount(mount: &solver::RunMount) -> MountSpec {
 
 /// The environment: what the Dockerfile says comes last and holds.
 fn environment(op: &RunOp, user: &ProcessUser) -> Vec<String> {
-    let has = |name: &str| op.env.iter().any(|entry| entry.split_once('=').is_some_and(|(key, _)| key == name));
+    let has =
+        |name: &str| op.env.iter().any(|entry| entry.split_once('=').is_some_and(|(key, _)| key == name));
     let mut env = Vec::with_capacity(op.proxy_env.len() + op.env.len() + 2);
     if !has("PATH") {
         env.push(DEFAULT_PATH.to_owned());
@@ -143,12 +144,6 @@ async fn finish(mut running: Running, command: &str, context: &ExecContext) -> R
     let exit = exit.map_err(|cause| WorkerError::Sandbox { command: command.to_owned(), cause })?;
     // A process that was killed says nothing about the step.
     let exit = exit.ok_or(WorkerError::Cancelled)?;
-    stdout
-        .and(stderr)
-        .map_err(|cause| WorkerError::ProcessOutput { command: command.to_owned(), cause })?;
+    stdout.and(stderr).map_err(|cause| WorkerError::ProcessOutput { command: command.to_owned(), cause })?;
     Ok(exit)
 }
-
-#[cfg(test)]
-#[path = "tests/run.rs"]
-mod tests;

@@ -68,7 +68,7 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
         let mut started = None;
         let made = self.make(shared, &mut started).await;
         let duration = started.map_or(Duration::ZERO, |at: Instant| at.elapsed());
-        let error = made.as_ref().err().map(ToString::to_string);
+        let error = made.as_ref().err().map(|error| with_causes(error));
         if error.is_some() || started.is_some() {
             shared.tell(Event::Finished { vertex: self.vertex, duration, error });
         }
@@ -133,4 +133,16 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
         };
         self.parts.iter().map(digest).collect()
     }
+}
+
+/// The text of an error and of what caused it, in one line.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

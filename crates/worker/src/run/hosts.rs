@@ -52,7 +52,8 @@ mod tests {
 
     #[test]
     fn hosts_has_this_host_and_those_that_were_added() {
-        let added = |name: &str, address: &str| ExtraHost { name: name.to_owned(), address: address.to_owned() };
+        let added =
+            |name: &str, address: &str| ExtraHost { name: name.to_owned(), address: address.to_owned() };
         let text = hosts("forge-17", &[added("db.test", "10.1.2.3"), added("six.test", "fd00::7")]);
         assert_eq!(
             String::from_utf8(text).unwrap(),

@@ -51,18 +51,17 @@ mod tests {
     use super::*;
 
     async fn sent(writes: &[&[u8]]) -> Vec<Vec<u8>> {
-        // As small as one write, so that each is read before the next.
-        let (reader, mut writer) = tokio::io::duplex(1 << 20);
+        let (reader, mut end) = tokio::io::duplex(1 << 20);
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let reading = tokio::spawn(async move { lines(reader, |data| sender.send(data).unwrap()).await });
         let mut sent = Vec::new();
         for write in writes {
-            writer.write_all(write).await.unwrap();
+            end.write_all(write).await.unwrap();
             if write.contains(&b'\n') {
                 sent.push(receiver.recv().await.unwrap());
             }
         }
-        drop(writer);
+        drop(end);
         reading.await.unwrap().unwrap();
         while let Some(data) = receiver.recv().await {
             sent.push(data);

@@ -1,0 +1,217 @@
+//! A bench to build on: a store of its own, graphs in few words, and what came of a solve.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use cache::tree::{FileKind, TreeView};
+use cache::{IdMode, SnapshotterKind, Store, StoreOptions};
+use oci::{ChainId, Platform};
+use solver::{
+    ContextOp, CopyOp, CopySource, Event, Graph, GraphBuilder, ImageLocation, ImageOp, Input, InputKey,
+    MkdirOp, NetworkMode, Op, RunOp, SecurityMode, Selector, SolveError, SolveOptions, Solved, Unpack,
+    VertexId, VertexMeta, solve,
+};
+use tokio_util::sync::CancellationToken;
+use worker::{ContextSource, LocalWorker, Output, WorkerError, WorkerOptions};
+
+pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
+
+/// A store in a directory of its own, and a context.
+pub(crate) struct Bench {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) store: Store,
+    pub(crate) runtime: tokio::runtime::Runtime,
+}
+
+/// What a solve did.
+pub(crate) struct Built {
+    pub(crate) worker: LocalWorker,
+    pub(crate) result: Result,
+    pub(crate) log: String,
+    pub(crate) events: Vec<Event>,
+}
+
+impl Bench {
+    pub(crate) fn new(kind: SnapshotterKind) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let options = StoreOptions {
+            root: directory.path().join("store"),
+            snapshotter: Some(kind),
+            ids: IdMode::Root,
+            boot_id: None,
+        };
+        std::fs::create_dir(directory.path().join("context")).unwrap();
+        Self {
+            store: Store::open(&options).unwrap(),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            directory,
+        }
+    }
+
+    pub(crate) fn context(&self) -> PathBuf {
+        self.directory.path().join("context")
+    }
+
+    pub(crate) fn worker(&self) -> LocalWorker {
+        let ignore = pattern::PatternSet::new::<String>(&[]).unwrap();
+        let source = ContextSource { directory: self.context(), ignore };
+        LocalWorker::new(WorkerOptions {
+            store: self.store.clone(),
+            registry: registry::Client::new(registry::ClientOptions::default()),
+            contexts: BTreeMap::from([("context".to_owned(), source)]),
+        })
+    }
+
+    /// The base image that the repository brings.
+    pub(crate) fn busybox(&self) -> Op {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/bases/oci");
+        let location = ImageLocation::OciLayout { path, tag_or_digest: "busybox:latest".to_owned() };
+        let worker = self.worker();
+        let platform = Platform::new("linux", "amd64", None);
+        let resolved =
+            self.runtime.block_on(worker.images().resolve(&location, &platform, "busybox")).unwrap();
+        let chain = ChainId::of_each(&resolved.config.rootfs.diff_ids);
+        let chain_id = chain.last().cloned().unwrap();
+        Op::Image(ImageOp { chain_id, source: resolved.source })
+    }
+
+    pub(crate) fn solve(&self, graph: Graph, target: VertexId) -> Built {
+        self.solve_until(graph, target, |_, _| {})
+    }
+
+    /// Solves; `watch` sees every event and may cancel.
+    pub(crate) fn solve_until(
+        &self,
+        graph: Graph,
+        target: VertexId,
+        watch: impl Fn(&Event, &CancellationToken) + Send + Sync + 'static,
+    ) -> Built {
+        let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+        let cancel = CancellationToken::new();
+        let (kept, token) = (Arc::clone(&events), cancel.clone());
+        let sink = move |event: Event| {
+            watch(&event, &token);
+            kept.lock().unwrap().push(event);
+        };
+        let options = SolveOptions { parallelism: 4, salt: b"root".to_vec(), cancel, events: Arc::new(sink) };
+        let worker = self.worker();
+        let targets = [target];
+        let solving = solve(Arc::new(graph), &targets, Arc::new(worker.clone()), options);
+        let result = self.runtime.block_on(solving);
+        worker.finish().unwrap();
+        let events = std::mem::take(&mut *events.lock().unwrap());
+        let mut log = Vec::new();
+        for event in &events {
+            if let Event::Log { data, .. } = event {
+                log.extend_from_slice(data);
+            }
+        }
+        Built { worker, result, log: String::from_utf8(log).unwrap(), events }
+    }
+
+    /// Everything in an output but what is in the base image: path, kind, mode, owner, and a file's content.
+    pub(crate) fn listing(&self, output: &Output, of: &[&str]) -> Vec<String> {
+        let Output::Snapshot(snapshot) = output else { panic!("a step's output is a snapshot") };
+        let dirs = self.store.layer_dirs(snapshot).unwrap();
+        let view = TreeView::open(&dirs, self.store.tree_mode()).unwrap();
+        let mut lines = Vec::new();
+        for path in of {
+            list(&view, Path::new(path), &mut lines);
+        }
+        lines
+    }
+}
+
+fn list(view: &TreeView, path: &Path, lines: &mut Vec<String>) {
+    let Some(entry) = view.entry(path).unwrap() else {
+        lines.push(format!("{} -", path.display()));
+        return;
+    };
+    let mut line = format!("{} {:o} {}:{}", path.display(), entry.mode, entry.uid, entry.gid);
+    match entry.kind {
+        FileKind::File => {
+            let text = std::io::read_to_string(view.open_file(path).unwrap()).unwrap();
+            line.push_str(&format!(" {text:?}"));
+        }
+        FileKind::Symlink => line.push_str(&format!(" -> {}", view.read_link(path).unwrap().display())),
+        _ => {}
+    }
+    lines.push(line);
+    if entry.kind == FileKind::Directory {
+        for (name, _) in view.read_dir(path).unwrap() {
+            list(view, &path.join(name), lines);
+        }
+    }
+}
+
+/// Makes graphs in few words.
+#[derive(Default)]
+pub(crate) struct Draft(GraphBuilder);
+
+impl Draft {
+    pub(crate) fn add(&mut self, op: Op, inputs: Vec<Input>) -> VertexId {
+        self.0.add(op, inputs, VertexMeta::default()).unwrap()
+    }
+
+    pub(crate) fn run(&mut self, base: VertexId, script: &str) -> VertexId {
+        self.run_op(base, run_op(script))
+    }
+
+    pub(crate) fn run_op(&mut self, base: VertexId, op: RunOp) -> VertexId {
+        self.add(Op::Run(op), vec![chain(base)])
+    }
+
+    pub(crate) fn workdir(&mut self, base: VertexId, path: &str, owner: Option<&str>) -> VertexId {
+        let op = MkdirOp { path: path.to_owned(), owner: owner.map(str::to_owned) };
+        self.add(Op::Mkdir(op), vec![chain(base)])
+    }
+
+    pub(crate) fn context(&mut self) -> VertexId {
+        self.add(Op::Context(ContextOp { name: "context".to_owned() }), Vec::new())
+    }
+
+    pub(crate) fn copy(&mut self, base: VertexId, from: VertexId, path: &str, to: &str) -> VertexId {
+        let selector =
+            Selector { paths: vec![path.to_owned()], wildcards: true, exclude: Vec::new(), parents: false };
+        let op = CopyOp {
+            sources: vec![CopySource::Path { input: 1, path: path.to_owned() }],
+            destination: to.to_owned(),
+            chown: None,
+            chmod: None,
+            unpack: Unpack::Never,
+            parents: false,
+            exclude: Vec::new(),
+        };
+        let source = Input { vertex: from, key: InputKey::Content(selector) };
+        self.add(Op::Copy(op), vec![chain(base), source])
+    }
+
+    pub(crate) fn graph(self) -> Graph {
+        self.0.finish()
+    }
+}
+
+pub(crate) fn chain(vertex: VertexId) -> Input {
+    Input { vertex, key: InputKey::Chain }
+}
+
+pub(crate) fn run_op(script: &str) -> RunOp {
+    let text = |text: &str| text.to_owned();
+    RunOp {
+        args: vec![text("/bin/sh"), text("-c"), text(script)],
+        env: vec![text("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")],
+        proxy_env: Vec::new(),
+        cwd: text("/"),
+        user: String::new(),
+        hostname: None,
+        network: NetworkMode::Default,
+        security: SecurityMode::Sandbox,
+        mounts: Vec::new(),
+        extra_hosts: Vec::new(),
+        ulimits: Vec::new(),
+        shm_size_bytes: None,
+        cgroup_parent: None,
+        platform: Platform::new("linux", "amd64", None),
+    }
+}

@@ -1,0 +1,284 @@
+//! The tests.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
+
+use cache::SnapshotterKind;
+use solver::{Event, ExtraHost, NetworkMode, Op, RunMount, RunMountKind, RunOp, SolveError};
+use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
+
+use crate::bench::{Bench, Draft, chain, run_op};
+
+pub(crate) const ALL: &[(&str, fn(SnapshotterKind))] = &[
+    ("a_second_build_runs_and_pulls_nothing", a_second_build_runs_and_pulls_nothing),
+    ("the_surroundings_of_a_run", the_surroundings_of_a_run),
+    ("a_run_keeps_what_it_wrote_and_no_mount_points", a_run_keeps_what_it_wrote_and_no_mount_points),
+    ("a_failing_run_is_told_with_its_exit_code", a_failing_run_is_told_with_its_exit_code),
+    ("an_unknown_user_is_told", an_unknown_user_is_told),
+    ("a_cancelled_build_kills_what_runs", a_cancelled_build_kills_what_runs),
+    ("workdir_makes_what_is_missing", workdir_makes_what_is_missing),
+    ("workdir_over_a_file_is_an_error", workdir_over_a_file_is_an_error),
+    ("a_linked_copy_resets_directories", a_linked_copy_resets_directories),
+    ("copies_of_equal_content_hit", copies_of_equal_content_hit),
+    ("a_copy_from_an_image_is_known_without_it", a_copy_from_an_image_is_known_without_it),
+    ("two_workers_run_a_step_once", two_workers_run_a_step_once),
+];
+
+fn snapshot_lines(bench: &Bench, draft: Draft, target: solver::VertexId, of: &[&str]) -> Vec<String> {
+    let built = bench.solve(draft.graph(), target);
+    let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+    bench.listing(&solved.outputs[0], of)
+}
+
+fn a_second_build_runs_and_pulls_nothing(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let build = || {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let first = draft.run(base, "echo one | tee /one; echo err >&2");
+        let second = draft.run(first, "cat /one > /two");
+        bench.solve(draft.graph(), second)
+    };
+    let first = build();
+    let solved = first.result.unwrap();
+    assert_eq!((solved.executed, solved.cached), (2, 0));
+    assert!(first.log == "one\nerr\n" || first.log == "err\none\n", "{}", first.log);
+    let layers = first.worker.layers_of(&solved.outputs[0]).unwrap();
+    let second = build();
+    let again = second.result.unwrap();
+    assert_eq!((again.executed, again.cached), (0, 1));
+    assert!(matches!(second.events[..], [Event::Cached(_)]), "{:?}", second.events);
+    assert_eq!(second.worker.layers_of(&again.outputs[0]).unwrap(), layers);
+    assert!(
+        matches!(layers[..], [OutputLayer::Image { .. }, OutputLayer::Snapshot(_), OutputLayer::Snapshot(_)]),
+        "{layers:?}"
+    );
+}
+
+fn the_surroundings_of_a_run(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let script = "cat /etc/hosts; hostname; pwd; id -u; id -g; id -G; echo $HOME $A; /dev/pipes/EOF; \
+        test -s /etc/resolv.conf || test ! -s /etc/resolv.conf";
+    let op = RunOp {
+        user: "app".to_owned(),
+        cwd: "/work/dir".to_owned(),
+        env: vec!["A=b".to_owned()],
+        proxy_env: vec!["A=proxy".to_owned()],
+        network: NetworkMode::None,
+        extra_hosts: vec![ExtraHost { name: "db.test".to_owned(), address: "10.1.2.3".to_owned() }],
+        mounts: vec![RunMount {
+            target: "/dev/pipes/EOF".to_owned(),
+            kind: RunMountKind::Inline { content: b"#!/bin/sh\necho inline\n".to_vec(), mode: 0o755 },
+        }],
+        ..run_op(script)
+    };
+    let run = draft.run_op(base, op);
+    let built = bench.solve(draft.graph(), run);
+    let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+    let expected = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n\
+        10.1.2.3\tdb.test\nbuildkitsandbox\n/work/dir\n1000\n1001\n1001 50\n/home/app b\ninline\n";
+    assert_eq!(built.log, expected);
+    let made = bench.listing(&solved.outputs[0], &["/work", "/etc/hosts", "/etc/resolv.conf"]);
+    assert_eq!(made, ["/work 755 0:0", "/work/dir 755 0:0", "/etc/hosts -", "/etc/resolv.conf -"]);
+}
+
+fn a_run_keeps_what_it_wrote_and_no_mount_points(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let busybox = draft.add(bench.busybox(), Vec::new());
+    let scratch = draft.add(Op::Scratch, Vec::new());
+    let shell = draft.copy(scratch, busybox, "/bin/busybox", "/bin/sh");
+    let run = draft.run(shell, "echo x > /x; echo y > /dev/y; umask 0; echo z > /z");
+    let lines = snapshot_lines(&bench, draft, run, &["/dev", "/proc", "/sys", "/etc", "/x", "/z"]);
+    let expected = [
+        "/dev 755 0:0",
+        "/proc 755 0:0",
+        "/sys 755 0:0",
+        "/etc -",
+        "/x 644 0:0 \"x\\n\"",
+        "/z 666 0:0 \"z\\n\"",
+    ];
+    assert_eq!(lines, expected);
+}
+
+fn a_failing_run_is_told_with_its_exit_code(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let table = [
+        ("exit 42", ProcessFailure::Code(42)),
+        ("sh -c 'kill -9 $$'; exit $?", ProcessFailure::Code(137)),
+        ("kill -9 $$; exit 3", ProcessFailure::Code(3)),
+    ];
+    for (script, expected) in table {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let run = draft.run(base, script);
+        let built = bench.solve(draft.graph(), run);
+        let Err(SolveError::Vertex { vertex, error: WorkerError::Process { command, failure } }) =
+            built.result
+        else {
+            panic!("`{script}` fails");
+        };
+        assert_eq!((vertex, failure), (run, expected));
+        assert_eq!(command, format!("/bin/sh -c {script}"));
+    }
+}
+
+fn an_unknown_user_is_told(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let run = draft.run_op(base, RunOp { user: "ghost".to_owned(), ..run_op("true") });
+    let built = bench.solve(draft.graph(), run);
+    let told = built.events.iter().find_map(|event| match event {
+        Event::Finished { vertex, error, .. } if *vertex == run => error.clone(),
+        _ => None,
+    });
+    let expected = "process \"/bin/sh -c true\" did not complete successfully: \
+        unable to find user ghost: no matching entries in passwd file";
+    assert_eq!(told.as_deref(), Some(expected));
+}
+
+fn a_cancelled_build_kills_what_runs(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let run = draft.run(base, "echo begun; sleep 1000");
+    let built = bench.solve_until(draft.graph(), run, |event, cancel| {
+        if matches!(event, Event::Log { .. }) {
+            cancel.cancel();
+        }
+    });
+    assert!(matches!(built.result, Err(SolveError::Cancelled)), "{:?}", built.result);
+}
+
+fn workdir_makes_what_is_missing(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let links = draft.run(base, "mkdir -m 700 /real; ln -s /real /link");
+    let first = draft.workdir(links, "/link/a/b", Some("app"));
+    let second = draft.workdir(first, "/link/a/b", None);
+    let third = draft.workdir(second, "/num", Some("12:34"));
+    let lines = snapshot_lines(&bench, draft, third, &["/link", "/real", "/num"]);
+    let expected = [
+        "/link 777 0:0 -> /real",
+        "/real 700 0:0",
+        "/real/a 755 1000:1001",
+        "/real/a/b 755 1000:1001",
+        "/num 755 12:34",
+    ];
+    assert_eq!(lines, expected);
+}
+
+fn workdir_over_a_file_is_an_error(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let workdir = draft.workdir(base, "/etc/passwd", None);
+    let Err(SolveError::Vertex { vertex, error }) = bench.solve(draft.graph(), workdir).result else {
+        panic!("it fails");
+    };
+    assert_eq!((vertex, error.to_string().as_str()), (workdir, "mkdir /etc/passwd: not a directory"));
+}
+
+fn a_linked_copy_resets_directories(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    fs::create_dir_all(bench.context().join("tree/q/r")).unwrap();
+    for (path, text) in [("tree/q/r/a", "a"), ("tree/f", "file"), ("tree/l", "not a link")] {
+        let path = bench.context().join(path);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    fs::hard_link(bench.context().join("tree/f"), bench.context().join("tree/g")).unwrap();
+    let build = |draft: &mut Draft| {
+        let context = draft.context();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let script = "mkdir -p /p/q/r /p/f/x; chmod 700 /p/q; chown -R app /p; echo s > /p/q/s; ln -s q /p/l";
+        let base = draft.run(base, script);
+        let scratch = draft.add(Op::Scratch, Vec::new());
+        let copy = draft.copy(scratch, context, "tree", "/p");
+        let merge = draft.add(Op::Merge, vec![chain(base), chain(copy)]);
+        // Twice the same: no tree may come to hold an inode under two names.
+        let again = draft.add(Op::Merge, vec![chain(merge), chain(copy)]);
+        draft
+            .run(again, "cp /p/f /p/q/r/a && cat /p/q/r/a && ls -i /p/f /p/g | cut -d/ -f1 | sort -u | wc -l")
+    };
+    let mut draft = Draft::default();
+    let target = build(&mut draft);
+    let built = bench.solve(draft.graph(), target);
+    let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+    assert_eq!(built.log.replace(' ', ""), "file1\n");
+    let expected = [
+        "/p 755 0:0",
+        "/p/f 644 0:0 \"file\"",
+        "/p/g 644 0:0 \"file\"",
+        "/p/l 644 0:0 \"not a link\"",
+        "/p/q 755 0:0",
+        "/p/q/r 755 0:0",
+        "/p/q/r/a 644 0:0 \"file\"",
+        "/p/q/s 644 0:0 \"s\\n\"",
+    ];
+    assert_eq!(bench.listing(&solved.outputs[0], &["/p"]), expected);
+}
+
+fn copies_of_equal_content_hit(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    fs::write(bench.context().join("a"), "1").unwrap();
+    let build = |script: &str| {
+        let mut draft = Draft::default();
+        let context = draft.context();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let copied = draft.copy(base, context, "a", "/a");
+        let made = draft.run(copied, script);
+        let taken = draft.copy(base, made, "/made", "/taken");
+        let solved = bench.solve(draft.graph(), taken).result.unwrap();
+        (solved.executed, solved.cached)
+    };
+    assert_eq!(build("cut -c1 /a > /made"), (3, 0));
+    assert_eq!(build("cut -c1 /a > /made"), (0, 1));
+    // The step differs and makes the same: what was copied from it still holds.
+    assert_eq!(build("true; cut -c1 /a > /made"), (1, 2));
+    fs::write(bench.context().join("a"), "12").unwrap();
+    assert_eq!(build("cut -c1 /a > /made"), (2, 1));
+    fs::write(bench.context().join("a"), "2").unwrap();
+    assert_eq!(build("cut -c1 /a > /made"), (3, 0));
+}
+
+fn a_copy_from_an_image_is_known_without_it(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let build = || {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let scratch = draft.add(Op::Scratch, Vec::new());
+        let copy = draft.copy(scratch, base, "/etc/passwd", "/passwd");
+        bench.solve(draft.graph(), copy)
+    };
+    let first = build();
+    assert_eq!(first.result.unwrap().executed, 1);
+    let pulls = |events: &[Event]| events.iter().filter(|event| matches!(event, Event::Started(_))).count();
+    assert_eq!(pulls(&first.events), 2);
+    let second = build();
+    assert_eq!((pulls(&second.events), second.result.unwrap().cached), (0, 1));
+}
+
+fn two_workers_run_a_step_once(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let executed = Arc::new(Mutex::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (bench, executed) = (&bench, Arc::clone(&executed));
+            scope.spawn(move || {
+                let mut draft = Draft::default();
+                let base = draft.add(bench.busybox(), Vec::new());
+                let run = draft.run(base, "echo $RANDOM > /random; sleep 0.2");
+                let solved = bench.solve(draft.graph(), run).result.unwrap();
+                assert!(matches!(solved.outputs[0], Output::Snapshot(_)));
+                *executed.lock().unwrap() += solved.executed;
+            });
+        }
+    });
+    assert_eq!(*executed.lock().unwrap(), 1);
+}

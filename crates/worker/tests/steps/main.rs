@@ -1,0 +1,35 @@
+//! Whole solves on this machine: a store, a base image, sandboxes. Needs root, overlay and user namespaces.
+//!
+//! `steps [NAME…]` runs the tests whose names contain one of the words.
+
+#![allow(clippy::print_stdout, reason = "this is the test harness")]
+#![allow(clippy::exit, reason = "this is the test harness")]
+
+mod bench;
+mod cases;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use cache::SnapshotterKind;
+
+fn main() -> ExitCode {
+    sandbox::run_init_if_requested();
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let mut failed = Vec::new();
+    for (name, test) in cases::ALL {
+        for kind in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
+            let name = format!("{name} ({kind:?})");
+            if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
+                continue;
+            }
+            let outcome = catch_unwind(AssertUnwindSafe(|| test(kind)));
+            println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
+            if outcome.is_err() {
+                failed.push(name);
+            }
+        }
+    }
+    println!("\nfailures: {failed:?}");
+    if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
