@@ -13,7 +13,9 @@ use super::finish;
 use super::member::{Member, MemberKind, Members, canonical};
 use super::pipeline::{Hashed, HashingReader, with_decompressed};
 use super::unpack::{write_directory, write_entry};
-use crate::tree::{Attributes, FileKind, Follow, OwnerMode, Timestamp, TreeKind, TreeMode, TreeView, TreeWriter};
+use crate::tree::{
+    Attributes, FileKind, Follow, OwnerMode, Timestamp, TreeKind, TreeMode, TreeView, TreeWriter,
+};
 
 /// What marks a whiteout (OCI image layer specification, "Whiteouts").
 pub(super) const WHITEOUT: &[u8] = b".wh.";
@@ -59,18 +61,17 @@ pub fn apply_layer(reader: impl Read, upper: &Path, mode: TreeMode) -> Result<Ap
 
 /// Like [`apply_layer`] for a compressed archive (gzip, zstd or none, told by the first bytes), decompressing and
 /// hashing in a thread of its own. The reader is read to its end.
-pub fn apply_blob(reader: impl Read + Send, upper: &Path, mode: TreeMode) -> Result<AppliedLayer, LayerError> {
+pub fn apply_blob(
+    reader: impl Read + Send,
+    upper: &Path,
+    mode: TreeMode,
+) -> Result<AppliedLayer, LayerError> {
     let ((deferred, notes), hashed) = with_decompressed(reader, |reader| apply(reader, upper, mode))?;
     Ok(AppliedLayer::new((upper, mode), hashed, deferred, notes))
 }
 
 impl AppliedLayer {
-    fn new(
-        (upper, mode): (&Path, TreeMode),
-        hashed: Hashed,
-        deferred: Deferred,
-        notes: Vec<String>,
-    ) -> Self {
+    fn new((upper, mode): (&Path, TreeMode), hashed: Hashed, deferred: Deferred, notes: Vec<String>) -> Self {
         let Hashed { digest, size_bytes } = hashed;
         Self { diff_id: DiffId(digest), size_bytes, notes, upper: upper.to_owned(), mode, deferred }
     }
@@ -78,7 +79,7 @@ impl AppliedLayer {
     /// Does what needs the layers below, `lower_dirs` (top first; each of them finished): hard links to their files
     /// and the metadata of directories that the archive only implies.
     pub fn finish(self, lower_dirs: &[PathBuf]) -> Result<(), LayerError> {
-        finish::finish(&self.upper, lower_dirs, self.mode, self.deferred)
+        finish::finish(&self.upper, lower_dirs, self.mode, &self.deferred)
     }
 }
 

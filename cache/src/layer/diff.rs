@@ -97,12 +97,7 @@ impl<W: Write> DifferenceWriter<W> {
     }
 
     /// Writes what in `new` differs from `old`. The root itself is in no layer.
-    fn directory(
-        &mut self,
-        new: &Merged,
-        old: Option<&Merged>,
-        lower: Lower,
-    ) -> Result<(), LayerError> {
+    fn directory(&mut self, new: &Merged, old: Option<&Merged>, lower: Lower) -> Result<(), LayerError> {
         let entries = new.list_with_whiteouts().map_err(|source| self.tree("list", source))?;
         let gone = match old {
             Some(old) if lower == Lower::Hidden => {
@@ -193,7 +188,8 @@ impl<W: Write> DifferenceWriter<W> {
         match entry.kind {
             FileKind::File => self.regular_file(new, name, found),
             FileKind::Symlink => {
-                let target = new.read_link(name, found).map_err(|source| self.tree("read the link", source))?;
+                let target =
+                    new.read_link(name, found).map_err(|source| self.tree("read the link", source))?;
                 let kind = TarKind::Symlink { target: target.as_os_str() };
                 self.tar.header(&MemberHeader::of(&path, &entry, kind)).map_err(LayerError::Write)
             }

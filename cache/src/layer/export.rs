@@ -64,7 +64,9 @@ impl Export<'_> {
             FileKind::Socket | FileKind::Directory => {}
             kind => match self.writer.special(path, kind, entry.rdev, &attributes) {
                 // The next name of the same inode tries again, in vain too.
-                Err(TreeError::Io { source, .. }) if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                Err(TreeError::Io { source, .. })
+                    if source.kind() == std::io::ErrorKind::PermissionDenied =>
+                {
                     self.links.remove(&(entry.dev, entry.ino));
                 }
                 result => result?,

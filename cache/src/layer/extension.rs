@@ -59,7 +59,8 @@ impl Extensions {
 
     /// One record; an empty value takes an earlier one back. `None` for a value that makes no sense.
     fn record(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
-        let number = |value: &[u8]| if value.is_empty() { Some(None) } else { parse_decimal(value).map(Some) };
+        let number =
+            |value: &[u8]| if value.is_empty() { Some(None) } else { parse_decimal(value).map(Some) };
         let text = |value: &[u8]| (!value.is_empty()).then(|| value.to_vec());
         match key {
             b"path" => self.path = text(value),

@@ -11,7 +11,7 @@ pub(super) fn finish(
     upper: &Path,
     lower_dirs: &[PathBuf],
     mode: TreeMode,
-    deferred: Deferred,
+    deferred: &Deferred,
 ) -> Result<(), LayerError> {
     let lower = TreeView::open(lower_dirs, mode)?;
     let writer = TreeWriter::new(upper, lower_dirs, mode)?;

@@ -110,9 +110,11 @@ impl<R: BufRead> Members<R> {
     }
 
     fn attributes(&self, header: &Header, extensions: Extensions) -> Result<Attributes, LayerError> {
-        let id = |value: Option<u64>, range| match value {
-            Some(value) => u32::try_from(value).map_err(|_| self.invalid("its owner is no 32-bit number")),
-            None => self.small(header, range),
+        let id = |value: Option<u64>, range| {
+            let value = value.or_else(|| header.number(range).and_then(|number| u64::try_from(number).ok()));
+            // The last number is no owner (chown(2)).
+            let id = value.and_then(|value| u32::try_from(value).ok()).filter(|id| *id != u32::MAX);
+            id.ok_or_else(|| self.invalid("its owner is no 32-bit number"))
         };
         let mode = header.number(100..108).ok_or_else(|| self.invalid("its mode is no number"))?;
         let seconds = header.number(136..148).ok_or_else(|| self.invalid("its time is no number"))?;
@@ -386,7 +388,8 @@ impl Header {
 
     fn has_valid_checksum(&self) -> bool {
         let outside = |index: usize| !(148..156).contains(&index);
-        let bytes = || self.0.iter().enumerate().map(|(index, byte)| if outside(index) { *byte } else { b' ' });
+        let bytes =
+            || self.0.iter().enumerate().map(|(index, byte)| if outside(index) { *byte } else { b' ' });
         let unsigned: i64 = bytes().map(i64::from).sum();
         // Some old programs summed signed bytes.
         let signed: i64 = bytes().map(|byte| i64::from(byte.cast_signed())).sum();
@@ -400,7 +403,9 @@ fn parse_number(field: &[u8]) -> Option<i64> {
     if first & 0x80 != 0 {
         let is_negative = first & 0x40 != 0;
         let start = if is_negative { i64::from(first | 0x80) - 256 } else { i64::from(first & 0x3f) };
-        return rest.iter().try_fold(start, |value, byte| value.checked_mul(256)?.checked_add((*byte).into()));
+        return rest
+            .iter()
+            .try_fold(start, |value, byte| value.checked_mul(256)?.checked_add((*byte).into()));
     }
     let is_blank = |byte: &u8| *byte == b' ' || *byte == 0;
     let start = field.iter().position(|byte| !is_blank(byte)).unwrap_or(field.len());

@@ -9,8 +9,8 @@ mod archive;
 mod compression;
 mod diff;
 mod error;
-mod extension;
 mod export;
+mod extension;
 mod finish;
 mod member;
 mod pipeline;
@@ -23,3 +23,6 @@ pub use compression::{Compression, decompress, detect_compression};
 pub use diff::{LayerSource, write_layer};
 pub use error::LayerError;
 pub use export::{export_tree, write_tree};
+
+#[cfg(test)]
+mod tests;

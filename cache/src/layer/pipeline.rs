@@ -32,7 +32,8 @@ pub(super) fn with_decompressed<T>(
         let consumed = consume(&mut pieces);
         // A producer that still has something to send stops.
         drop(pieces);
-        let hashed = producer.join().map_err(|_| LayerError::Read(io::Error::other("decompression panicked")))?;
+        let hashed =
+            producer.join().map_err(|_| LayerError::Read(io::Error::other("decompression panicked")))?;
         Ok((consumed?, hashed))
     })
 }

@@ -24,9 +24,10 @@ pub(super) enum Owners {
 /// the kernel drops setuid bits and capabilities when an owner changes.
 pub(super) fn set_on_fd(fd: BorrowedFd<'_>, attributes: &Attributes, owners: Owners) -> Result<(), Errno> {
     let mut mode = attributes.mode;
+    let (user, group) = ids(attributes)?;
     match owners {
-        Owners::Set => rustix::fs::fchown(fd, uid(attributes), gid(attributes))?,
-        Owners::SetIfAllowed => match rustix::fs::fchown(fd, uid(attributes), gid(attributes)) {
+        Owners::Set => rustix::fs::fchown(fd, user, group)?,
+        Owners::SetIfAllowed => match rustix::fs::fchown(fd, user, group) {
             Ok(()) => {}
             Err(Errno::PERM | Errno::INVAL) => mode &= 0o1777,
             Err(error) => return Err(error),
@@ -67,7 +68,7 @@ pub(super) fn set_on_name(
     (owners, kind): (Owners, FileKind),
 ) -> Result<(), Errno> {
     let mut mode = attributes.mode;
-    let (user, group) = (uid(attributes), gid(attributes));
+    let (user, group) = ids(attributes)?;
     match owners {
         Owners::Set => rustix::fs::chownat(directory, name, user, group, AtFlags::SYMLINK_NOFOLLOW)?,
         Owners::SetIfAllowed => {
@@ -87,9 +88,7 @@ pub(super) fn set_on_name(
         tolerate(rustix::fs::lsetxattr(path, attribute, value, XattrFlags::empty()))?;
     }
     match attributes.mtime {
-        Some(mtime) => {
-            rustix::fs::utimensat(directory, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW)
-        }
+        Some(mtime) => rustix::fs::utimensat(directory, name, &timestamps(mtime), AtFlags::SYMLINK_NOFOLLOW),
         None => Ok(()),
     }
 }
@@ -105,12 +104,12 @@ fn tolerate(result: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-fn uid(attributes: &Attributes) -> Option<Uid> {
-    Some(Uid::from_raw(attributes.uid))
-}
-
-fn gid(attributes: &Attributes) -> Option<Gid> {
-    Some(Gid::from_raw(attributes.gid))
+/// The last number is no owner: it is chown's word for "leave as it is".
+fn ids(attributes: &Attributes) -> Result<(Option<Uid>, Option<Gid>), Errno> {
+    if attributes.uid == u32::MAX || attributes.gid == u32::MAX {
+        return Err(Errno::INVAL);
+    }
+    Ok((Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid))))
 }
 
 fn timestamps(mtime: Timestamp) -> Timestamps {

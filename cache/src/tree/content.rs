@@ -140,12 +140,17 @@ fn copy_range(out: &File, source: &File, start: u64, end: u64) -> io::Result<u64
         // The kernel takes less than 2 GiB at once.
         let length = usize::try_from((end - offset).min(1 << 30)).unwrap_or(1 << 30);
         match rustix::fs::copy_file_range(source, Some(&mut from), out, Some(&mut to), length) {
-            // Some file systems (and files of /proc) say zero although there is more to read.
-            Ok(0) => return copy_by_reading(out, source, offset, end),
-            Ok(count) => offset += count as u64,
+            Ok(count) if count > 0 => offset += count as u64,
             Err(Errno::INTR) => {}
-            Err(
-                Errno::XDEV | Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::IO
+            // Some file systems (and files of /proc) say zero although there is more to read.
+            Ok(_)
+            | Err(
+                Errno::XDEV
+                | Errno::INVAL
+                | Errno::NOSYS
+                | Errno::OPNOTSUPP
+                | Errno::PERM
+                | Errno::IO
                 | Errno::BADF,
             ) => return copy_by_reading(out, source, offset, end),
             Err(error) => return Err(error.into()),

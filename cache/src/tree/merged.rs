@@ -176,11 +176,7 @@ pub(crate) fn names(directory: BorrowedFd<'_>) -> Result<Vec<OsString>, Errno> {
 }
 
 /// What `name` in `directory` is, whiteouts as the devices they are; the directory itself for an empty name.
-pub(crate) fn stat(
-    directory: BorrowedFd<'_>,
-    name: &OsStr,
-    mode: TreeMode,
-) -> Result<Option<Entry>, Errno> {
+pub(crate) fn stat(directory: BorrowedFd<'_>, name: &OsStr, mode: TreeMode) -> Result<Option<Entry>, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH;
     let status = match rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS) {
         Ok(status) => status,
@@ -271,4 +267,3 @@ fn xattr(path: &std::path::Path, attribute: &OsStr) -> Result<Option<Vec<u8>>, E
         }
     }
 }
-

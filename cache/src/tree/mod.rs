@@ -21,12 +21,12 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 
-pub use error::TreeError;
-pub use resolve::Follow;
-pub use view::TreeView;
 pub(crate) use content::next_data;
+pub use error::TreeError;
 pub(crate) use merged::{Found, Merged};
 pub(crate) use overlay::is_hidden_attribute;
+pub use resolve::Follow;
+pub use view::TreeView;
 pub use write::{Hashing, Made, TreeWriter};
 
 /// How a directory on disk is to be read as a tree.

@@ -51,5 +51,7 @@ pub(super) fn make_whiteout(directory: BorrowedFd<'_>, name: &OsStr) -> Result<(
 /// Whether an extended attribute is overlay's or ours, and so no part of the tree.
 pub(crate) fn is_hidden_attribute(name: &OsStr) -> bool {
     let name = name.as_bytes();
-    [&b"trusted.overlay."[..], b"user.overlay.", b"user.rbuild."].iter().any(|prefix| name.starts_with(prefix))
+    [&b"trusted.overlay."[..], b"user.overlay.", b"user.rbuild."]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }

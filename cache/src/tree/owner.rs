@@ -59,7 +59,7 @@ impl RecordedOwner {
     /// What is recorded for `name` in `directory`.
     pub(super) fn read(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<Self>, Errno> {
         let mut value = [0_u8; 64];
-        match rustix::fs::lgetxattr(&path_of(directory, name), ATTRIBUTE, &mut value[..]) {
+        match rustix::fs::lgetxattr(path_of(directory, name), ATTRIBUTE, &mut value[..]) {
             Ok(length) => Ok(Self::decode(value.get(..length).unwrap_or_default())),
             Err(Errno::NODATA | Errno::NOTSUP | Errno::RANGE) => Ok(None),
             Err(error) => Err(error),

@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{FileKind, TreeError, TreeView};
 
-/// How many links are followed for one path, as in the kernel (path_resolution(7)).
+/// How many links are followed for one path, as in the kernel (`path_resolution(7)`).
 const MAXIMUM_LINKS: u32 = 40;
 
 /// Which links [`TreeView::resolve`] follows.

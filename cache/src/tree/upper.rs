@@ -155,7 +155,11 @@ impl UpperTree {
                 let entry = stat(parent.fd.as_fd(), name, mode).map_err(fail)?;
                 let is_whiteout = entry.is_none_or(|entry| mode.kind.is_whiteout(entry.kind, entry.rdev));
                 let path = path.to_owned();
-                return Err(if is_whiteout { TreeError::NotFound(path) } else { TreeError::NotADirectory(path) });
+                return Err(if is_whiteout {
+                    TreeError::NotFound(path)
+                } else {
+                    TreeError::NotADirectory(path)
+                });
             }
             Err(error) => return Err(fail(error)),
         };

@@ -85,8 +85,7 @@ impl TreeView {
     /// Opens the regular file `path` for reading.
     pub fn open_file(&self, path: &Path) -> Result<File, TreeError> {
         let (directory, name, found) = self.locate(path)?;
-        let file =
-            directory.open_file(name, found).map_err(|source| TreeError::io("open", path, source))?;
+        let file = directory.open_file(name, found).map_err(|source| TreeError::io("open", path, source))?;
         file.ok_or_else(|| TreeError::NotAFile(path.to_owned()))
     }
 
@@ -108,8 +107,7 @@ impl TreeView {
 
     fn locate<'p>(&self, path: &'p Path) -> Result<(Arc<Merged>, &'p OsStr, Found), TreeError> {
         let (parent, name) = split(path)?.ok_or_else(|| TreeError::NotAFile(path.to_owned()))?;
-        let directory =
-            self.directory(parent)?.ok_or_else(|| TreeError::NotFound(path.to_owned()))?;
+        let directory = self.directory(parent)?.ok_or_else(|| TreeError::NotFound(path.to_owned()))?;
         let found = directory.find(name).map_err(|source| TreeError::io("stat", path, source))?;
         let found = found.ok_or_else(|| TreeError::NotFound(path.to_owned()))?;
         Ok((directory, name, found))

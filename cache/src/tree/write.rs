@@ -138,9 +138,9 @@ impl TreeWriter {
         fill: impl FnOnce(&mut File) -> io::Result<()>,
     ) -> Result<(), TreeError> {
         let (parent, name) = self.parent(path)?;
-        let mut file = self.create(path, &parent, name)?;
-        fill(&mut file).map_err(|source| TreeError::io("write", path, source))?;
-        attributes::set_on_fd(file.as_fd(), attributes, self.tree.owners())
+        let mut out = self.create(path, &parent, name)?;
+        fill(&mut out).map_err(|source| TreeError::io("write", path, source))?;
+        attributes::set_on_fd(out.as_fd(), attributes, self.tree.owners())
             .map_err(|source| TreeError::io("set the attributes of", path, source))
     }
 
@@ -305,9 +305,9 @@ impl TreeWriter {
                 self.clear(path, parent, name)?;
                 make()
             }
-            Ok(made) => {
+            Ok(entry) => {
                 self.view().forget_hidden(path);
-                Ok(made)
+                Ok(entry)
             }
             Err(error) => Err(error),
         }
@@ -344,8 +344,7 @@ impl TreeWriter {
         let (source, target) = (self.tree.directory(from)?, self.tree.directory(to)?);
         let fail = |error: Errno| TreeError::io("move", from, error);
         for name in names(source.fd.as_fd()).map_err(fail)? {
-            let move_it =
-                || renameat_with(&source.fd, &name, &target.fd, &name, RenameFlags::NOREPLACE);
+            let move_it = || renameat_with(&source.fd, &name, &target.fd, &name, RenameFlags::NOREPLACE);
             match move_it() {
                 Ok(()) => {}
                 Err(Errno::EXIST) => {
