@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, fstat, futimens, openat,
+    AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Stat, Timespec, Timestamps, fstat, futimens, openat,
     openat2, statat, unlinkat,
 };
 use rustix::io::Errno;
@@ -37,16 +37,20 @@ fn remove_one(root: &Path, stub: &Stub) -> rustix::io::Result<()> {
     let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
     let parent = openat2(root, relative, flags, Mode::empty(), resolve)?;
     let before = fstat(&parent)?;
-    let times = Timestamps {
-        last_access: Timespec { tv_sec: before.st_atime, tv_nsec: before.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: before.st_mtime, tv_nsec: before.st_mtime_nsec as _ },
-    };
     if stub.is_directory {
         unlinkat(&parent, name, AtFlags::REMOVEDIR)?;
     } else if is_empty_file(&parent, name)? {
         unlinkat(&parent, name, AtFlags::empty())?;
     }
-    futimens(&parent, &times)
+    futimens(&parent, &times(&before))
+}
+
+/// The times of a file, to be set again.
+pub(crate) fn times(of: &Stat) -> Timestamps {
+    Timestamps {
+        last_access: Timespec { tv_sec: of.st_atime, tv_nsec: of.st_atime_nsec.cast_signed() },
+        last_modification: Timespec { tv_sec: of.st_mtime, tv_nsec: of.st_mtime_nsec.cast_signed() },
+    }
 }
 
 fn is_empty_file(parent: impl std::os::fd::AsFd, name: &OsStr) -> rustix::io::Result<bool> {

@@ -209,23 +209,18 @@ impl Helper {
         let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(step("making a pipe"))?;
         let (answer, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(step("making a pipe"))?;
         let own = std::process::id().to_string();
-        match kernel::fork().map_err(step("starting a helper"))? {
-            Some(child) => Ok(Self {
-                child: Pid::from_raw(child).expect("a child's number is not zero"),
-                go: go.into(),
-                answer: answer.into(),
-            }),
-            None => {
-                drop((go, answer));
-                let mut byte = [0];
-                if fs::File::from(wait).read_exact(&mut byte).is_ok()
-                    && let Err(reason) = run_programs(maps, &own)
-                {
-                    let _ = fs::File::from(tell).write_all(reason.as_bytes());
-                }
-                kernel::exit_now(0)
-            }
+        if let Some(child) = kernel::fork().map_err(step("starting a helper"))? {
+            let child = Pid::from_raw(child).expect("a child's number is not zero");
+            return Ok(Self { child, go: go.into(), answer: answer.into() });
         }
+        drop((go, answer));
+        let mut byte = [0];
+        if fs::File::from(wait).read_exact(&mut byte).is_ok()
+            && let Err(reason) = run_programs(maps, &own)
+        {
+            let _ = fs::File::from(tell).write_all(reason.as_bytes());
+        }
+        kernel::exit_now(0)
     }
 
     /// Maps the ids of this process, which is in its namespace by now; else gives the reason.

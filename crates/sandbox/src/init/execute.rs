@@ -49,7 +49,10 @@ pub(super) fn become_program(spec: &ProcessSpec) -> ! {
     let name = OsStr::from_bytes(spec.args.first().map_or(b"".as_slice(), Vec::as_slice));
     let program = match look_up(name, path.unwrap_or_default()) {
         Ok(program) => program,
-        Err(reason) => fail(NOT_STARTED, &format!("unable to start process: exec: {name:?}: {reason}")),
+        Err(reason) => fail(
+            NOT_STARTED,
+            &format!("unable to start process: exec: {:?}: {reason}", name.to_string_lossy()),
+        ),
     };
     let strings =
         |list: &[Vec<u8>]| list.iter().map(|one| CString::new(one.as_slice())).collect::<Result<Vec<_>, _>>();

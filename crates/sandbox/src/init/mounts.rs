@@ -164,16 +164,16 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
     }
     let context = Attaching { by_remount: spec.fallbacks.contains(&Fallbacks::ReadOnlyByRemount) };
     let prepared = prepare(spec, &context)?;
-    context.attach(gathered.proc, "/proc")?;
-    context.attach(gathered.sys, "/sys")?;
+    context.attach(&gathered.proc, "/proc")?;
+    context.attach(&gathered.sys, "/sys")?;
     if let Some(cgroup) = gathered.cgroup {
         // Where `/sys` is the caller's, its own may be in the way; then that stays.
-        let _ = context.attach(cgroup, "/sys/fs/cgroup");
+        let _ = context.attach(&cgroup, "/sys/fs/cgroup");
     }
     attach_dev(spec, gathered.nodes, prepared.nodes, &context)?;
     let mut stubs = Vec::new();
     for (path, file) in prepared.files_of_etc {
-        context.attach_at_point(file, Path::new(path), PointKind::File, &mut stubs)?;
+        context.attach_at_point(&file, Path::new(path), PointKind::File, &mut stubs)?;
     }
     let mut binds = gathered.binds.into_iter();
     let mut files = prepared.files.into_iter();
@@ -192,9 +192,9 @@ struct Attaching {
 }
 
 impl Attaching {
-    fn attach(&self, mount: Detached, target: impl AsRef<Path>) -> Step {
+    fn attach(&self, mount: &Detached, target: impl AsRef<Path>) -> Step {
         let target = target.as_ref();
-        self.try_attach(&mount, target).during("mount", target)
+        self.try_attach(mount, target).during("mount", target)
     }
 
     fn try_attach(&self, mount: &Detached, target: &Path) -> io::Result<()> {
@@ -221,7 +221,7 @@ impl Attaching {
 
     fn attach_at_point(
         &self,
-        mount: Detached,
+        mount: &Detached,
         target: &Path,
         kind: PointKind,
         stubs: &mut Vec<Stub>,
@@ -300,7 +300,7 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     // Device nodes must work here. The program cannot make any here: it never sees more than single files.
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let tree = fresh("tmpfs", &[("mode", "0755")], attributes).during(during, "")?;
-    context.attach(Detached { tree, read_only: ReadOnly::No }, "/proc")?;
+    context.attach(&Detached { tree, read_only: ReadOnly::No }, "/proc")?;
     let mut files_of_etc = Vec::new();
     for (path, name, content) in [
         ("/etc/resolv.conf", "/proc/resolv.conf", &spec.resolv_conf),
@@ -366,7 +366,7 @@ fn attach_dev(
     }
     let exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = fresh_pts(exec).during("mount", "/dev/pts")?;
-    context.attach(Detached { tree: pts, read_only: ReadOnly::No }, "/dev/pts")?;
+    context.attach(&Detached { tree: pts, read_only: ReadOnly::No }, "/dev/pts")?;
     let size = spec.shm_size_bytes.to_string();
     mount_fresh("tmpfs", &[("mode", "1777"), ("size", &size)], CLOSED, "/dev/shm", context)?;
     mount_fresh("mqueue", &[], CLOSED, "/dev/mqueue", context)?;
@@ -376,7 +376,7 @@ fn attach_dev(
     for (name, node) in bound.into_iter().chain(made.filter(|(name, _)| !names.contains(name))) {
         let path = Path::new("/dev").join(name);
         std::fs::File::create_new(&path).during("make", &path)?;
-        context.attach(node, &path)?;
+        context.attach(&node, &path)?;
     }
     let core = Path::new("/proc/kcore").exists().then_some(("/proc/kcore", "/dev/core"));
     for (target, link) in LINKS.into_iter().chain(core) {
@@ -400,7 +400,7 @@ fn mount_fresh(
     context: &Attaching,
 ) -> Step {
     let tree = fresh(kind, options, attributes).during("mount", target)?;
-    context.attach(Detached { tree, read_only: ReadOnly::No }, target)
+    context.attach(&Detached { tree, read_only: ReadOnly::No }, target)
 }
 
 fn attach_mount(
@@ -426,14 +426,14 @@ fn attach_mount(
             (Detached { tree, read_only: ReadOnly::No }, PointKind::Directory)
         }
     };
-    context.attach_at_point(detached, &mount.target, kind, stubs)
+    context.attach_at_point(&detached, &mount.target, kind, stubs)
 }
 
 fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
     for path in READ_ONLY {
         if Path::new(path).symlink_metadata().is_ok() {
             let tree = outside(Path::new(path), ReadOnly::Recursive).during("open", path)?;
-            context.attach(tree, path)?;
+            context.attach(&tree, path)?;
         }
     }
     for path in MASKED {
@@ -447,7 +447,7 @@ fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
         } else {
             outside(Path::new("/dev/null"), ReadOnly::No).during("mask", path)?
         };
-        context.attach(mask, path)?;
+        context.attach(&mask, path)?;
     }
     Ok(())
 }

@@ -7,8 +7,9 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timespec, Timestamps, open, stat, utimensat};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, stat, utimensat};
 
+use crate::stubs::times;
 use crate::wire::Stub;
 
 const MAX_LINKS: u32 = 40;
@@ -71,7 +72,7 @@ pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io:
         if prefix.symlink_metadata().is_ok() {
             continue;
         }
-        let before = times(&parent)?;
+        let before = times(&stat(&parent)?);
         let is_directory = kind == PointKind::Directory || prefix != path;
         if is_directory {
             rustix::fs::mkdir(&prefix, Mode::from_raw_mode(0o755))?;
@@ -83,14 +84,6 @@ pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io:
         stubs.push(Stub { path: prefix.clone(), is_directory });
     }
     Ok(path)
-}
-
-fn times(path: &Path) -> io::Result<Timestamps> {
-    let stat = stat(path)?;
-    Ok(Timestamps {
-        last_access: Timespec { tv_sec: stat.st_atime, tv_nsec: stat.st_atime_nsec as _ },
-        last_modification: Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as _ },
-    })
 }
 
 /// Makes sure that one of the fixed mount points (`/proc`, `/sys`, `/dev`) is an ordinary directory. Made ones stay in

@@ -112,9 +112,10 @@ fn filter(fixture: &Fixture) {
         (libc::SYS_personality, "8", 0),
         (libc::SYS_chroot, "0", libc::EFAULT),
     ];
-    let script: String = calls.iter().map(|(call, rest, _)| format!("tests inside {call} {rest};")).collect();
-    let want: String = calls.iter().map(|(_, _, errno)| format!("{errno}\n")).collect();
-    assert_eq!(fixture.says(&script), want);
+    let script: Vec<String> =
+        calls.iter().map(|(call, rest, _)| format!("tests inside {call} {rest};")).collect();
+    let want: Vec<String> = calls.iter().map(|(_, _, errno)| format!("{errno}\n")).collect();
+    assert_eq!(fixture.says(&script.concat()), want.concat());
 }
 
 fn bits32(fixture: &Fixture) {

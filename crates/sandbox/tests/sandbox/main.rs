@@ -4,6 +4,12 @@
 //! A program of its own instead of the standard harness: it is the init of its sandboxes, a program inside of them, and
 //! runs itself again as an ordinary user.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests, which clippy knows by the harness that is not used here"
+)]
+
 mod as_root;
 mod as_user;
 mod fixture;
