@@ -60,7 +60,7 @@ impl Expander {
         if !text.contains(['$', '\'', '"', self.escape]) {
             return Ok(text.to_owned());
         }
-        self.run(text, variables).map(|output| output.text)
+        self.run(text, variables, false).map(|output| output.text)
     }
 
     /// The expanded text, split at white space that was not quoted.
@@ -68,10 +68,10 @@ impl Expander {
     /// # Errors
     /// The text of a diagnostic.
     pub(crate) fn words(self, text: &str, variables: &dyn Variables) -> Result<Vec<String>, String> {
-        self.run(text, variables).map(Output::into_words)
+        self.run(text, variables, true).map(Output::into_words)
     }
 
-    fn run(self, text: &str, variables: &dyn Variables) -> Result<Output, String> {
+    fn run(self, text: &str, variables: &dyn Variables, splits: bool) -> Result<Output, String> {
         let mut scanner = Scanner {
             rest: text,
             expander: self,
@@ -82,7 +82,7 @@ impl Expander {
             depth: 0,
         };
         scanner
-            .until(None)
+            .until(None, splits)
             .map_err(|cause| format!("failed to process {}: {cause}", crate::quote::go_quote(text)))
     }
 }
@@ -90,6 +90,8 @@ impl Expander {
 /// What has been put out: the whole text, and the words in it.
 #[derive(Default)]
 struct Output {
+    /// Whether words are wanted, or the text alone.
+    splits: bool,
     text: String,
     word: String,
     words: Vec<String>,
@@ -99,6 +101,9 @@ impl Output {
     /// A character that separates words if it is white space.
     fn push(&mut self, c: char) {
         self.text.push(c);
+        if !self.splits {
+            return;
+        }
         if !c.is_whitespace() {
             self.word.push(c);
         } else if !self.word.is_empty() {
@@ -108,7 +113,18 @@ impl Output {
 
     fn push_quoted(&mut self, text: &str) {
         self.text.push_str(text);
-        self.word.push_str(text);
+        if self.splits {
+            self.word.push_str(text);
+        }
+    }
+
+    /// The value of a variable: white space in it separates.
+    fn push_value(&mut self, value: &str) {
+        if self.splits {
+            value.chars().for_each(|c| self.push(c));
+        } else {
+            self.text.push_str(value);
+        }
     }
 
     fn into_words(mut self) -> Vec<String> {
@@ -148,19 +164,14 @@ impl<'a> Scanner<'a> {
     }
 
     /// Everything up to `stop`, which is taken too, or to the end.
-    fn until(&mut self, stop: Option<char>) -> Result<Output, String> {
-        let mut output = Output::default();
+    fn until(&mut self, stop: Option<char>, splits: bool) -> Result<Output, String> {
+        let mut output = Output { splits, ..Output::default() };
         while let Some(c) = self.next() {
             if Some(c) == stop {
                 return Ok(output);
             }
             match c {
-                '$' => {
-                    let value = self.dollar()?;
-                    for c in value.chars() {
-                        output.push(c);
-                    }
-                }
+                '$' => output.push_value(&self.dollar()?),
                 '\'' if self.expander.quotes != Quotes::Literal => output.push_quoted(&self.single_quoted()?),
                 '"' if self.expander.quotes != Quotes::Literal => output.push_quoted(&self.double_quoted()?),
                 c if c == self.expander.escape => {
@@ -209,7 +220,7 @@ impl<'a> Scanner<'a> {
                     match self.peek() {
                         None => {}
                         Some(next) if next == '"' || next == '$' || next == escape => {
-                            result.extend(self.next())
+                            result.extend(self.next());
                         }
                         Some(_) => result.extend((!self.raw_escapes).then_some(c)),
                     }
@@ -321,10 +332,8 @@ impl<'a> Scanner<'a> {
         let pattern = self.inner('/', true, || "syntax error: missing '/' in ${}".to_owned())?;
         let replacement = self.inner('}', true, missing_brace)?;
         let Some(value) = self.variables.value(name) else {
-            return Ok(match self.expander.keep_unset {
-                true => format!("${{{name}/{pattern}/{replacement}}}"),
-                false => String::new(),
-            });
+            let kept = || format!("${{{name}/{pattern}/{replacement}}}");
+            return Ok(self.expander.keep_unset.then(kept).unwrap_or_default());
         };
         let glob = self.glob(&pattern, value.len().saturating_mul(value.len()))?;
         let result = glob.replace(value, &replacement, all, self.limit);
@@ -342,7 +351,7 @@ impl<'a> Scanner<'a> {
     /// The text up to `stop`; `missing` where it does not come.
     fn inner(&mut self, stop: char, raw_escapes: bool, missing: fn() -> String) -> Result<String, String> {
         let before = std::mem::replace(&mut self.raw_escapes, raw_escapes);
-        let result = self.until(Some(stop));
+        let result = self.until(Some(stop), false);
         self.raw_escapes = before;
         match result {
             Ok(output) => Ok(output.text),

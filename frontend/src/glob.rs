@@ -125,9 +125,10 @@ fn match_length(parts: &[Part], chars: &[char], longest: bool) -> Option<usize> 
         }
         reached = next;
     }
-    match longest {
-        true => reached.iter().rposition(|is_reached| *is_reached),
-        false => reached.iter().position(|is_reached| *is_reached),
+    if longest {
+        reached.iter().rposition(|is_reached| *is_reached)
+    } else {
+        reached.iter().position(|is_reached| *is_reached)
     }
 }
 

@@ -35,12 +35,11 @@ impl LogicalLine {
             return self.span;
         }
         let (start, first_line) = self.locate(range.start);
-        let (end, last_line) = match range.end > range.start {
-            true => {
-                let (last, line) = self.locate(range.end - 1);
-                (last + 1, line)
-            }
-            false => (start, first_line),
+        let (end, last_line) = if range.end > range.start {
+            let (last, line) = self.locate(range.end - 1);
+            (last + 1, line)
+        } else {
+            (start, first_line)
         };
         Span { start, end, first_line, last_line }
     }
@@ -58,8 +57,6 @@ impl LogicalLine {
 #[derive(Clone, Copy)]
 struct PhysicalLine<'a> {
     text: &'a str,
-    /// With its end.
-    raw: &'a str,
     start: usize,
     number: u32,
 }
@@ -118,7 +115,8 @@ impl<'a> LineReader<'a> {
         let start = self.at;
         self.at += length;
         self.number = self.number.saturating_add(1);
-        let line = PhysicalLine { text: raw.trim_end_matches(['\r', '\n']), raw, start, number: self.number };
+        let text = raw.trim_end_matches(['\r', '\n']);
+        let line = PhysicalLine { text, start, number: self.number };
         if line.text.len() > MAX_LINE_BYTES {
             let span = self.span_of_line(line);
             self.diagnostics.push(Diagnostic::error(
@@ -196,16 +194,13 @@ impl<'a> LineReader<'a> {
                     break self.at;
                 };
                 line.span = line.span.to(self.span_of_line(next));
-                let candidate = match heredoc.strip_tabs {
-                    true => next.text.trim_start_matches('\t'),
-                    false => next.text,
-                };
-                debug_assert!(next.raw.starts_with(next.text));
+                let tabs_cut = next.text.trim_start_matches('\t');
+                let candidate = if heredoc.strip_tabs { tabs_cut } else { next.text };
                 if candidate == heredoc.name {
                     break before;
                 }
             };
-            heredoc.content = self.text[start..end].to_owned();
+            self.text[start..end].clone_into(&mut heredoc.content);
         }
     }
 }

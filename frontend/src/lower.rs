@@ -147,16 +147,12 @@ impl<'a> Lowering<'a> {
 
     /// Takes `bytes` of text from the budget.
     fn spend(&mut self, bytes: usize, span: Span) -> Result<(), Diagnostic> {
-        match self.budget.checked_sub(bytes) {
-            Some(left) => {
-                self.budget = left;
-                Ok(())
-            }
-            None => {
-                let message = "variables make more text than a build can hold";
-                Err(Diagnostic::error("too-much-text", span, message))
-            }
-        }
+        let Some(left) = self.budget.checked_sub(bytes) else {
+            let message = "variables make more text than a build can hold";
+            return Err(Diagnostic::error("too-much-text", span, message));
+        };
+        self.budget = left;
+        Ok(())
     }
 
     fn add(

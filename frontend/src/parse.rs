@@ -70,16 +70,12 @@ fn add_line(file: &mut Dockerfile, reader: &mut LineReader<'_>, mut line: Logica
         Err(diagnostic) => return file.diagnostics.push(diagnostic),
     };
     if request.keyword == "FROM" {
-        return match parse_from(&request) {
-            Ok(stage) => file.stages.push(stage),
-            Err((diagnostic, stage)) => {
-                file.diagnostics.push(diagnostic);
-                // What follows still belongs to a stage.
-                file.stages.push(stage);
-            }
-        };
+        // A FROM that is wrong still begins a stage, so that its instructions are read too.
+        let mut stage = Stage { span: request.line.span, ..Stage::default() };
+        file.diagnostics.extend(parse_from(&request, &mut stage).err());
+        return file.stages.push(stage);
     }
-    match (parse_request(request), file.stages.last_mut()) {
+    match (parse_request(&request), file.stages.last_mut()) {
         (Err(diagnostic), _) => file.diagnostics.push(diagnostic),
         (Ok(instruction), Some(stage)) => stage.instructions.push(instruction),
         (Ok(instruction), None) => match instruction.kind {
@@ -104,7 +100,7 @@ pub(crate) fn parse_trigger(text: &str, place: Span) -> Result<Vec<Instruction>,
     while let Some(mut line) = reader.next_logical() {
         let instruction = read_request(&mut reader, &mut line).and_then(|request| {
             check_trigger(&request.keyword, request.line.span)?;
-            parse_request(request)
+            parse_request(&request)
         });
         match instruction {
             Ok(instruction) => instructions.push(instruction),
@@ -254,30 +250,30 @@ fn may_have_heredocs(keyword: &str, rest: &str) -> bool {
     }
 }
 
-fn parse_request(request: Request<'_>) -> Result<Instruction, Diagnostic> {
+fn parse_request(request: &Request<'_>) -> Result<Instruction, Diagnostic> {
     let kind = match request.keyword.as_str() {
-        "ADD" => InstructionKind::Add(files::parse_add(&request)?),
-        "ARG" => InstructionKind::Arg(parse_arg(&request)?),
+        "ADD" => InstructionKind::Add(files::parse_add(request)?),
+        "ARG" => InstructionKind::Arg(parse_arg(request)?),
         "CMD" => {
             request.no_flags()?;
             InstructionKind::Cmd(request.command()?)
         }
-        "COPY" => InstructionKind::Copy(files::parse_copy(&request)?),
+        "COPY" => InstructionKind::Copy(files::parse_copy(request)?),
         "ENTRYPOINT" => {
             request.no_flags()?;
             InstructionKind::Entrypoint(request.command()?)
         }
-        "ENV" => InstructionKind::Env(parse_pairs(&request)?),
-        "EXPOSE" => InstructionKind::Expose(parse_expose(&request)?),
-        "HEALTHCHECK" => InstructionKind::Healthcheck(health::parse_healthcheck(&request)?),
-        "LABEL" => InstructionKind::Label(parse_pairs(&request)?),
+        "ENV" => InstructionKind::Env(parse_pairs(request)?),
+        "EXPOSE" => InstructionKind::Expose(parse_expose(request)?),
+        "HEALTHCHECK" => InstructionKind::Healthcheck(health::parse_healthcheck(request)?),
+        "LABEL" => InstructionKind::Label(parse_pairs(request)?),
         "MAINTAINER" => InstructionKind::Maintainer(request.single()?.text),
-        "ONBUILD" => InstructionKind::Onbuild(process::parse_onbuild(&request)?),
-        "RUN" => InstructionKind::Run(process::parse_run(&request)?),
-        "SHELL" => InstructionKind::Shell(process::parse_shell(&request)?),
+        "ONBUILD" => InstructionKind::Onbuild(process::parse_onbuild(request)?),
+        "RUN" => InstructionKind::Run(process::parse_run(request)?),
+        "SHELL" => InstructionKind::Shell(process::parse_shell(request)?),
         "STOPSIGNAL" => InstructionKind::StopSignal(request.single()?),
         "USER" => InstructionKind::User(request.single()?),
-        "VOLUME" => InstructionKind::Volume(parse_volume(&request)?),
+        "VOLUME" => InstructionKind::Volume(parse_volume(request)?),
         "WORKDIR" => InstructionKind::Workdir(request.single()?),
         // FROM is taken by the caller; in a trigger it was refused.
         _ => return Err(request.error("misplaced-from", "FROM cannot stand here")),
@@ -289,19 +285,8 @@ fn parse_request(request: Request<'_>) -> Result<Instruction, Diagnostic> {
     Ok(Instruction { span: request.line.span, keyword, text: request.line.text.clone(), kind })
 }
 
-/// A FROM that is wrong still begins a stage, so that its instructions are read too.
-fn parse_from(request: &Request<'_>) -> Result<Stage, (Diagnostic, Stage)> {
-    let mut stage = Stage {
-        span: request.line.span,
-        base: Token { text: "scratch".to_owned(), span: request.line.span },
-        name: None,
-        platform: None,
-        instructions: Vec::new(),
-    };
-    let mut flags = match request.flags(&[("platform", FlagKind::Text)]) {
-        Ok(flags) => flags,
-        Err(diagnostic) => return Err((diagnostic, stage)),
-    };
+fn parse_from(request: &Request<'_>, stage: &mut Stage) -> Result<(), Diagnostic> {
+    let mut flags = request.flags(&[("platform", FlagKind::Text)])?;
     stage.platform = flags.text("platform");
     let mut words = request.blank_words().into_iter();
     match (words.next(), words.next(), words.next(), words.next()) {
@@ -314,16 +299,16 @@ fn parse_from(request: &Request<'_>) -> Result<Stage, (Diagnostic, Stage)> {
                     "invalid name for build stage: {}, name can't start with a number or contain symbols",
                     crate::quote::go_quote(&name.text)
                 );
-                return Err((request.error("invalid-stage-name", message), stage));
+                return Err(request.error("invalid-stage-name", message));
             }
             stage.name = Some(Token { text: lower, span: name.span });
         }
         _ => {
             let message = "FROM requires either one or three arguments";
-            return Err((request.error("from-arguments", message), stage));
+            return Err(request.error("from-arguments", message));
         }
     }
-    Ok(stage)
+    Ok(())
 }
 
 fn is_stage_name(name: &str) -> bool {
@@ -344,13 +329,13 @@ fn parse_arg(request: &Request<'_>) -> Result<Vec<Argument>, Diagnostic> {
         if at == 0 {
             return Err(request.error("blank-name", "ARG names can not be blank"));
         }
-        let (name, value) = split_pair(word, at);
+        let (name, value) = split_pair(&word, at);
         Ok(Argument { name: request.token(name), default: Some(request.token(value)) })
     });
     arguments.collect()
 }
 
-fn split_pair(word: RawWord, at: usize) -> (RawWord, RawWord) {
+fn split_pair(word: &RawWord, at: usize) -> (RawWord, RawWord) {
     // Up to the first `=` a word is as it stands in the line.
     let middle = word.range.start + at;
     let value = RawWord { text: word.text[at + 1..].to_owned(), range: middle + 1..word.range.end };
@@ -383,7 +368,7 @@ fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
         }
         Some(0) => Err(request.error("blank-name", format!("{keyword} names can not be blank"))),
         Some(at) => {
-            let (name, value) = split_pair(word, at);
+            let (name, value) = split_pair(&word, at);
             Ok(Pair { name: request.token(name), value: request.token(value) })
         }
     });

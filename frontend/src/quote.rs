@@ -15,13 +15,17 @@ pub(crate) fn go_quote(text: &str) -> String {
             '\t' => quoted.push_str("\\t"),
             '\u{b}' => quoted.push_str("\\v"),
             c if is_printable(c) => quoted.push(c),
-            c if u32::from(c) < 0x80 => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
-            c if u32::from(c) < 0x1_0000 => quoted.push_str(&format!("\\u{:04x}", u32::from(c))),
-            c => quoted.push_str(&format!("\\U{:08x}", u32::from(c))),
+            c if u32::from(c) < 0x80 => quoted.extend(escaped("\\x", c, 2)),
+            c if u32::from(c) < 0x1_0000 => quoted.extend(escaped("\\u", c, 4)),
+            c => quoted.extend(escaped("\\U", c, 8)),
         }
     }
     quoted.push('"');
     quoted
+}
+
+fn escaped(prefix: &str, c: char, digits: usize) -> [String; 2] {
+    [prefix.to_owned(), format!("{:0digits$x}", u32::from(c))]
 }
 
 /// A list as Go's `%q` writes it: `["a" "b"]`.

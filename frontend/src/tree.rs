@@ -29,7 +29,7 @@ pub struct Token {
 }
 
 /// FROM and what follows it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Stage {
     /// The FROM instruction, all of its lines.
     pub span: Span,

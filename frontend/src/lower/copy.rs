@@ -20,6 +20,7 @@ struct Expanded {
     destination: String,
     chown: Option<String>,
     chmod: Option<String>,
+    is_add: bool,
 }
 
 impl Lowering<'_> {
@@ -31,19 +32,18 @@ impl Lowering<'_> {
     ) -> Result<(), Diagnostic> {
         let span = instruction.span;
         let is_add = matches!(instruction.kind, InstructionKind::Add(_));
-        let expanded = self.expand_copy(current, copy, span)?;
-        check_sources(copy, &expanded, is_add)
-            .map_err(|(code, message)| Diagnostic::error(code, span, message))?;
-        let op = self.copy_op(current, copy, &expanded, is_add, span)?;
+        let expanded = Expanded { is_add, ..self.expand_copy(current, copy, span)? };
+        check_sources(copy, &expanded).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
+        let op = copy_op(&current.state.directory(), copy, &expanded, span)?;
         let inputs = self.copy_inputs(current, copy, &expanded, span)?;
-        let history = history(copy, &expanded, is_add);
+        let history = history(copy, &expanded);
         self.spend(history.len(), span)?;
         // A mode is applied to what is there, which a copy on its own does not see.
         if copy.link && expanded.chmod.is_none() {
             self.add_linked(current, instruction, op, inputs)?;
         } else {
             let meta = current.step(instruction, "");
-            self.add_on_root(&mut current.state, Op::Copy(op), inputs, meta, span)?;
+            self.add_on_root(&mut current.state, (Op::Copy(op), inputs), meta, span)?;
         }
         current.state.commit(history, Layer::Made);
         Ok(())
@@ -80,38 +80,7 @@ impl Lowering<'_> {
             self.spend(content.len(), span)?;
             inline.push((heredoc.name.clone(), content));
         }
-        Ok(Expanded { sources: sources?, inline, destination, chown, chmod })
-    }
-
-    fn copy_op(
-        &self,
-        current: &Current<'_>,
-        copy: &Copy,
-        expanded: &Expanded,
-        is_add: bool,
-        span: Span,
-    ) -> Result<CopyOp, Diagnostic> {
-        let chmod = expanded
-            .chmod
-            .as_deref()
-            .map(mode::parse)
-            .transpose()
-            .map_err(|message| Diagnostic::error("invalid-chmod", span, message))?;
-        let paths = expanded.sources.iter().map(|path| CopySource::Path { input: 1, path: path.clone() });
-        let files = expanded.inline.iter().map(|(name, content)| CopySource::Inline {
-            name: name.clone(),
-            content: content.clone().into_bytes(),
-        });
-        let unpacks = is_add && copy.unpack.unwrap_or(true);
-        Ok(CopyOp {
-            sources: paths.chain(files).collect(),
-            destination: paths::destination(&current.state.directory(), &expanded.destination),
-            chown: expanded.chown.clone(),
-            chmod,
-            unpack: if unpacks { Unpack::Archives } else { Unpack::Never },
-            parents: copy.parents,
-            exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),
-        })
+        Ok(Expanded { sources: sources?, inline, destination, chown, chmod, is_add: false })
     }
 
     /// What the paths are taken from.
@@ -177,14 +146,38 @@ impl Lowering<'_> {
             None => format!("LINK {}", meta.name),
         };
         let copied = vec![Input { vertex: copied, key: InputKey::Chain }];
-        self.add_on_root(&mut current.state, Op::Merge, copied, VertexMeta { name, ..meta }, span)
+        self.add_on_root(&mut current.state, (Op::Merge, copied), VertexMeta { name, ..meta }, span)
     }
 }
 
+fn copy_op(directory: &str, copy: &Copy, expanded: &Expanded, span: Span) -> Result<CopyOp, Diagnostic> {
+    let chmod = expanded
+        .chmod
+        .as_deref()
+        .map(mode::parse)
+        .transpose()
+        .map_err(|message| Diagnostic::error("invalid-chmod", span, message))?;
+    let paths = expanded.sources.iter().map(|path| CopySource::Path { input: 1, path: path.clone() });
+    let files = expanded.inline.iter().map(|(name, content)| CopySource::Inline {
+        name: name.clone(),
+        content: content.clone().into_bytes(),
+    });
+    let unpacks = expanded.is_add && copy.unpack.unwrap_or(true);
+    Ok(CopyOp {
+        sources: paths.chain(files).collect(),
+        destination: paths::destination(directory, &expanded.destination),
+        chown: expanded.chown.clone(),
+        chmod,
+        unpack: if unpacks { Unpack::Archives } else { Unpack::Never },
+        parents: copy.parents,
+        exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),
+    })
+}
+
 /// What cannot be copied.
-fn check_sources(copy: &Copy, expanded: &Expanded, is_add: bool) -> Result<(), (&'static str, String)> {
+fn check_sources(copy: &Copy, expanded: &Expanded) -> Result<(), (&'static str, String)> {
     let remote = expanded.sources.iter().find(|source| is_git(source) || is_url(source));
-    if let (Some(source), false) = (remote, is_add) {
+    if let (Some(source), false) = (remote, expanded.is_add) {
         let kind = if is_git(source) { "git ref" } else { "URL" };
         return Err(("remote-copy", format!("source can't be a {kind} for COPY")));
     }
@@ -210,7 +203,7 @@ fn is_url(source: &str) -> bool {
 fn is_git(source: &str) -> bool {
     let bare = source.split(['#', '?']).next().unwrap_or(source);
     if is_url(source) {
-        return bare.ends_with(".git");
+        return bare.strip_suffix(".git").is_some();
     }
     source.starts_with("git://")
         || source.starts_with("ssh://")
@@ -219,14 +212,14 @@ fn is_git(source: &str) -> bool {
         })
 }
 
-fn history(copy: &Copy, expanded: &Expanded, is_add: bool) -> String {
-    let mut text = if is_add { "ADD" } else { "COPY" }.to_owned();
+fn history(copy: &Copy, expanded: &Expanded) -> String {
+    let mut text = if expanded.is_add { "ADD" } else { "COPY" }.to_owned();
     if copy.parents {
         text.push_str(" --parents");
     }
     for (flag, value) in [("chown", &expanded.chown), ("chmod", &expanded.chmod)] {
         if let Some(value) = value {
-            text.push_str(&format!(" --{flag}={value}"));
+            text.extend([" --", flag, "=", value]);
         }
     }
     for source in &expanded.sources {

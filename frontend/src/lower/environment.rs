@@ -25,17 +25,14 @@ impl Environment {
 
     /// Sets a variable.
     pub(super) fn set(&mut self, name: &str, value: &str) {
-        match self.index.get(name) {
-            Some(&at) => {
-                let old = &mut self.entries[at].1;
-                self.size_bytes = self.size_bytes - old.len() + value.len();
-                value.clone_into(old);
-            }
-            None => {
-                self.size_bytes += name.len() + value.len() + 1;
-                self.index.insert(name.to_owned(), self.entries.len());
-                self.entries.push((name.to_owned(), value.to_owned()));
-            }
+        if let Some(&at) = self.index.get(name) {
+            let old = &mut self.entries[at].1;
+            self.size_bytes = self.size_bytes - old.len() + value.len();
+            value.clone_into(old);
+        } else {
+            self.size_bytes += name.len() + value.len() + 1;
+            self.index.insert(name.to_owned(), self.entries.len());
+            self.entries.push((name.to_owned(), value.to_owned()));
         }
     }
 

@@ -113,10 +113,10 @@ impl<'a> Images<'a> {
 
     /// Resolves everything that is wanted and not yet known, at once. `None` where there is nothing of that kind,
     /// else what went wrong.
-    pub(super) fn resolve<'n>(
+    pub(super) fn resolve(
         &mut self,
         resolver: &mut dyn ImageResolver,
-        stage_names: impl Iterator<Item = &'n str> + Clone,
+        stage_names: &[&str],
     ) -> Option<Vec<Diagnostic>> {
         let open = |entry: &&mut Entry| entry.wanted && !entry.resolved;
         let requests: Vec<ImageRequest> =
@@ -137,7 +137,7 @@ impl<'a> Images<'a> {
                 Some(Err(error)) => error.message,
                 None => format!("no answer for image `{name}`"),
             };
-            let hint = suggest::did_you_mean(name, stage_names.clone().chain(COMMON_IMAGES));
+            let hint = suggest::did_you_mean(name, stage_names.iter().copied().chain(COMMON_IMAGES));
             diagnostics.push(Diagnostic::error("base-image", entry.span, format!("{message}{hint}")));
         }
         Some(diagnostics)

@@ -16,9 +16,9 @@ pub(super) fn expand(specification: &str, ports: &mut BTreeSet<String>) -> Resul
     if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
         return Err(format!("invalid port: {}: invalid proto: {protocol}", go_quote(specification)));
     }
-    let mut parts = address.rsplitn(3, ':');
-    let container = parts.next().unwrap_or_default();
-    let host = parts.next().unwrap_or_default();
+    let mut fields = address.rsplitn(3, ':');
+    let container = fields.next().unwrap_or_default();
+    let host = fields.next().unwrap_or_default();
     if container.is_empty() {
         return Err(format!("invalid port: {}: no port specified", go_quote(specification)));
     }

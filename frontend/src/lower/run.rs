@@ -43,20 +43,14 @@ impl Lowering<'_> {
         let history = history(&current.state, &args);
         self.spend(history.len() + current.state.run_environment.size_bytes(), span)?;
         let meta = current.step(instruction, &script.note);
-        let op = self.run_op(current, args, script.mounts, network, run.security);
-        self.add_on_root(&mut current.state, Op::Run(op), Vec::new(), meta, span)?;
+        let op = RunOp { network, security: run.security, ..self.run_op(current, args, script.mounts) };
+        self.add_on_root(&mut current.state, (Op::Run(op), Vec::new()), meta, span)?;
         current.state.commit(history, Layer::Made);
         Ok(())
     }
 
-    fn run_op(
-        &self,
-        current: &Current<'_>,
-        args: Vec<String>,
-        mounts: Vec<RunMount>,
-        network: NetworkMode,
-        security: SecurityMode,
-    ) -> RunOp {
+    /// A RUN with what the build's options say of all of them.
+    fn run_op(&self, current: &Current<'_>, args: Vec<String>, mounts: Vec<RunMount>) -> RunOp {
         let state = &current.state;
         let options = self.options;
         let proxies = current.proxies.iter().filter(|(name, _)| state.run_environment.value(name).is_none());
@@ -68,8 +62,8 @@ impl Lowering<'_> {
             cwd: state.directory(),
             user: state.config.config.user.clone(),
             hostname: hostname.cloned(),
-            network,
-            security,
+            network: self.default_network(),
+            security: SecurityMode::Sandbox,
             mounts,
             extra_hosts: options.extra_hosts.clone(),
             ulimits: options.ulimits.clone(),
@@ -148,13 +142,10 @@ fn history(state: &State, args: &[String]) -> String {
     let mut text = "RUN ".to_owned();
     let arguments: Vec<_> = state.arguments.values(&state.run_environment).collect();
     if !arguments.is_empty() {
-        text.push_str(&format!("|{} ", arguments.len()));
+        text.extend(["|", &arguments.len().to_string(), " "]);
     }
     for (name, value) in arguments {
-        text.push_str(name);
-        text.push('=');
-        text.push_str(value);
-        text.push(' ');
+        text.extend([name, "=", value, " "]);
     }
     text.push_str(&args.join(" "));
     text.push_str(" # buildkit");

@@ -143,13 +143,11 @@ impl<'a> Lowering<'a> {
             return Err(Diagnostic::error("from-variable", span, message));
         }
         let found = match from.text.parse::<i64>() {
-            Ok(number) => match usize::try_from(number).ok().filter(|index| *index < self.plans.len()) {
-                Some(index) => Some(index),
-                None => {
-                    let message = format!("invalid stage index {number}");
-                    return Err(Diagnostic::error("invalid-stage-index", span, message));
-                }
-            },
+            Ok(number) => {
+                let index = usize::try_from(number).ok().filter(|index| *index < self.plans.len());
+                let message = || format!("invalid stage index {number}");
+                Some(index.ok_or_else(|| Diagnostic::error("invalid-stage-index", span, message()))?)
+            }
             Err(_) => self.names.get(from.text.to_lowercase().as_str()).copied(),
         };
         if found == Some(current) {
@@ -231,7 +229,8 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-            match self.images.resolve(resolver, names.map(|name| name.text.as_str())) {
+            let names: Vec<&str> = names.map(|name| name.text.as_str()).collect();
+            match self.images.resolve(resolver, &names) {
                 None => return,
                 Some(mut diagnostics) => self.diagnostics.append(&mut diagnostics),
             }

@@ -1,7 +1,7 @@
 //! One stage, instruction by instruction.
 
 use oci::ChainId;
-use solver::{ImageOp, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
+use solver::{ImageOp, Input, InputKey, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
 
 use crate::expand::{Expander, Quotes};
 use crate::options::{NoCache, ResolvedImage};
@@ -39,11 +39,10 @@ impl Current<'_> {
     /// What people see of an instruction that is a step: `[build 2/5] RUN make`.
     pub(super) fn step(&mut self, instruction: &Instruction, note: &str) -> VertexMeta {
         let expander = Expander { quotes: Quotes::Keep, keep_unset: true, ..Expander::new('\\') };
-        let text = match instruction.text.contains('$') {
-            true => expander.text(&instruction.text, &self.state.run_environment).ok(),
-            false => None,
-        };
-        let text = text.unwrap_or_else(|| instruction.text.clone());
+        let written = &instruction.text;
+        let shown =
+            written.contains('$').then(|| expander.text(written, &self.state.run_environment).ok()).flatten();
+        let text = shown.as_ref().unwrap_or(written);
         let rest = text.get(instruction.keyword.text.len()..).unwrap_or_default();
         let keyword = instruction.keyword.text.to_ascii_uppercase();
         let name = format!("{}{keyword}{}{note}", self.prefix(), rest.trim_end());
@@ -55,10 +54,10 @@ impl Lowering<'_> {
     /// Lowers a stage. `None` where nothing could be made of it.
     pub(super) fn lower_stage(&mut self, index: usize) -> Option<State> {
         let triggers = std::mem::take(&mut self.plans[index].triggers);
-        let stage = self.plans[index].stage;
+        let tree = self.plans[index].stage;
         let name = self.plans[index].shown_name.clone();
         let is_replaced = self.plans[index].is_replaced;
-        let own: &[Instruction] = if is_replaced { &[] } else { &stage.instructions };
+        let own: &[Instruction] = if is_replaced { &[] } else { &tree.instructions };
         let starts_here = !is_replaced && matches!(self.plans[index].base(), Base::Image(_));
         let steps = triggers.iter().chain(own).filter(|instruction| is_step(instruction)).count();
         let no_cache = self.is_without_cache(index);
@@ -67,7 +66,7 @@ impl Lowering<'_> {
         let steps = steps + usize::from(starts_here);
         let mut current =
             Current { index, state, name: &name, steps, steps_done: 0, is_trigger: false, no_cache, proxies };
-        match self.start(&mut current, stage.span) {
+        match self.start(&mut current, tree.span) {
             Ok(state) => current.state = state,
             Err(diagnostic) => {
                 self.diagnostics.push(diagnostic);
@@ -135,10 +134,8 @@ impl Lowering<'_> {
         let Some(chain_id) = ChainId::of_each(&config.rootfs.diff_ids).pop() else {
             return self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span);
         };
-        let name = match source.name.contains('@') {
-            true => format!("{prefix}FROM {}", source.name),
-            false => format!("{prefix}FROM {}@{index_or_manifest}", source.name),
-        };
+        let digest = if source.name.contains('@') { String::new() } else { format!("@{index_or_manifest}") };
+        let name = format!("{prefix}FROM {}{digest}", source.name);
         let meta = VertexMeta { name, lines: Some(span.lines()), no_cache: false };
         let op = Op::Image(ImageOp { chain_id, source: source.clone() });
         self.add(op, Vec::new(), meta, span)
@@ -195,7 +192,7 @@ impl Lowering<'_> {
         let user = Some(state.config.config.user.clone()).filter(|user| !user.is_empty());
         let op = Op::Mkdir(MkdirOp { path: paths::clean(&directory), owner: user });
         let meta = current.step(instruction, "");
-        self.add_on_root(&mut current.state, op, Vec::new(), meta, instruction.span)?;
+        self.add_on_root(&mut current.state, (op, Vec::new()), meta, instruction.span)?;
         current.state.commit(format!("WORKDIR {directory}"), Layer::Made);
         Ok(())
     }
@@ -204,13 +201,11 @@ impl Lowering<'_> {
     pub(super) fn add_on_root(
         &mut self,
         state: &mut State,
-        op: Op,
-        inputs: Vec<solver::Input>,
+        (op, inputs): (Op, Vec<Input>),
         meta: VertexMeta,
         span: Span,
     ) -> Result<(), Diagnostic> {
-        let root = self.root_vertex(state, span)?;
-        let root = solver::Input { vertex: root, key: solver::InputKey::Chain };
+        let root = Input { vertex: self.root_vertex(state, span)?, key: InputKey::Chain };
         let inputs = std::iter::once(root).chain(inputs).collect();
         state.root = Root::Vertex(self.add(op, inputs, meta, span)?);
         Ok(())

@@ -9,9 +9,9 @@ use solver::ImageSource;
 
 /// Knows `busybox`, `rich` (with most of what a config can hold) and `onbuild` (with triggers).
 #[derive(Default)]
-pub struct Stub {
+pub(crate) struct Stub {
     /// The names that each call asked for.
-    pub calls: Vec<Vec<String>>,
+    pub(crate) calls: Vec<Vec<String>>,
 }
 
 impl ImageResolver for Stub {
@@ -34,8 +34,8 @@ fn resolve(request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
         "busybox" => {}
         "rich" => {
             config.config.env.push("BASE=b".to_owned());
-            config.config.working_dir = "/base".to_owned();
-            config.config.user = "app".to_owned();
+            "/base".clone_into(&mut config.config.working_dir);
+            "app".clone_into(&mut config.config.user);
             config.config.shell = vec!["/bin/sh".to_owned(), "-ec".to_owned()];
             config.config.labels.insert("from".to_owned(), "rich".to_owned());
         }
@@ -56,12 +56,12 @@ fn resolve(request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
 }
 
 /// Options of a plain build.
-pub fn options() -> LowerOptions {
+pub(crate) fn options() -> LowerOptions {
     LowerOptions::new(Platform::new("linux", "amd64", None))
 }
 
 /// Parses and lowers `text`.
-pub fn build(text: &str, options: &LowerOptions) -> Result<Lowered, Vec<Diagnostic>> {
+pub(crate) fn build(text: &str, options: &LowerOptions) -> Result<Lowered, Vec<Diagnostic>> {
     let file = parse(&SourceFile { name: "Dockerfile".to_owned(), text: text.to_owned() });
     lower(&file, options, &mut Stub::default())
 }

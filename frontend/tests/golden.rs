@@ -1,0 +1,281 @@
+//! Whole graphs and configs of small Dockerfiles, and what was asked of the resolver.
+
+mod stub;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use expect_test::{Expect, expect};
+use frontend::{LowerOptions, Lowered, NamedContext, NoCache, SourceFile, lower, parse};
+use oci::Platform;
+use solver::{InputKey, Op};
+use stub::{Stub, build, options};
+
+/// Steps, one a line, the target marked; then history and config.
+fn describe(lowered: &Lowered) -> String {
+    let mut text = String::new();
+    for (at, vertex) in lowered.graph.vertices().iter().enumerate() {
+        let mark = if at == lowered.target.index() { '*' } else { ' ' };
+        write!(text, "{mark}{at} {}", describe_op(&vertex.op)).expect("a string takes everything");
+        for input in &vertex.inputs {
+            let key = match &input.key {
+                InputKey::Chain => String::new(),
+                InputKey::Content(selector) => format!("{:?}", selector.paths),
+            };
+            write!(text, " <{}{key}", input.vertex.index()).expect("a string takes everything");
+        }
+        let lines =
+            vertex.meta.lines.map_or(String::new(), |lines| format!(" @{}-{}", lines.first, lines.last));
+        let no_cache = if vertex.meta.no_cache { " no-cache" } else { "" };
+        writeln!(text, " | {}{lines}{no_cache}", vertex.meta.name).expect("a string takes everything");
+    }
+    for entry in &lowered.config.history {
+        let mark = if entry.empty_layer { '-' } else { '+' };
+        writeln!(text, "{mark} {}", entry.created_by.as_deref().unwrap_or_default())
+            .expect("a string takes everything");
+    }
+    let config = serde_json::to_string(&lowered.config.config).expect("a config can be written");
+    writeln!(text, "{config}").expect("a string takes everything");
+    text
+}
+
+fn describe_op(op: &Op) -> String {
+    match op {
+        Op::Scratch => "scratch".to_owned(),
+        Op::Image(image) => format!("image {} {}", image.source.name, image.source.platform),
+        Op::Context(context) => format!("context {}", context.name),
+        Op::Copy(copy) => {
+            let flags = (&copy.chown, &copy.chmod, copy.unpack, copy.parents, &copy.exclude);
+            format!("copy {:?} to {} {flags:?}", copy.sources, copy.destination)
+        }
+        Op::Mkdir(mkdir) => format!("mkdir {} {:?}", mkdir.path, mkdir.owner),
+        Op::Run(run) => format!(
+            "run {:?} env {:?} proxy {:?} in {} as {:?} {:?} {:?} {:?}",
+            run.args, run.env, run.proxy_env, run.cwd, run.user, run.network, run.security, run.mounts
+        ),
+        Op::Merge => "merge".to_owned(),
+    }
+}
+
+#[track_caller]
+fn check(text: &str, options: &LowerOptions, expected: &Expect) {
+    let found = match build(text, options) {
+        Ok(lowered) => describe(&lowered),
+        Err(diagnostics) => format!("{diagnostics:#?}"),
+    };
+    expected.assert_eq(&found);
+}
+
+#[test]
+fn a_single_stage() {
+    let text = "FROM busybox\nARG V=1\nENV E=$V\nRUN make \\\n  $V\nCOPY --chown=a:b --chmod=0640 x y* /d/\n\
+                WORKDIR w\nUSER u\nRUN [\"ls\"]\nCMD run it\n";
+    check(text, &options(), &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 run ["/bin/sh", "-c", "make   $V"] env ["PATH=/bin", "V=1", "E=1"] proxy [] in / as "" Default Sandbox [] <0 | [2/5] RUN make   1 @4-5
+         2 context context | [internal] load build context
+         3 copy [Path { input: 1, path: "x" }, Path { input: 1, path: "y*" }] to /d/ (Some("a:b"), Some(Octal(416)), Never, false, []) <1 <2["x", "y*"] | [3/5] COPY --chown=a:b --chmod=0640 x y* /d/ @6-6
+         4 mkdir /w None <3 | [4/5] WORKDIR w @7-7
+        *5 run ["ls"] env ["PATH=/bin", "V=1", "E=1"] proxy [] in /w as "u" Default Sandbox [] <4 | [5/5] RUN ["ls"] @9-9
+        + base
+        - ARG V=1
+        - ENV E=1
+        + RUN |1 V=1 /bin/sh -c make   $V # buildkit
+        + COPY --chown=a:b --chmod=0640 x y* /d/ # buildkit
+        + WORKDIR /w
+        - USER u
+        + RUN |1 V=1 ls # buildkit
+        - CMD ["/bin/sh" "-c" "run it"]
+        {"User":"u","Env":["PATH=/bin","E=1"],"Cmd":["/bin/sh","-c","run it"],"WorkingDir":"/w","ArgsEscaped":true}
+    "#]]);
+}
+
+#[test]
+fn stages_that_are_not_needed_are_left_out() {
+    let text = "FROM busybox AS build\nRUN a\nFROM missing AS unused\nRUN b\nFROM scratch\nCOPY --from=BUILD /a /b\n\
+                COPY --from=0 /a /c\nCOPY --from=rich /r /\n";
+    check(text, &options(), &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [build 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 run ["/bin/sh", "-c", "a"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [build 2/2] RUN a @2-2
+         2 scratch | 
+         3 copy [Path { input: 1, path: "/a" }] to /b (None, None, Never, false, []) <2 <1["/a"] | [stage-2 1/3] COPY --from=BUILD /a /b @6-6
+         4 copy [Path { input: 1, path: "/a" }] to /c (None, None, Never, false, []) <3 <1["/a"] | [stage-2 2/3] COPY --from=0 /a /c @7-7
+         5 image docker.io/library/rich:latest linux/amd64 | FROM docker.io/library/rich:latest@sha256:7baa68f2418ba82d2545a780c00d7a8778249bbcdaf7369114534874ea6d3bd6 @8-8
+        *6 copy [Path { input: 1, path: "/r" }] to / (None, None, Never, false, []) <4 <5["/r"] | [stage-2 3/3] COPY --from=rich /r / @8-8
+        + COPY /a /b # buildkit
+        + COPY /a /c # buildkit
+        + COPY /r / # buildkit
+        {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"WorkingDir":"/"}
+    "#]]);
+}
+
+#[test]
+fn children_take_over_what_their_base_has() {
+    let text = "FROM rich AS one\nARG A=a\nCMD x\nFROM one\nENTRYPOINT [\"e\"]\nRUN y\nWORKDIR z\n";
+    check(text, &options(), &expect![[r#"
+         0 image docker.io/library/rich:latest linux/amd64 | [one 1/1] FROM docker.io/library/rich:latest@sha256:7baa68f2418ba82d2545a780c00d7a8778249bbcdaf7369114534874ea6d3bd6 @1-1
+         1 run ["/bin/sh", "-ec", "y"] env ["PATH=/bin", "BASE=b", "A=a"] proxy [] in /base as "app" Default Sandbox [] <0 | [stage-1 1/2] RUN y @6-6
+        *2 mkdir /base/z Some("app") <1 | [stage-1 2/2] WORKDIR z @7-7
+        + base
+        - ARG A=a
+        - CMD ["/bin/sh" "-ec" "x"]
+        - ENTRYPOINT ["e"]
+        + RUN |1 A=a /bin/sh -ec y # buildkit
+        + WORKDIR /base/z
+        {"User":"app","Env":["PATH=/bin","BASE=b"],"Entrypoint":["e"],"WorkingDir":"/base/z","Labels":{"from":"rich"},"ArgsEscaped":true,"Shell":["/bin/sh","-ec"]}
+    "#]]);
+}
+
+#[test]
+fn triggers_fire_in_children_alone() {
+    let text = "FROM busybox AS tool\nRUN make\nFROM busybox AS parent\nONBUILD RUN t\nONBUILD ENV T=1\nFROM parent\n\
+                RUN own\nFROM onbuild\nCOPY --from=2 / /c\n";
+    check(text, &options(), &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [tool 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 run ["/bin/sh", "-c", "make"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [tool 2/2] RUN make @2-2
+         2 run ["/bin/sh", "-c", "t"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [stage-2 1/2] ONBUILD RUN t @6-6
+         3 run ["/bin/sh", "-c", "own"] env ["PATH=/bin", "T=1"] proxy [] in / as "" Default Sandbox [] <2 | [stage-2 2/2] RUN own @7-7
+         4 image docker.io/library/onbuild:latest linux/amd64 | [stage-3 1/4] FROM docker.io/library/onbuild:latest@sha256:12369a24f5c44991818cd9c8da73c2c8b8b237acd6a4f8ac5ce12fd8cf24f36c @8-8
+         5 copy [Path { input: 1, path: "/t" }] to /t (None, None, Never, false, []) <4 <1["/t"] | [stage-3 2/4] ONBUILD COPY --from=tool /t /t @8-8
+         6 run ["/bin/sh", "-c", "use /t"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <5 | [stage-3 3/4] ONBUILD RUN use /t @8-8
+        *7 copy [Path { input: 1, path: "/" }] to /c (None, None, Never, false, []) <6 <3["/"] | [stage-3 4/4] COPY --from=2 / /c @9-9
+        + base
+        + COPY /t /t # buildkit
+        + RUN /bin/sh -c use /t # buildkit
+        + COPY / /c # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"]}
+    "#]]);
+}
+
+#[test]
+fn links_are_copied_on_nothing_and_merged() {
+    let text = "FROM busybox\nCOPY --link a /b\nCOPY --link --chmod=600 a /c\nADD --unpack=false t.tar /\nADD t.tar .\n\
+                COPY --parents --exclude=*.o x/./y /p\n";
+    check(text, &options(), &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/6] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 context context | [internal] load build context
+         2 scratch | 
+         3 copy [Path { input: 1, path: "a" }] to /b (None, None, Never, false, []) <2 <1["a"] | [2/6] COPY --link a /b @2-2
+         4 merge <0 <3 | [2/6] LINK COPY --link a /b @2-2
+         5 copy [Path { input: 1, path: "a" }] to /c (None, Some(Octal(384)), Never, false, []) <4 <1["a"] | [3/6] COPY --link --chmod=600 a /c @3-3
+         6 copy [Path { input: 1, path: "t.tar" }] to / (None, None, Never, false, []) <5 <1["t.tar"] | [4/6] ADD --unpack=false t.tar / @4-4
+         7 copy [Path { input: 1, path: "t.tar" }] to / (None, None, Archives, false, []) <6 <1["t.tar"] | [5/6] ADD t.tar . @5-5
+        *8 copy [Path { input: 1, path: "x/./y" }] to /p (None, None, Never, true, ["*.o"]) <7 <1["x/./y"] | [6/6] COPY --parents --exclude=*.o x/./y /p @6-6
+        + base
+        + COPY a /b # buildkit
+        + COPY --chmod=600 a /c # buildkit
+        + ADD t.tar / # buildkit
+        + ADD t.tar . # buildkit
+        + COPY --parents x/./y /p # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"]}
+    "#]]);
+}
+
+#[test]
+fn heredocs_are_files_and_scripts() {
+    let text = "FROM busybox\nENV E=e\nCOPY <<A <<-'B' x /d/\n$E \\$E \"$E\"\nA\n\t$E\nB\nRUN <<S\none\ntwo\nS\n\
+                RUN <<-P\n\t#!/bin/awk\n\tx\n\tP\nRUN cat <<X >y\n$E\nX\n";
+    check(text, &options(), &expect![[r##"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 context context | [internal] load build context
+         2 copy [Path { input: 1, path: "x" }, Inline { name: "A", content: [101, 32, 36, 69, 32, 34, 101, 34, 10] }, Inline { name: "B", content: [36, 69, 10] }] to /d/ (None, None, Never, false, []) <0 <1["x"] | [2/5] COPY <<A <<-'B' x /d/ @3-7
+         3 run ["/bin/sh", "-c", "one\ntwo\n"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <2 | [3/5] RUN <<S (one...) @8-11
+         4 run ["/bin/sh", "-c", "#!/bin/awk\nx\n"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <3 | [4/5] RUN <<-P (#!/bin/awk...) @12-15
+        *5 run ["/bin/sh", "-c", "cat <<X >y\n$E\nX"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <4 | [5/5] RUN cat <<X >y @16-18
+        + base
+        - ENV E=e
+        + COPY x <<A <<B /d/ # buildkit
+        + RUN /bin/sh -c one
+        two
+         # buildkit
+        + RUN /bin/sh -c #!/bin/awk
+        x
+         # buildkit
+        + RUN /bin/sh -c cat <<X >y
+        $E
+        X # buildkit
+        {"Env":["PATH=/bin","E=e"],"Cmd":["sh"]}
+    "##]]);
+}
+
+#[test]
+fn named_contexts_replace_images_and_stages() {
+    let named_contexts = [
+        ("dir".to_owned(), NamedContext::Local),
+        ("gen".to_owned(), NamedContext::Local),
+        ("docker.io/library/alpine:3".to_owned(), NamedContext::Image("rich".parse().expect("a name"))),
+    ];
+    let options = LowerOptions { named_contexts: named_contexts.into(), ..options() };
+    let text = "FROM missing AS gen\nRUN never\nFROM alpine:3 AS a\nFROM dir\nCOPY --from=gen /g /g\n\
+                COPY --from=dir /x /x\nCOPY --from=a /a /a\n";
+    let file = parse(&SourceFile { name: "Dockerfile".to_owned(), text: text.to_owned() });
+    let mut resolver = Stub::default();
+    // The stub answers to the name of the context, which it does not know.
+    let diagnostics = lower(&file, &options, &mut resolver).expect_err("the stub knows no `alpine:3`");
+    assert_eq!(resolver.calls, [["alpine:3"]]);
+    assert_eq!(diagnostics[0].message, "alpine:3: not found");
+    check(&text.replace("COPY --from=a /a /a\n", ""), &options, &expect![[r#""#]]);
+}
+
+#[test]
+fn options_of_the_build_reach_the_steps() {
+    let options = LowerOptions {
+        build_args: [("HTTP_PROXY".to_owned(), "http://p".to_owned()), ("A".to_owned(), "given".to_owned())]
+            .into(),
+        labels: [("l".to_owned(), "cli".to_owned())].into(),
+        no_cache: NoCache::Stages(vec!["B".to_owned()]),
+        network: solver::NetworkMode::None,
+        allow: BTreeSet::from(["network.host".to_owned()]),
+        platform: Platform::new("linux", "arm64", None),
+        ..options()
+    };
+    let text = "ARG A\nFROM --platform=$BUILDPLATFORM busybox AS a\nARG TARGETARCH A\nRUN x\nFROM busybox AS b\n\
+                LABEL l=file\nCOPY --from=a / /\nRUN --network=host y\nARG http_proxy=own\nRUN z\n";
+    check(text, &options, &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [a 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @2-2
+         1 run ["/bin/sh", "-c", "x"] env ["PATH=/bin", "TARGETARCH=arm64", "A=given"] proxy ["HTTP_PROXY=http://p", "http_proxy=http://p"] in / as "" None Sandbox [] <0 | [a 2/2] RUN x @4-4
+         2 copy [Path { input: 1, path: "/" }] to / (None, None, Never, false, []) <0 <1["/"] | [b 2/4] COPY --from=a / / @7-7 no-cache
+         3 run ["/bin/sh", "-c", "y"] env ["PATH=/bin"] proxy ["HTTP_PROXY=http://p", "http_proxy=http://p"] in / as "" Host Sandbox [] <2 | [b 3/4] RUN --network=host y @8-8 no-cache
+        *4 run ["/bin/sh", "-c", "z"] env ["PATH=/bin", "http_proxy=own"] proxy ["HTTP_PROXY=http://p"] in / as "" None Sandbox [] <3 | [b 4/4] RUN z @10-10 no-cache
+        + base
+        - LABEL l=file
+        + COPY / / # buildkit
+        + RUN /bin/sh -c y # buildkit
+        - ARG http_proxy=own
+        + RUN |1 http_proxy=own /bin/sh -c z # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"],"Labels":{"l":"cli"}}
+    "#]]);
+}
+
+#[test]
+fn images_are_asked_for_in_one_batch_and_those_of_triggers_in_a_second() {
+    let text = "FROM busybox AS x\nFROM missing AS unused\nFROM rich AS y\nFROM onbuild\nCOPY --from=y / /\n";
+    let file = parse(&SourceFile { name: "Dockerfile".to_owned(), text: text.to_owned() });
+    let mut resolver = Stub::default();
+    let diagnostics = lower(&file, &options(), &mut resolver).expect_err("the trigger's image is missing");
+    assert_eq!(resolver.calls, [vec!["onbuild", "rich"], vec!["tool"]]);
+    assert_eq!(diagnostics[0].message, "tool: not found");
+    assert_eq!(diagnostics[0].span.map(|span| span.first_line), Some(4));
+}
+
+#[test]
+fn config_instructions_are_recorded() {
+    let text = "FROM scratch\nARG A=1 B\nENV E=1 F=\"two words\"\nLABEL l=1 \"m n\"=\"o p\"\nMAINTAINER me\n\
+                EXPOSE 2 1/udp\nVOLUME /v /w\nSTOPSIGNAL 15\nSHELL [\"/s\", \"-x y\"]\n\
+                HEALTHCHECK --interval=90s CMD [\"h\", \"i j\"]\nENTRYPOINT [\"e\", \"f g\"]\nCMD c d\nONBUILD RUN x\n";
+    check(text, &options(), &expect![[r#"
+        *0 scratch | 
+        - ARG A=1 B
+        - ENV E=1 F=two words
+        - LABEL l=1 m n=o p
+        - MAINTAINER me
+        - EXPOSE [1/udp 2/tcp]
+        - VOLUME [/v /w]
+        - STOPSIGNAL 15
+        - SHELL [/s -x y]
+        - HEALTHCHECK {Test:[CMD h i j] Interval:1m30s Timeout:0s StartPeriod:0s StartInterval:0s Retries:0}
+        - ENTRYPOINT ["e" "f g"]
+        - CMD ["/s" "-x y" "c d"]
+        {"ExposedPorts":{"1/udp":{},"2/tcp":{}},"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","E=1","F=two words"],"Entrypoint":["e","f g"],"Cmd":["/s","-x y","c d"],"Volumes":{"/v":{},"/w":{}},"WorkingDir":"/","Labels":{"l":"1","m n":"o p"},"StopSignal":"15","ArgsEscaped":true,"Healthcheck":{"Test":["CMD","h","i j"],"Interval":90000000000},"OnBuild":["RUN x"],"Shell":["/s","-x y"]}
+    "#]]);
+}
