@@ -81,7 +81,11 @@ impl Endpoint {
         let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
         let path = path.trim_matches('/');
         let host = if name == DOCKER_HUB { DOCKER_HUB_HOST } else { name };
-        Url::parse(&format!("https://{host}/v2/{path}")).map_err(|_| malformed())?;
+        let url = Url::parse(&format!("https://{host}/v2/{path}")).map_err(|_| malformed())?;
+        // An empty host would make a host of the path.
+        if !url.path().starts_with("/v2/") {
+            return Err(malformed());
+        }
         Ok(Self {
             host: host.to_owned(),
             configured_as: name.to_owned(),

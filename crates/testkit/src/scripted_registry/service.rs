@@ -135,9 +135,9 @@ fn damage(mut answer: Answer, fault: Option<&FaultKind>) -> Answer {
     answer.body_mut().0 = match fault {
         FaultKind::Reset { after_bytes } => VecDeque::from([part(*after_bytes), Step::Break]),
         FaultKind::Stall { after_bytes } => VecDeque::from([part(*after_bytes), Step::Stall]),
-        FaultKind::Short { bytes } => {
-            answer.headers_mut().insert(CONTENT_LENGTH, (*bytes).into());
-            VecDeque::from([part(*bytes)])
+        FaultKind::Short { bytes: count } => {
+            answer.headers_mut().insert(CONTENT_LENGTH, (*count).min(bytes.len()).into());
+            VecDeque::from([part(*count)])
         }
         FaultKind::WrongBytes => {
             let mut wrong = bytes.to_vec();

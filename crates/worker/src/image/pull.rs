@@ -51,6 +51,15 @@ enum Unpacked {
     Fetched,
 }
 
+/// A layer in some place.
+#[derive(Clone, Copy)]
+struct Remote<'a> {
+    /// The image, for messages.
+    image: &'a str,
+    place: &'a BlobPlace,
+    layer: &'a Descriptor,
+}
+
 /// A layer that we have claimed, and the task that unpacks it.
 struct Claimed {
     index: usize,
@@ -231,7 +240,8 @@ impl ImageStore {
                 BlobPlace::Registry(reference) => reference.familiar(),
                 BlobPlace::OciLayout(path) => path.display().to_string(),
             };
-            match self.fetch_into_store(&name, &place, layer, |_| ()).await {
+            let remote = Remote { image: &name, place: &place, layer };
+            match self.fetch_into_store(remote, |_| ()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => last = Some(error),
             }
@@ -256,13 +266,11 @@ impl ImageStore {
     /// Streams a layer from `place` into the blob store.
     async fn fetch_into_store(
         &self,
-        name: &str,
-        place: &BlobPlace,
-        layer: &Descriptor,
+        remote: Remote<'_>,
         progress: impl FnMut(u64) + Send,
     ) -> Result<(), ImageError> {
         let (sender, chunks) = chunks();
-        let (store, digest) = (self.store.clone(), layer.digest.clone());
+        let (store, digest) = (self.store.clone(), remote.layer.digest.clone());
         let write = blocking(move || {
             let mut writer = store.blobs().writer(Some(&digest))?;
             let mut reader = Chunks { tee: None, ..chunks };
@@ -270,11 +278,11 @@ impl ImageStore {
             let copied = io::copy(&mut reader, &mut writer);
             Ok(copied.map(|_| writer))
         });
-        let transfer = self.transfer(name, place, layer, sender, progress);
+        let transfer = self.transfer(remote, sender, progress);
         let (transferred, written) = tokio::join!(transfer, write);
         let written = written?;
         transferred?;
-        let (image, layer) = (name.to_owned(), layer.digest.clone());
+        let (image, layer) = (remote.image.to_owned(), remote.layer.digest.clone());
         let writer = written.map_err(|source| ImageError::LayerWrite { image, layer, source })?;
         blocking(move || {
             writer.finish()?;
@@ -286,16 +294,15 @@ impl ImageStore {
     /// Sends a layer's bytes from `place`. They are verified by the time that this returns without an error.
     async fn transfer(
         &self,
-        name: &str,
-        place: &BlobPlace,
-        layer: &Descriptor,
+        remote: Remote<'_>,
         sender: mpsc::Sender<Chunk>,
         mut progress: impl FnMut(u64) + Send,
     ) -> Result<(), ImageError> {
+        let Remote { image, place, layer } = remote;
         match place {
             BlobPlace::Registry(reference) => {
                 let failed = |error| ImageError::LayerTransfer {
-                    image: name.to_owned(),
+                    image: image.to_owned(),
                     layer: layer.digest.clone(),
                     source: Box::new(error),
                 };
@@ -309,7 +316,7 @@ impl ImageStore {
                 }
             }
             BlobPlace::OciLayout(path) => {
-                let layout = Layout { path: path.clone(), image: name.to_owned() };
+                let layout = Layout { path: path.clone(), image: image.to_owned() };
                 let (digest, bytes) = (layer.digest.clone(), sender.clone());
                 blocking(move || send_file(&layout, &digest, &bytes)).await?;
                 progress(layer.size);
@@ -333,20 +340,17 @@ impl LayerJob {
         if stored {
             return if overlay { self.apply_stored().await } else { Ok(Unpacked::Fetched) };
         }
-        let place = match location::place(&self.image.source.location) {
-            Some(place) => place,
+        let Some(place) = location::place(&self.image.source.location) else {
             // A local tag whose layer was never pulled, or has been pruned: the base image's place is known.
-            None => {
-                self.images.fetch_layer_blob(&descriptor).await?;
-                return if overlay { self.apply_stored().await } else { Ok(Unpacked::Fetched) };
-            }
+            self.images.fetch_layer_blob(&descriptor).await?;
+            return if overlay { self.apply_stored().await } else { Ok(Unpacked::Fetched) };
         };
         if overlay {
             return self.apply_streamed(&place, &descriptor).await;
         }
         let progress = self.progress(&descriptor);
-        let name = &self.image.source.name;
-        self.images.fetch_into_store(name, &place, &descriptor, progress).await?;
+        let remote = Remote { image: &self.image.source.name, place: &place, layer: &descriptor };
+        self.images.fetch_into_store(remote, progress).await?;
         Ok(Unpacked::Fetched)
     }
 
@@ -385,7 +389,8 @@ impl LayerJob {
             Ok(Unpacked::Written(active, applied))
         });
         let progress = self.progress(layer);
-        let transfer = self.images.transfer(&self.image.source.name, place, layer, sender, progress);
+        let remote = Remote { image: &self.image.source.name, place, layer };
+        let transfer = self.images.transfer(remote, sender, progress);
         let (transferred, written) = tokio::join!(transfer, write);
         // Where the transfer failed, the unpacking did too, for want of bytes.
         transferred?;
