@@ -71,7 +71,7 @@ impl DirectiveReader {
         Ok(())
     }
 
-    /// `// syntax=…` and `{"syntax": …}` on the first line: a file for another frontend.
+    /// `// syntax=…` on the first line: a file for another frontend.
     fn foreign_comment(&mut self, line: &str, span: Span) -> Result<(), Diagnostic> {
         if self.lines != 1 {
             return Ok(());

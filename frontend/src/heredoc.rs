@@ -64,9 +64,12 @@ fn words(text: &str, quotes: Quotes) -> Option<Vec<String>> {
 mod tests {
     use super::*;
 
+    /// Name, whether it expands, whether tabs are stripped.
+    type Announced = Option<(&'static str, bool, bool)>;
+
     #[test]
     fn words_that_announce_a_body() {
-        let rows: &[(&str, Option<(&str, bool, bool)>)] = &[
+        let rows: [(&str, Announced); 11] = [
             ("<<EOF", Some(("EOF", true, false))),
             ("<<-EOF", Some(("EOF", true, true))),
             ("3<<X", Some(("X", true, false))),
@@ -82,7 +85,7 @@ mod tests {
         for (word, wanted) in rows {
             let found = announced_by(word);
             let found = found.as_ref().map(|h| (h.name.as_str(), h.expands, h.strip_tabs));
-            assert_eq!(found, *wanted, "{word}");
+            assert_eq!(found, wanted, "{word}");
         }
     }
 

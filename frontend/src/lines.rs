@@ -219,6 +219,9 @@ fn without_continuation(line: &str, escape: char) -> (&str, bool) {
 mod tests {
     use super::*;
 
+    /// Text, first and last line of each.
+    type Lines = &'static [(&'static str, u32, u32)];
+
     fn lines(text: &str) -> Vec<(String, u32, u32)> {
         let mut reader = LineReader::new(text);
         let mut found = Vec::new();
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn continuations_are_joined_without_comments_and_blank_lines() {
-        let rows: &[(&str, &[(&str, u32, u32)])] = &[
+        let rows: [(&str, Lines); 7] = [
             ("A b\nC d", &[("A b", 1, 1), ("C d", 2, 2)]),
             ("\u{feff}  A b\r\n\r\nC d\r\n", &[("A b", 1, 1), ("C d", 3, 3)]),
             ("A b \\\n# x\n\n  c \\  \n d\nE", &[("A b   c  d", 1, 5), ("E", 6, 6)]),

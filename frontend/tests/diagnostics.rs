@@ -80,6 +80,8 @@ fn of_arguments() {
             "FROM busybox\nCOPY a <<E\nE",
             "2 heredoc-destination: COPY cannot accept a heredoc as a destination",
         ),
+        ("FROM busybox\nCOPY <<a/b /\na/b", "2 heredoc-name: heredoc `a/b` cannot be the name of a file"),
+        ("FROM busybox\nONBUILD ENV A", "2 pair-arguments: ENV must have two arguments"),
         ("FROM busybox\nENV A", "2 pair-arguments: ENV must have two arguments"),
         (
             "FROM busybox\nENV A=1 \\\n B 2",

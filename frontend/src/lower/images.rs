@@ -58,14 +58,17 @@ impl<'a> Images<'a> {
         let name = normal_name(name);
         let with_platform = format!("{name}::{platform}");
         let (key, context) = *self.contexts.get(&with_platform).or_else(|| self.contexts.get(&name))?;
-        let location = match context {
+        let (location, shown) = match context {
             NamedContext::Local => return Some(Base::Context(key.to_owned())),
-            NamedContext::Image(reference) => ImageLocation::Registry(reference.clone().with_default_tag()),
+            NamedContext::Image(reference) => {
+                (ImageLocation::Registry(reference.clone().with_default_tag()), reference.familiar())
+            }
             NamedContext::OciLayout { path, tag_or_digest } => {
-                ImageLocation::OciLayout { path: path.clone(), tag_or_digest: tag_or_digest.clone() }
+                let (path, tag_or_digest) = (path.clone(), tag_or_digest.clone());
+                (ImageLocation::OciLayout { path, tag_or_digest }, name)
             }
         };
-        Some(Base::Image(self.entry(location, platform, &name, span)))
+        Some(Base::Image(self.entry(location, platform, &shown, span)))
     }
 
     /// What a name that is no stage stands for.

@@ -52,6 +52,15 @@ pub(super) fn parse_add(request: &Request<'_>) -> Result<Copy, Diagnostic> {
     with_arguments(request, copy)
 }
 
+/// The word of a here-document becomes the name of a file.
+pub(super) fn check_name(request: &Request<'_>, name: &str) -> Result<(), Diagnostic> {
+    if name.contains(['/', '\0']) || matches!(name, "." | "..") {
+        let message = format!("heredoc `{name}` cannot be the name of a file");
+        return Err(request.error("heredoc-name", message));
+    }
+    Ok(())
+}
+
 fn with_arguments(request: &Request<'_>, mut copy: Copy) -> Result<Copy, Diagnostic> {
     let keyword = &request.keyword;
     let (mut words, is_json) = request.list()?;
@@ -73,6 +82,7 @@ fn with_arguments(request: &Request<'_>, mut copy: Copy) -> Result<Copy, Diagnos
     for word in words {
         match announced(&word.text) {
             Some(heredoc) => {
+                check_name(request, &heredoc.name)?;
                 let content = bodies.get(heredoc.name.as_str()).map_or("", |body| &body.content).to_owned();
                 copy.heredocs.push(heredoc::Heredoc { content, ..heredoc });
             }

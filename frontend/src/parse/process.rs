@@ -2,7 +2,8 @@
 
 use solver::SecurityMode;
 
-use super::{Request, check_trigger, json_list};
+use super::files::check_name;
+use super::{Request, check_trigger, json_list, parse_pairs};
 use crate::Diagnostic;
 use crate::flags::FlagKind;
 use crate::suggest;
@@ -35,6 +36,10 @@ pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
             return Err(request.error("invalid-security", message));
         }
     };
+    // A script with an interpreter is a file of that name.
+    for heredoc in request.heredocs.iter().filter(|heredoc| heredoc.content.starts_with("#!")) {
+        check_name(request, &heredoc.name)?;
+    }
     Ok(Run {
         command: request.command()?,
         heredocs: request.heredocs.clone(),
@@ -66,6 +71,18 @@ pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<String, Diagnostic>
     }
     check_trigger(&keyword, request.line.span)?;
     let (_, arguments) = words::take_flags(rest, arguments);
+    if matches!(keyword.as_str(), "ENV" | "LABEL") && !arguments.is_empty() {
+        let start = request.rest.start;
+        let inner = Request {
+            keyword: keyword.clone(),
+            keyword_range: request.keyword_range.clone(),
+            flags: Vec::new(),
+            rest: start + arguments.start..start + arguments.end,
+            heredocs: Vec::new(),
+            ..*request
+        };
+        parse_pairs(&inner)?;
+    }
     if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME") {
         json_list(&rest[arguments]).map_err(|message| request.error("json-not-strings", message))?;
     }
