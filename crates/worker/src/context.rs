@@ -40,13 +40,16 @@ pub struct ContextSource {
     pub ignore: PatternSet,
 }
 
+/// By the digest of the selector: what it selected, and the digest of that.
+type Selections = HashMap<[u8; 32], (ContentDigest, Arc<Selection>)>;
+
 /// A build context that is open.
 pub(crate) struct Context {
     pub(crate) view: TreeView,
     ignore: PatternSet,
     pub(crate) stats: ContextStats,
-    /// By selector: what went into a cache key in this build.
-    selections: Mutex<HashMap<[u8; 32], (ContentDigest, Arc<Selection>)>>,
+    /// What went into cache keys in this build.
+    selections: Mutex<Selections>,
 }
 
 /// What the ignore file says of an entry.
@@ -100,7 +103,7 @@ impl Context {
     }
 
     /// The selections; a thread that panicked leaves them whole, as every change is one insertion.
-    fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], (ContentDigest, Arc<Selection>)>> {
+    fn lock(&self) -> MutexGuard<'_, Selections> {
         self.selections.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -83,19 +83,16 @@ fn node_digest(source: &SourceTree, node: &mut Node) -> Result<[u8; 32], CopyErr
     let mut hasher = Hasher::new();
     header(&mut hasher, node);
     match node.entry.kind {
-        FileKind::File => match &node.same_as {
-            Some(first) => {
-                hasher.update(&[1]);
+        FileKind::File => {
+            hasher.update(&[u8::from(node.same_as.is_some())]);
+            if let Some(first) = &node.same_as {
                 text(&mut hasher, first.as_os_str().as_bytes());
-            }
-            None => {
-                let digest =
-                    if node.is_socket { *blake3::hash(b"").as_bytes() } else { file_digest(source, node)? };
-                hasher.update(&[0]);
+            } else {
+                let digest = file_digest(source, node)?;
                 hasher.update(&digest);
                 node.content = Some(digest);
             }
-        },
+        }
         FileKind::Symlink => {
             let target = node.target.as_deref().unwrap_or(std::path::Path::new(""));
             text(&mut hasher, target.as_os_str().as_bytes());
@@ -159,6 +156,9 @@ fn text(hasher: &mut Hasher, bytes: &[u8]) {
 
 /// The digest of the bytes of a file, from the stat cache if it is a context's file that has not changed.
 fn file_digest(source: &SourceTree, node: &Node) -> Result<[u8; 32], CopyError> {
+    if node.is_socket {
+        return Ok(*blake3::hash(b"").as_bytes());
+    }
     let view = source.view().expect("a node comes from a tree");
     let Some(context) = source.context() else {
         return hash_file(&view.open_file(&node.path)?, node);

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::chmod::ModeChange;
 use super::digest::digest_of;
 use super::select::{Match, Node, Selection, select};
-use super::source::{SourceTree, below};
+use super::source::SourceTree;
 use super::{CopyError, is_worth_threads};
 use crate::user;
 
@@ -55,12 +55,12 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
         times: Mutex::default(),
         destination: Destination::new(&op.destination),
     };
-    let selections: BTreeMap<usize, (&Selector, Arc<Selection>)> = selections(request)?;
+    let selections = selections(request)?;
     for source in &op.sources {
         match source {
             CopySource::Inline { name, content } => placement.inline(name, content)?,
             CopySource::Path { input, path } => {
-                let (_, selection) = selections.get(input).expect("every input was selected from");
+                let selection = selections.get(input).expect("every input was selected from");
                 let selected = selection.sources.iter().find(|selected| selected.path == *path);
                 let matches = selected.map_or(&[][..], |selected| &selected.matches);
                 for found in matches {
@@ -73,15 +73,13 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
 }
 
 /// What each input's selector selects.
-fn selections<'a>(
-    request: &CopyRequest<'a>,
-) -> Result<BTreeMap<usize, (&'a Selector, Arc<Selection>)>, CopyError> {
+fn selections(request: &CopyRequest<'_>) -> Result<BTreeMap<usize, Arc<Selection>>, CopyError> {
     let mut selections = BTreeMap::new();
     for (index, input) in request.inputs.iter().enumerate() {
         let InputKey::Content(selector) = &input.key else { continue };
         let digest = request.digests.get(index).copied().flatten();
         let selection = selection(&request.sources[index], selector, digest)?;
-        selections.insert(index, (selector, selection));
+        selections.insert(index, selection);
     }
     Ok(selections)
 }
@@ -178,7 +176,7 @@ impl Placement<'_> {
                 true
             }
         };
-        let tree = Tree { placement: self, source, top: &target };
+        let tree = Tree { placement: self, source };
         let mut links = tree.children(node, &target, is_new)?;
         links.sort();
         for (new, existing) in links {
@@ -330,8 +328,6 @@ impl Placement<'_> {
 struct Tree<'a> {
     placement: &'a Placement<'a>,
     source: &'a SourceTree,
-    /// Where the contents land.
-    top: &'a Path,
 }
 
 /// A name to be made, and the path below the top of what it is another name of.
@@ -393,7 +389,6 @@ impl Tree<'_> {
             Some(_) => return Err(CopyError::DirectoryOverFile(target.to_owned())),
             None => placement.writer.make_directory(target, &attributes)? == Made::Created,
         };
-        debug_assert!(target.starts_with(self.top));
         self.children(node, target, is_new)
     }
 }
@@ -442,7 +437,7 @@ fn open(source: &SourceTree, node: &Node) -> Result<File, CopyError> {
         Err(TreeError::NotFound(_) | TreeError::NotAFile(_) | TreeError::NotADirectory(_))
             if source.context().is_some() =>
         {
-            Err(CopyError::Changed(node.path.clone()))
+            Err(changed(node))
         }
         opened => Ok(opened?),
     }
@@ -451,11 +446,14 @@ fn open(source: &SourceTree, node: &Node) -> Result<File, CopyError> {
 /// Fails if the bytes of a node that went into a cache key are not those of `landed`.
 fn check_content(node: &Node, landed: blake3::Hash) -> Result<(), CopyError> {
     match node.content {
-        Some(expected) if expected != *landed.as_bytes() => {
-            Err(CopyError::Changed(below(&node.path, Path::new("/")).to_owned()))
-        }
+        Some(expected) if expected != *landed.as_bytes() => Err(changed(node)),
         _ => Ok(()),
     }
+}
+
+/// The error for a file of a context that is not what it was; its path as seen from the context.
+fn changed(node: &Node) -> CopyError {
+    CopyError::Changed(node.path.strip_prefix("/").unwrap_or(&node.path).to_owned())
 }
 
 /// Hashes what is read through it.

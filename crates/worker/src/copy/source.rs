@@ -11,7 +11,7 @@ use pattern::Directory;
 use super::CopyError;
 use crate::context::{Context, is_root, normalised};
 
-/// As many links as the kernel would follow (path_resolution(7)), and some more as the peers do.
+/// More links than the kernel follows (40): the peers take that many.
 const MAX_LINKS: usize = 255;
 
 /// A tree that is copied from. Cheap to clone.
@@ -174,11 +174,6 @@ fn components(path: &Path) -> Vec<OsString> {
     let mut parts: Vec<_> = parts.map(|part| OsStr::from_bytes(part).to_owned()).collect();
     parts.reverse();
     parts
-}
-
-/// `path` relative to the directory `base` above it.
-pub(crate) fn below<'a>(path: &'a Path, base: &Path) -> &'a Path {
-    path.strip_prefix(base).unwrap_or(path)
 }
 
 /// The last component of a path; empty for the root.

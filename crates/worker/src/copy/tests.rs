@@ -25,6 +25,9 @@ const OLD: i64 = 1_577_836_800;
 const OVERLAY: TreeMode =
     TreeMode { kind: TreeKind::Overlay { user_xattrs: false }, owners: OwnerMode::Native };
 
+/// What is done to a source, and its name.
+type Change = (&'static str, fn(&Scene));
+
 /// A source, a base and what is written over it.
 struct Scene {
     root: tempfile::TempDir,
@@ -532,10 +535,10 @@ fn the_digest_is_of_what_is_copied_and_not_of_times() {
     fs::rename(scene.source("d"), scene.source("e")).expect("rename");
     assert_eq!(scene.digest(&op(&["e"], "/x")), base, "the name of a single directory is not in it");
     assert_ne!(scene.digest(&op(&["e*"], "/x")), base, "what a wildcard found is");
-    let changes: [(&str, fn(&Scene)); 6] = [
+    let changes: [Change; 6] = [
         ("content", |scene| write(&scene.source("e/a"), "D/a")),
         ("mode", |scene| {
-            fs::set_permissions(scene.source("e/a"), fs::Permissions::from_mode(0o600)).expect("chmod")
+            fs::set_permissions(scene.source("e/a"), fs::Permissions::from_mode(0o600)).expect("chmod");
         }),
         ("name", |scene| fs::rename(scene.source("e/a"), scene.source("e/z")).expect("rename")),
         ("link", |scene| symlink("z", scene.source("e/l")).expect("symlink")),
@@ -553,7 +556,7 @@ fn the_digest_is_of_what_is_copied_and_not_of_times() {
 
 #[test]
 fn a_file_that_changes_after_its_digest_fails_the_copy_with_its_name() {
-    let changes: [(&str, fn(&Scene)); 3] = [
+    let changes: [Change; 3] = [
         ("replaced", |scene| {
             write(&scene.source("d/new"), "X");
             fs::rename(scene.source("d/new"), scene.source("d/s/b")).expect("rename");
@@ -567,7 +570,7 @@ fn a_file_that_changes_after_its_digest_fails_the_copy_with_its_name() {
         let digest = content_digest(&source, &selector(&copy)).expect("a digest");
         change(&scene);
         let error = run(&copy, &source, Some(digest), &writer).expect_err(what);
-        assert!(error.to_string().contains("d/s/b` changed while"), "{what}: {error}");
+        assert!(error.to_string().starts_with("`d/s/b` changed while"), "{what}: {error}");
     }
 }
 
