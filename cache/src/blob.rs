@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use oci::{Digest, Hasher};
@@ -42,12 +42,15 @@ impl BlobStore {
     pub fn size_bytes(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let path = self.path(digest)?;
         let read = |connection: &Connection| read_row(connection, digest);
-        let Some((size_bytes, used)) = self.shared.database.read(read)? else { return Ok(None) };
-        if self.shared.run.declare(Use::blob(digest))? == Declared::Now
-            && self.shared.database.read(read)?.is_none()
-        {
-            return Ok(None);
-        }
+        let (size_bytes, used) = loop {
+            let prunes = self.shared.prunes.known();
+            let Some(found) = self.shared.database.read(read)? else { return Ok(None) };
+            let declared = self.shared.run.declare(Use::blob(digest))?;
+            if declared == Declared::Before || self.shared.prunes.none_since(prunes)? {
+                self.shared.run.confirm(Use::blob(digest));
+                break found;
+            }
+        };
         match fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.len() == size_bytes => {}
             Ok(_) => return Ok(None),
@@ -156,10 +159,10 @@ impl BlobStore {
 
     /// Moves a finished file into place. Prune removes files in transactions, so that it never removes one that
     /// has just been written anew.
-    fn publish(&self, digest: &Digest, from: &PathBuf, size_bytes: u64) -> Result<(), StoreError> {
+    fn publish(&self, digest: &Digest, from: &Path, size_bytes: u64) -> Result<(), StoreError> {
         let shared = &self.shared;
         let path = self.path(digest)?;
-        shared.run.declare(Use::blob(digest))?;
+        shared.run.hold(Use::blob(digest))?;
         shared.database.write(|transaction| {
             shared.disk.rename(from, &path)?;
             transaction
@@ -211,7 +214,7 @@ pub struct BlobWriter {
 
 impl std::fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BlobWriter").field("path", &self.path).field("size_bytes", &self.size_bytes).finish()
+        f.debug_struct("BlobWriter").field("path", &self.path).finish_non_exhaustive()
     }
 }
 

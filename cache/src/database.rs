@@ -231,7 +231,9 @@ fn write_pending(transaction: &Transaction<'_>, waiting: &Pending) -> rusqlite::
     }
     for ((snapshot, selector), digest) in &waiting.digests {
         transaction
-            .prepare_cached("INSERT OR REPLACE INTO digests (snapshot, selector, digest) VALUES (?1, ?2, ?3)")?
+            .prepare_cached(
+                "INSERT OR REPLACE INTO digests (snapshot, selector, digest) VALUES (?1, ?2, ?3)",
+            )?
             .execute(params![snapshot.0, selector, digest])?;
     }
     for (snapshot, layer) in &waiting.layers {

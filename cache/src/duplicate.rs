@@ -147,18 +147,13 @@ impl Copier {
 
 /// Copies owner, extended attributes, mode and times, in this order: a change of the owner clears set-user-ID and
 /// capabilities, and everything else changes the times.
-fn attributes(
-    (from, to): (BorrowedFd<'_>, BorrowedFd<'_>),
-    name: &CStr,
-    stat: &Stat,
-) -> io::Result<()> {
+fn attributes((from, to): (BorrowedFd<'_>, BorrowedFd<'_>), name: &CStr, stat: &Stat) -> io::Result<()> {
     let no_follow = AtFlags::SYMLINK_NOFOLLOW;
     let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
     rustix::fs::chownat(to, name, Some(uid), Some(gid), no_follow)?;
     // There is no call for the extended attributes of a name in an open directory.
-    let in_proc = |fd: BorrowedFd<'_>| {
-        Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string()).join(as_path(name))
-    };
+    let in_proc =
+        |fd: BorrowedFd<'_>| Path::new("/proc/self/fd").join(fd.as_raw_fd().to_string()).join(as_path(name));
     copy_xattrs(&in_proc(from), &in_proc(to), Overlay::No)?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
         rustix::fs::chmodat(to, name, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
@@ -230,4 +225,3 @@ fn as_path(name: &CStr) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(name.to_bytes()))
 }
-

@@ -104,7 +104,9 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.shared.database.write(|transaction| {
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO images (manifest, location, seen) VALUES (?1, ?2, ?3)")?
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO images (manifest, location, seen) VALUES (?1, ?2, ?3)",
+                )?
                 .execute(params![manifest.as_str(), location, now()])?;
             let mut insert = transaction
                 .prepare_cached("INSERT OR IGNORE INTO image_blobs (blob, manifest) VALUES (?1, ?2)")?;
@@ -141,6 +143,9 @@ impl Store {
     /// Sets a local tag. The manifest (or index) must be a blob of the store; it and what it refers to, as far as
     /// that is in the store and cannot be fetched again, is on the disk when this returns.
     pub fn tag(&self, reference: &ImageReference, target: &Descriptor) -> Result<(), StoreError> {
+        if !self.blobs().contains(&target.digest)? {
+            return Err(StoreError::NoBlob(target.digest.clone()));
+        }
         let mut blobs = BTreeSet::new();
         collect_blobs(self.blobs(), &target.digest, &mut blobs)?;
         let mut own = Vec::new();
@@ -149,8 +154,7 @@ impl Store {
                 own.push(digest);
             }
         }
-        own.par_iter()
-            .try_for_each(|digest| self.shared.disk.sync_file(&self.blobs().path(digest)?))?;
+        own.par_iter().try_for_each(|digest| self.shared.disk.sync_file(&self.blobs().path(digest)?))?;
         self.shared.disk.sync_file(&self.shared.blobs_directory())?;
         let text = descriptor_text(target);
         self.shared.database.write_durably(Durability::Now, |transaction| {
@@ -158,8 +162,7 @@ impl Store {
                 "INSERT OR REPLACE INTO tags (reference, target, tagged) VALUES (?1, ?2, ?3)",
                 params![reference.to_string(), text, now()],
             )?;
-            let mut keep =
-                transaction.prepare_cached("UPDATE blobs SET generation = 0 WHERE digest = ?1")?;
+            let mut keep = transaction.prepare_cached("UPDATE blobs SET generation = 0 WHERE digest = ?1")?;
             for digest in &own {
                 keep.execute([digest.as_str()])?;
             }
@@ -272,9 +275,8 @@ pub(crate) fn collect_blobs(
             found.insert(manifest.config.digest);
             found.extend(manifest.layers.into_iter().map(|layer| layer.digest));
         } else if let Ok(index) = serde_json::from_slice::<Index>(&bytes) {
-            let is_image = |media_type: &str| {
-                MediaType::is_manifest(media_type) || MediaType::is_index(media_type)
-            };
+            let is_image =
+                |media_type: &str| MediaType::is_manifest(media_type) || MediaType::is_index(media_type);
             for child in index.manifests {
                 if is_image(&child.media_type) {
                     next.push(child.digest);

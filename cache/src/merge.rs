@@ -24,6 +24,30 @@ const MERGED_EVERY: u32 = 256;
 impl Store {
     /// The lower directories of a snapshot's tree, top first.
     pub(crate) fn overlay_dirs(&self, snapshot: &Snapshot) -> Result<Vec<PathBuf>, StoreError> {
+        if let Some(directories) = self.remembered(snapshot) {
+            return Ok(directories);
+        }
+        let directories = self.find_overlay_dirs(snapshot)?;
+        self.shared.memory().directories = Some((snapshot.id, directories.clone()));
+        Ok(directories)
+    }
+
+    /// The same if it, or its parent, is what was last asked for.
+    fn remembered(&self, snapshot: &Snapshot) -> Option<Vec<PathBuf>> {
+        let mut memory = self.shared.memory();
+        let (id, directories) = memory.directories.as_mut()?;
+        let grows = snapshot.parent == Some(*id) && snapshot.depth as usize <= Self::MAX_LAYER_DIRECTORIES;
+        if *id != snapshot.id && !grows {
+            return None;
+        }
+        if grows {
+            *id = snapshot.id;
+            directories.insert(0, self.own_dir(&snapshot.id));
+        }
+        Some(directories.clone())
+    }
+
+    fn find_overlay_dirs(&self, snapshot: &Snapshot) -> Result<Vec<PathBuf>, StoreError> {
         let chain = self.chain(snapshot)?;
         if chain.len() <= Self::MAX_LAYER_DIRECTORIES {
             return Ok(chain.iter().rev().map(|snapshot| self.own_dir(&snapshot.id)).collect());
@@ -97,11 +121,7 @@ impl Store {
 }
 
 /// Lays overlay upper directories, bottom first, over each other in the empty directory `target`.
-fn merge<'a>(
-    layers: impl Iterator<Item = &'a Path>,
-    target: &Path,
-    user_xattrs: bool,
-) -> io::Result<()> {
+fn merge<'a>(layers: impl Iterator<Item = &'a Path>, target: &Path, user_xattrs: bool) -> io::Result<()> {
     let opaque = if user_xattrs { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
     let to = open_directory(CWD, target)?;
     let mut top = None;
@@ -116,12 +136,7 @@ fn merge<'a>(
 }
 
 /// Lays one directory over another. The paths are those of the directories.
-fn lay(
-    from: &OwnedFd,
-    to: &OwnedFd,
-    (from_path, to_path): (&Path, &Path),
-    opaque: &str,
-) -> io::Result<()> {
+fn lay(from: &OwnedFd, to: &OwnedFd, (from_path, to_path): (&Path, &Path), opaque: &str) -> io::Result<()> {
     for (name, kind) in entries(from)? {
         let name = name.as_c_str();
         let path = |directory: &Path| directory.join(os_name(name));

@@ -1,8 +1,8 @@
 //! Throwing away what is not needed, while builds go on.
 //!
-//! In two transactions. The first hides what is to go: whoever looks no longer finds it. Then the uses that living
-//! runs have declared are read: a run declares a use before it looks whether the thing is there, so that it has either
-//! declared its use by now, or will not find the thing. The second transaction brings back what is in use, with
+//! In two transactions. The first hides what is to go: whoever looks no longer finds it. Then the prune is announced,
+//! and the uses that living runs have declared are read: a run declares a use before it looks whether a prune has been
+//! announced since it found the thing, so that it has either declared its use by now, or will look for it again. The second transaction brings back what is in use, with
 //! everything below it, and deletes the other rows. Directories without rows are removed last, leaf first. A crash
 //! leaves hidden rows, which the next prune considers anew, or directories without rows, which it removes.
 
@@ -113,8 +113,7 @@ impl Store {
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
                 .collect()
         })?;
-        let snapshots =
-            snapshots.into_iter().map(|(id, used)| (used, Candidate::Snapshot(SnapshotId(id))));
+        let snapshots = snapshots.into_iter().map(|(id, used)| (used, Candidate::Snapshot(SnapshotId(id))));
         let blobs = blobs
             .into_iter()
             .filter_map(|(digest, used)| Some((used, Candidate::Blob(digest.parse().ok()?))));
@@ -148,6 +147,7 @@ impl Store {
             }
             Ok(())
         })?;
+        shared.prunes.announce(&shared.disk)?;
         let uses = run::uses_of_living_runs(&shared.tmp_directory())?;
         let mut removed_blobs = Vec::new();
         let (directories, records) = shared.database.write(|transaction| {
@@ -304,8 +304,8 @@ fn hide_snapshots(
         .prepare("SELECT snapshot FROM records UNION SELECT id FROM snapshots WHERE chain IS NOT NULL")?;
     let named: Vec<i64> = query.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let named = named.into_iter().map(SnapshotId).filter(|id| !chosen.contains(id));
-    let used = rows.iter().map(|row| row.id).filter(|id| uses.contains(&Use::snapshot(*id)));
-    let kept = with_ancestors(named.chain(used), &parents_of(&rows));
+    let in_use = rows.iter().map(|row| row.id).filter(|id| uses.contains(&Use::snapshot(*id)));
+    let kept = with_ancestors(named.chain(in_use), &parents_of(&rows));
     let mut hide = transaction.prepare("UPDATE snapshots SET doomed = ?1 WHERE id = ?2")?;
     for row in rows.iter().filter(|row| !kept.contains(&row.id)) {
         hide.execute(params![token, row.id.0])?;
@@ -321,8 +321,10 @@ fn delete_snapshots(
     uses: &HashSet<Use>,
 ) -> Result<Vec<SnapshotId>, Failed> {
     let rows = snapshot_rows(transaction)?;
-    let needed =
-        rows.iter().filter(|row| row.doomed != token || uses.contains(&Use::snapshot(row.id))).map(|row| row.id);
+    let needed = rows
+        .iter()
+        .filter(|row| row.doomed != token || uses.contains(&Use::snapshot(row.id)))
+        .map(|row| row.id);
     let kept = with_ancestors(needed, &parents_of(&rows));
     let mut deleted: Vec<(u32, SnapshotId)> = Vec::new();
     for row in rows.iter().filter(|row| row.doomed == token) {
@@ -339,11 +341,10 @@ fn delete_snapshots(
 
 /// Deletes the rows that hang on snapshots that are gone. Returns the number of records among them.
 fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
-    let records = transaction
-        .execute("DELETE FROM records WHERE snapshot NOT IN (SELECT id FROM snapshots)", [])?;
+    let records =
+        transaction.execute("DELETE FROM records WHERE snapshot NOT IN (SELECT id FROM snapshots)", [])?;
     transaction.execute_batch(
-        "DELETE FROM record_parts WHERE key NOT IN (SELECT key FROM records);
-         DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
+        "DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM layers WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM merged WHERE snapshot NOT IN (SELECT id FROM snapshots);",
     )?;

@@ -38,13 +38,13 @@ impl Store {
         read: impl Fn(&Connection) -> rusqlite::Result<Option<(Snapshot, i64)>>,
     ) -> Result<Option<(Snapshot, i64)>, StoreError> {
         loop {
+            let prunes = self.shared.prunes.known();
             let Some(found) = self.shared.database.read(&read)? else { return Ok(None) };
-            let declared = self.shared.run.declare(Use::snapshot(found.0.id))?;
-            let stays = match declared {
-                Declared::Before => true,
-                Declared::Now => self.shared.database.read(&read)?.is_some_and(|again| again.0 == found.0),
-            };
-            if stays {
+            // If a prune came between, it is looked for again: what is found after its use was declared stays.
+            let used = Use::snapshot(found.0.id);
+            let declared = self.shared.run.declare(used)?;
+            if declared == Declared::Before || self.shared.prunes.none_since(prunes)? {
+                self.shared.run.confirm(used);
                 self.shared.memory().snapshots.insert(found.0.id, found.0);
                 return Ok(Some(found));
             }
@@ -82,7 +82,7 @@ impl Store {
                 && let Some((earlier, _)) = self.read_record(transaction, key)?
             {
                 // Nothing can be pruned before the end of this transaction, and prune will see the use then.
-                self.shared.run.declare(Use::snapshot(earlier.id))?;
+                self.shared.run.hold(Use::snapshot(earlier.id))?;
                 return Ok(earlier);
             }
             write_record(transaction, key, snapshot, &parts)?;
@@ -97,7 +97,7 @@ impl Store {
     pub fn record_parts(&self, key: &RecordKey) -> Result<Option<Vec<(String, String)>>, StoreError> {
         let text: Option<String> = self.shared.database.read(|connection| {
             connection
-                .prepare_cached("SELECT parts FROM record_parts WHERE key = ?1")?
+                .prepare_cached("SELECT parts FROM records WHERE key = ?1")?
                 .query_row([key.0], |row| row.get(0))
                 .optional()
         })?;
@@ -164,12 +164,9 @@ fn write_record(
 ) -> Result<(), Failed> {
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO records (key, snapshot, used, generation)
-             VALUES (?1, ?2, ?3, (SELECT max(id) FROM generations))",
+            "INSERT OR REPLACE INTO records (key, snapshot, used, generation, parts)
+             VALUES (?1, ?2, ?3, (SELECT max(id) FROM generations), ?4)",
         )?
-        .execute(params![key.0, snapshot.id.0, now()])?;
-    transaction
-        .prepare_cached("INSERT OR REPLACE INTO record_parts (key, parts) VALUES (?1, ?2)")?
-        .execute(params![key.0, parts])?;
+        .execute(params![key.0, snapshot.id.0, now(), parts])?;
     Ok(())
 }

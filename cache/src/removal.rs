@@ -93,13 +93,8 @@ impl Removal {
         loop {
             let target = format!("moved-{}", self.moved);
             self.moved += 1;
-            match rustix::fs::renameat_with(
-                directory,
-                name,
-                top,
-                &target,
-                rustix::fs::RenameFlags::NOREPLACE,
-            ) {
+            match rustix::fs::renameat_with(directory, name, top, &target, rustix::fs::RenameFlags::NOREPLACE)
+            {
                 Err(Errno::EXIST) => {}
                 // Without NOREPLACE a directory still replaces nothing but an empty directory.
                 Err(Errno::INVAL | Errno::NOSYS) => {
@@ -149,11 +144,7 @@ fn open_directory<P: rustix::path::Arg + Copy>(at: impl AsFd, name: P) -> io::Re
 }
 
 /// Unlinks; in a directory that its owner may not write to, too.
-fn unlink<P: rustix::path::Arg + Copy>(
-    directory: impl AsFd,
-    name: P,
-    flags: AtFlags,
-) -> io::Result<()> {
+fn unlink<P: rustix::path::Arg + Copy>(directory: impl AsFd, name: P, flags: AtFlags) -> io::Result<()> {
     match rustix::fs::unlinkat(&directory, name, flags) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::ACCESS) => {

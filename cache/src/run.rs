@@ -1,18 +1,19 @@
 //! A run: one process at work in a store. It has a directory for what it begins, and a list of what it uses, which
 //! prune leaves alone for as long as the run lives.
 //!
-//! The list is the file `tmp/<run>/uses`: entries of 16 bytes, appended and never changed, locked by the run. A use is
-//! declared before it is checked that the thing used is still there; prune hides a thing before it reads the lists.
-//! So of a use and a prune that meet, at least one sees the other, and neither waits. A file instead of rows in
+//! The list is the file `tmp/<run>/uses`: entries of 16 bytes, appended and never changed, locked by the run. A run finds
+//! a thing, declares its use, and looks whether a prune has been announced since before it found it. Prune hides the
+//! thing, announces itself (the file `prunes` gets another content), and reads the lists. So of a use and a prune that
+//! meet, at least one sees the other, and neither waits. A file instead of rows in
 //! SQLite, because a declaration costs one write(2) and goes away with the run whatever kills it.
 
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use oci::Digest;
 use rustix::fs::FlockOperation;
@@ -43,7 +44,7 @@ impl Use {
         entry[0] = b'B';
         let start = digest.hex().get(..30).unwrap_or_default();
         if let Ok(bytes) = hex::decode(start) {
-            entry[1..1 + bytes.len()].copy_from_slice(&bytes);
+            entry[1..=bytes.len()].copy_from_slice(&bytes);
         }
         Self(entry)
     }
@@ -54,7 +55,7 @@ impl Use {
 pub(crate) enum Declared {
     /// Just now: the thing used may have gone in the meantime.
     Now,
-    /// Before: it is there.
+    /// Before, and the thing used is known to stay.
     Before,
 }
 
@@ -64,7 +65,8 @@ pub(crate) struct Run {
     directory: PathBuf,
     uses_path: PathBuf,
     uses_file: File,
-    used: Mutex<HashSet<Use>>,
+    /// The uses of things that are known to stay.
+    confirmed: Mutex<HashSet<Use>>,
     next: AtomicU64,
     disk: Disk,
 }
@@ -73,7 +75,7 @@ impl Run {
     /// Begins a run in `tmp`, which is there.
     pub(crate) fn begin(tmp: &Path, disk: &Disk) -> Result<Self, StoreError> {
         loop {
-            let name = format!("{}-{:08x}", std::process::id(), crate::store::random_u64() as u32);
+            let name = format!("{}-{:016x}", std::process::id(), crate::store::random_u64());
             let directory = tmp.join(name);
             disk.create_dir(&directory, 0o755)?;
             // A sweep in another process may take the directory for a dead run's until the lock is held.
@@ -82,7 +84,7 @@ impl Run {
                 directory,
                 uses_path,
                 uses_file,
-                used: Mutex::default(),
+                confirmed: Mutex::default(),
                 next: AtomicU64::new(0),
                 disk: disk.clone(),
             });
@@ -98,15 +100,30 @@ impl Run {
         self.directory.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 
-    /// Declares a use.
+    /// Declares a use. Whoever finds [`Declared::Now`] makes sure that the thing stays, and says so with
+    /// [`Run::confirm`].
     pub(crate) fn declare(&self, used: Use) -> Result<Declared, StoreError> {
-        let mut known = self.used.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&used) {
+        if self.confirmed().contains(&used) {
             return Ok(Declared::Before);
         }
         self.disk.write_all(&self.uses_file, &self.uses_path, &used.0)?;
-        known.insert(used);
         Ok(Declared::Now)
+    }
+
+    /// Notes that a thing was still there after its use was declared.
+    pub(crate) fn confirm(&self, used: Use) {
+        self.confirmed().insert(used);
+    }
+
+    /// Declares the use of something that cannot be pruned at this moment.
+    pub(crate) fn hold(&self, used: Use) -> Result<(), StoreError> {
+        self.declare(used)?;
+        self.confirm(used);
+        Ok(())
+    }
+
+    fn confirmed(&self) -> MutexGuard<'_, HashSet<Use>> {
+        self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -114,6 +131,58 @@ impl Drop for Run {
     fn drop(&mut self) {
         // What cannot be removed is swept by a later run.
         let _ = remove_run(&self.directory, &self.disk);
+    }
+}
+
+/// The file `prunes`: 8 bytes that change with every prune.
+#[derive(Debug)]
+pub(crate) struct Prunes {
+    path: PathBuf,
+    file: File,
+    known: AtomicU64,
+}
+
+impl Prunes {
+    /// Opens the file in `root`, making it if it is not there.
+    pub(crate) fn open(root: &Path, disk: &Disk) -> Result<Self, StoreError> {
+        let path = root.join("prunes");
+        let file = match File::options().read(true).write(true).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => disk.open_or_create(&path)?,
+            Err(error) => return Err(StoreError::io("open", &path, error)),
+        };
+        let prunes = Self { path, file, known: AtomicU64::new(0) };
+        prunes.known.store(prunes.read()?, Ordering::Release);
+        Ok(prunes)
+    }
+
+    /// The last content that was seen.
+    pub(crate) fn known(&self) -> u64 {
+        self.known.load(Ordering::Acquire)
+    }
+
+    /// Whether no prune has been announced since `before` was the last content that was seen.
+    pub(crate) fn none_since(&self, before: u64) -> Result<bool, StoreError> {
+        let now = self.read()?;
+        self.known.store(now, Ordering::Release);
+        Ok(now == before)
+    }
+
+    /// Announces a prune.
+    pub(crate) fn announce(&self, disk: &Disk) -> Result<(), StoreError> {
+        let content = crate::store::random_u64().to_ne_bytes();
+        disk.step()
+            .and_then(|()| self.file.write_all_at(&content, 0))
+            .map_err(|error| StoreError::io("write", &self.path, error))
+    }
+
+    fn read(&self) -> Result<u64, StoreError> {
+        let mut content = [0; 8];
+        // An empty file is one that no prune has written to.
+        match self.file.read_at(&mut content, 0) {
+            Ok(_) => Ok(u64::from_ne_bytes(content)),
+            Err(error) => Err(StoreError::io("read", &self.path, error)),
+        }
     }
 }
 

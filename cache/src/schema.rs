@@ -17,7 +17,9 @@ pub(crate) const VERSION: i64 = 1;
 /// who looks.
 ///
 /// `kind` is the snapshotter: 0 overlay, 1 copy. `used`, `tagged` and `seen` are seconds since 1970. Digests are
-/// texts (`sha256:…`) except those that only the cache makes and reads, which are 32 bytes.
+/// texts (`sha256:…`) except those that only the cache makes and reads, which are 32 bytes. `parts` is a JSON list
+/// of pairs. Every page that a transaction touches is written whole, so that what is written together should lie
+/// together.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE generations (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
@@ -27,9 +29,9 @@ CREATE TABLE snapshots (
 );
 CREATE UNIQUE INDEX snapshots_by_chain ON snapshots (chain, kind) WHERE chain IS NOT NULL;
 CREATE TABLE records (
-    key BLOB PRIMARY KEY, snapshot INTEGER NOT NULL, used INTEGER NOT NULL, generation INTEGER NOT NULL
+    key BLOB PRIMARY KEY, snapshot INTEGER NOT NULL, used INTEGER NOT NULL, generation INTEGER NOT NULL,
+    parts TEXT NOT NULL
 ) WITHOUT ROWID;
-CREATE TABLE record_parts (key BLOB PRIMARY KEY, parts TEXT NOT NULL);
 CREATE TABLE digests (
     snapshot INTEGER NOT NULL, selector BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (snapshot, selector)
 ) WITHOUT ROWID;

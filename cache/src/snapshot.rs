@@ -183,7 +183,7 @@ impl Store {
         snapshot: &Snapshot,
     ) -> Result<Snapshot, crate::database::Failed> {
         if let Some((earlier, _)) = self.read_chain(transaction, chain)? {
-            self.shared.run.declare(Use::snapshot(earlier.id))?;
+            self.shared.run.hold(Use::snapshot(earlier.id))?;
             return Ok(earlier);
         }
         // One that is about to be pruned has lost its name already.
@@ -253,10 +253,8 @@ impl ActiveSnapshot {
         }
         let snapshot = self.publish()?;
         let store = &self.store;
-        let holds = store
-            .shared
-            .database
-            .write(|transaction| store.insert_chain(transaction, chain, &snapshot))?;
+        let holds =
+            store.shared.database.write(|transaction| store.insert_chain(transaction, chain, &snapshot))?;
         store.shared.memory().snapshots.insert(holds.id, holds);
         store.shared.mark_unsealed();
         Ok(holds)
@@ -268,7 +266,7 @@ impl ActiveSnapshot {
         let depth = self.parent.map_or(0, |parent| parent.depth) + 1;
         let snapshot = Snapshot { id, parent: self.parent.map(|parent| parent.id), depth };
         // Declared first: a directory without a row is garbage unless a living run says that it uses it.
-        shared.run.declare(Use::snapshot(id))?;
+        shared.run.hold(Use::snapshot(id))?;
         shared.disk.rename(&self.directory, &self.store.snapshot_directory(id))?;
         self.committed = true;
         shared.memory().snapshots.insert(id, snapshot);

@@ -13,7 +13,7 @@ use crate::database::{Database, Failed};
 use crate::disk::{Disk, Faults};
 use crate::image::Layer;
 use crate::probe::{self, Support};
-use crate::run::{self, Run};
+use crate::run::{self, Prunes, Run};
 use crate::tree::{OwnerMode, TreeKind, TreeMode};
 use crate::{BlobStore, Snapshot, SnapshotId, StoreError};
 
@@ -86,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) disk: Disk,
     pub(crate) database: Database,
     pub(crate) run: Run,
+    pub(crate) prunes: Prunes,
     /// Whether something was saved since the last seal.
     pub(crate) unsealed: AtomicBool,
     pub(crate) next_snapshot: AtomicU64,
@@ -99,6 +100,8 @@ pub(crate) struct Memory {
     pub(crate) digests: HashMap<(SnapshotId, [u8; 32]), [u8; 32]>,
     pub(crate) layers: HashMap<SnapshotId, Layer>,
     pub(crate) merged: HashMap<SnapshotId, PathBuf>,
+    /// The directories of the snapshot that was last asked for: a chain grows by one at a time.
+    pub(crate) directories: Option<(SnapshotId, Vec<PathBuf>)>,
 }
 
 impl Shared {
@@ -184,6 +187,7 @@ impl Store {
             }
         }
         let run = Run::begin(&tmp, &disk)?;
+        let prunes = Prunes::open(&root, &disk)?;
         let database = Database::open(&root, run.directory(), &disk)?;
         let boot = match &options.boot_id {
             Some(boot) => boot.clone(),
@@ -206,6 +210,7 @@ impl Store {
             disk,
             database,
             run,
+            prunes,
             unsealed: AtomicBool::new(false),
             next_snapshot: AtomicU64::new(random_u64()),
             memory: Mutex::default(),
@@ -311,12 +316,7 @@ impl Header {
     }
 }
 
-fn check_ids(
-    database: &Database,
-    root: &Path,
-    stored: Option<&str>,
-    ids: &IdMode,
-) -> Result<(), StoreError> {
+fn check_ids(database: &Database, root: &Path, stored: Option<&str>, ids: &IdMode) -> Result<(), StoreError> {
     let current = ids.description();
     let stored = match stored {
         Some(stored) => stored.to_owned(),
@@ -353,7 +353,6 @@ fn drop_lost(transaction: &Transaction<'_>) -> Result<(), Failed> {
         "DELETE FROM snapshots WHERE generation IN (SELECT id FROM generations);
          DELETE FROM records WHERE generation IN (SELECT id FROM generations)
              OR snapshot NOT IN (SELECT id FROM snapshots);
-         DELETE FROM record_parts WHERE key NOT IN (SELECT key FROM records);
          DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM layers WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM merged WHERE generation IN (SELECT id FROM generations)
@@ -416,6 +415,6 @@ pub(crate) fn random_u64() -> u64 {
     match getrandom::fill(&mut bytes) {
         Ok(()) => u64::from_ne_bytes(bytes),
         // Only names are made of it, and a name that is taken is never overwritten.
-        Err(_) => u64::from(std::process::id()) << 32 | u64::from(now().unsigned_abs() as u32),
+        Err(_) => (u64::from(std::process::id()) << 32) ^ now().unsigned_abs(),
     }
 }

@@ -80,8 +80,8 @@ impl Store {
         })?;
         let parents: HashMap<SnapshotId, Option<SnapshotId>> =
             rows.into_iter().map(|(id, parent)| (SnapshotId(id), parent.map(SnapshotId))).collect();
-        let used = parents.keys().copied().filter(|id| uses.contains(&Use::snapshot(*id)));
-        let snapshots = with_ancestors(used, &parents);
+        let in_use = parents.keys().copied().filter(|id| uses.contains(&Use::snapshot(*id)));
+        let snapshots = with_ancestors(in_use, &parents);
         let mut tagged = BTreeSet::new();
         for tag in self.images()? {
             match collect_blobs(self.blobs(), &tag.target.digest, &mut tagged) {

@@ -1,5 +1,7 @@
 //! The store as its callers see it: both snapshotters, several processes, prune, crashes at every write, full disks.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "helpers of tests are tests")]
+
 mod blobs;
 mod children;
 mod concurrency;

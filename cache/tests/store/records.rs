@@ -62,8 +62,7 @@ fn what_was_not_sealed_is_dropped_after_a_restart() {
         let store = open(root, kind);
         assert_eq!(store.lookup(&key(2)).unwrap(), Some(late), "the same boot");
         drop(store);
-        let restarted =
-            StoreOptions { boot_id: Some("boot-2".to_owned()), ..options(root, kind) };
+        let restarted = StoreOptions { boot_id: Some("boot-2".to_owned()), ..options(root, kind) };
         let store = Store::open(&restarted).unwrap();
         assert_eq!(store.lookup(&key(1)).unwrap(), Some(bottom));
         assert_eq!(store.lookup(&key(2)).unwrap(), None);
@@ -79,7 +78,8 @@ fn what_was_not_sealed_is_dropped_after_a_restart() {
 #[test]
 fn a_seal_covers_what_others_have_saved() {
     let directory = tempfile::tempdir().unwrap();
-    let (one, two) = (open(directory.path(), SnapshotterKind::Overlay), open(directory.path(), SnapshotterKind::Overlay));
+    let (one, two) =
+        (open(directory.path(), SnapshotterKind::Overlay), open(directory.path(), SnapshotterKind::Overlay));
     let bottom = snapshot(&one, None, "a", "1");
     save(&one, 1, &bottom);
     let below = two.lookup(&key(1)).unwrap().unwrap();

@@ -159,8 +159,7 @@ fn snapshots_of_another_kind_are_not_there() {
 #[test]
 fn overlay_is_found_out_and_remembered() {
     let directory = tempfile::tempdir().unwrap();
-    let probing =
-        StoreOptions { snapshotter: None, ..options(directory.path(), SnapshotterKind::Overlay) };
+    let probing = StoreOptions { snapshotter: None, ..options(directory.path(), SnapshotterKind::Overlay) };
     assert_eq!(Store::open(&probing).unwrap().snapshotter(), SnapshotterKind::Overlay);
     assert_eq!(Store::open(&probing).unwrap().snapshotter(), SnapshotterKind::Overlay);
 }
@@ -227,7 +226,12 @@ fn how_trees_are_read_follows_from_snapshotter_and_ids() {
     let cases = [
         (SnapshotterKind::Overlay, IdMode::Root, TreeKind::Overlay { user_xattrs: false }, OwnerMode::Native),
         (SnapshotterKind::Overlay, mapped(), TreeKind::Overlay { user_xattrs: true }, OwnerMode::Native),
-        (SnapshotterKind::Overlay, IdMode::Single, TreeKind::Overlay { user_xattrs: true }, OwnerMode::Recorded),
+        (
+            SnapshotterKind::Overlay,
+            IdMode::Single,
+            TreeKind::Overlay { user_xattrs: true },
+            OwnerMode::Recorded,
+        ),
         (SnapshotterKind::Copy, IdMode::Root, TreeKind::Plain, OwnerMode::Native),
         (SnapshotterKind::Copy, mapped(), TreeKind::Plain, OwnerMode::Native),
         (SnapshotterKind::Copy, IdMode::Single, TreeKind::Plain, OwnerMode::Recorded),

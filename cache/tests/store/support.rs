@@ -59,8 +59,7 @@ pub(crate) fn read(store: &Store, snapshot: &Snapshot, name: &str) -> Option<Str
 /// The names in a directory, sorted.
 pub(crate) fn names(directory: PathBuf) -> Vec<String> {
     let entries = fs::read_dir(directory).unwrap();
-    let mut names: Vec<_> =
-        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
