@@ -197,6 +197,7 @@ pub(crate) struct BuildArguments {
 
 /// The flags that are on or off. `--flag`, `--flag=true` and `--flag=false` are all right, as with docker.
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Switches {
     /// Run all steps anew
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",

@@ -1,6 +1,7 @@
 //! `rbuild build`: from the command line to an image.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -151,13 +152,13 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     let warnings = warnings_text(&lowered.warnings);
     let target = lowered.target;
     let config = lowered.config;
-    let outcome = solve(&plan, &session, Arc::new(lowered.graph), target, &worker, &cancel).await;
-    let saver = worker.clone();
+    let outcome = solve(&plan, (Arc::new(lowered.graph), target), &worker, session.salt(), &cancel).await;
+    let contexts = worker.clone();
     // What was learned of the contexts holds whether or not the build succeeded.
-    let saved = blocking(move || saver.finish()).await;
+    let remembered = blocking(move || contexts.finish()).await;
     plan.progress.note(&warnings);
     let output = outcome?;
-    saved.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+    remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     let export = export::Export {
         outputs: &plan.outputs,
         progress: &plan.progress,
@@ -204,17 +205,16 @@ async fn lower(plan: &Plan, file: &SourceFile, images: &ImageStore) -> Result<Lo
 
 async fn solve(
     plan: &Plan,
-    session: &Session,
-    graph: Arc<solver::Graph>,
-    target: VertexId,
+    (graph, target): (Arc<solver::Graph>, VertexId),
     worker: &LocalWorker,
+    salt: Vec<u8>,
     cancel: &CancellationToken,
 ) -> Result<Output, Failure> {
     plan.progress.attach(Arc::clone(&graph));
     let progress = Arc::clone(&plan.progress);
     let options = SolveOptions {
         parallelism: plan.parallelism,
-        salt: session.salt(),
+        salt,
         cancel: cancel.clone(),
         events: Arc::new(move |event| progress.event(event)),
     };
@@ -262,7 +262,7 @@ fn warnings_text(warnings: &[Diagnostic]) -> String {
     let mut text = format!("\n {count} found:\n");
     for warning in warnings {
         let line = warning.span.map_or_else(String::new, |span| format!(" (line {})", span.first_line));
-        text += &format!(" - {}: {}{line}\n", warning.code, warning.message);
+        let _ = writeln!(text, " - {}: {}{line}", warning.code, warning.message);
     }
     text
 }

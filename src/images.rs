@@ -34,7 +34,7 @@ pub(crate) async fn list(
     let store = session.open_store(root).await?;
     blocking(move || {
         let images = store.images().map_err(|error| store_failure(&error))?;
-        let rows: Vec<Row> = images.into_iter().map(|image| Row::of(&store, image)).collect();
+        let rows: Vec<Row> = images.iter().map(|image| Row::of(&store, image)).collect();
         Ok(Some(match format {
             ListFormat::Json => rows.iter().map(Row::json).collect(),
             ListFormat::Table => table(&rows),
@@ -53,7 +53,7 @@ struct Row {
 
 impl Row {
     /// An image whose manifest cannot be read is listed all the same, so that it can be removed.
-    fn of(store: &Store, image: ImageTag) -> Self {
+    fn of(store: &Store, image: &ImageTag) -> Self {
         let assembled = Assembled::load(store, &image.target).ok();
         let familiar = image.reference.familiar();
         let tag = image.reference.tag().unwrap_or_default().to_owned();

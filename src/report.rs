@@ -76,7 +76,7 @@ impl Failure {
             hints.extend(diagnostic.help.clone());
         }
         let message = errors.last().map_or("the Dockerfile cannot be built", |error| error.message.as_str());
-        Self { details, hints, ..Self::solve(message) }
+        Self { hints, details, ..Self::solve(message) }
     }
 
     /// The same with a hint.

@@ -27,6 +27,7 @@ struct DockerConfig {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::struct_field_names, reason = "they are docker's")]
 struct DockerProxies {
     http_proxy: Option<String>,
     https_proxy: Option<String>,

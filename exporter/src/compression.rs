@@ -278,21 +278,18 @@ fn receive(receiver: &mpsc::Receiver<io::Result<Vec<u8>>>) -> io::Result<Vec<u8>
 
 impl<W: Write> Write for LayerEncoder<W> {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        let length = match self.compression.kind {
-            CompressionKind::Uncompressed => {
-                let length = self.out.write(data)?;
-                self.encoded_bytes += length as u64;
-                length
+        let length = if self.compression.kind == CompressionKind::Uncompressed {
+            let length = self.out.write(data)?;
+            self.encoded_bytes += length as u64;
+            length
+        } else {
+            // Only a piece that is followed by more goes to another thread: the last is for `finish`.
+            if self.piece.len() == MEMBER_BYTES {
+                self.send_piece()?;
             }
-            _ => {
-                // Only a piece that is followed by more goes to another thread: the last is for `finish`.
-                if self.piece.len() == MEMBER_BYTES {
-                    self.send_piece()?;
-                }
-                let length = data.len().min(MEMBER_BYTES - self.piece.len());
-                self.piece.extend_from_slice(&data[..length]);
-                length
-            }
+            let length = data.len().min(MEMBER_BYTES - self.piece.len());
+            self.piece.extend_from_slice(&data[..length]);
+            length
         };
         self.plain.update(&data[..length]);
         self.plain_bytes += length as u64;

@@ -36,15 +36,13 @@ pub fn copy_files(store: &Store, snapshot: Option<&Snapshot>, directory: &Path) 
 }
 
 fn view_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<TreeView, ExportError> {
-    let directories = match snapshot {
-        Some(snapshot) => store.layer_dirs(snapshot)?,
+    let directories = if let Some(snapshot) = snapshot {
+        store.layer_dirs(snapshot)?
+    } else {
         // The empty tree is an empty directory, which goes away with this run.
-        None => {
-            let path = store.run_directory().join("scratch");
-            std::fs::create_dir_all(&path)
-                .map_err(|source| ExportError::Write { path: path.clone(), source })?;
-            vec![path]
-        }
+        let path = store.run_directory().join("scratch");
+        std::fs::create_dir_all(&path).map_err(|source| ExportError::Write { path: path.clone(), source })?;
+        vec![path]
     };
     TreeView::open(&directories, store.tree_mode()).map_err(ExportError::Tree)
 }

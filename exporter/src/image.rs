@@ -25,6 +25,7 @@ pub struct ImageBuild {
 
 /// Where a layer of an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them, and they are short-lived")]
 pub enum LayerOrigin {
     /// A snapshot that a build made; its layer is what differs from its parent.
     Snapshot(Snapshot),

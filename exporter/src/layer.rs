@@ -22,22 +22,22 @@ pub(crate) fn write(
     let mut encoder = BufWriter::with_capacity(1 << 16, LayerEncoder::new(blob, compression));
     write_layer(&source, &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    let (blob, encoded) = encoder.finish().map_err(ExportError::Encode)?;
+    let (blob, written) = encoder.finish().map_err(ExportError::Encode)?;
     let variant = compression.variant();
-    let descriptor = match store.variant(&encoded.diff_id, &variant)? {
+    let descriptor = match store.variant(&written.diff_id, &variant)? {
         // Another snapshot made the same layer: its blob has the same bytes, unless it was made by hand.
         Some(descriptor) if store.blobs().contains(&descriptor.digest)? => descriptor,
         _ => {
             let digest = blob.finish()?;
             let media_type = compression.media_type(MediaTypes::Oci);
-            let descriptor = Descriptor::new(media_type, digest, encoded.compressed_size_bytes);
-            store.set_variant(&encoded.diff_id, &variant, &descriptor)?;
+            let descriptor = Descriptor::new(media_type, digest, written.compressed_size_bytes);
+            store.set_variant(&written.diff_id, &variant, &descriptor)?;
             descriptor
         }
     };
-    let layer = Layer { diff_id: encoded.diff_id.clone(), size_bytes: encoded.size_bytes };
+    let layer = Layer { diff_id: written.diff_id.clone(), size_bytes: written.size_bytes };
     store.set_layer(&snapshot.id, &layer)?;
-    Ok((encoded.diff_id, descriptor))
+    Ok((written.diff_id, descriptor))
 }
 
 fn source_of(store: &Store, snapshot: &Snapshot) -> Result<LayerSource, ExportError> {

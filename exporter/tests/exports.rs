@@ -1,0 +1,249 @@
+//! Images made of real snapshots, and what is written of them.
+
+#![expect(clippy::unwrap_used, reason = "what fails here fails the test")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::future::Future;
+use std::io::Read;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+
+use cache::{IdMode, Snapshot, SnapshotterKind, Store, StoreOptions};
+use exporter::{
+    ArchiveKind, Assembled, Compression, CompressionKind, Destination, ImageBuild, LayerFetcher, LayerOrigin,
+    MediaTypes, assemble, fetch_layers, write_archive, write_layout,
+};
+use oci::{Descriptor, DiffId, Digest, History, ImageConfig, ImageReference, MediaType};
+
+fn store(root: &Path, snapshotter: SnapshotterKind) -> Store {
+    Store::open(&StoreOptions {
+        root: root.join("store"),
+        snapshotter: Some(snapshotter),
+        ids: IdMode::Root,
+        boot_id: Some("test".to_owned()),
+    })
+    .expect("the tests run as root on a file system that takes overlay")
+}
+
+fn snapshot(store: &Store, parent: Option<&Snapshot>, name: &str, content: &[u8]) -> Snapshot {
+    let active = store.prepare(parent).unwrap();
+    fs::write(active.upper().join(name), content).unwrap();
+    active.commit().unwrap()
+}
+
+fn build(layers: &[LayerOrigin]) -> ImageBuild {
+    let history = layers.iter().map(|_| History::default()).collect();
+    let config =
+        ImageConfig { architecture: "amd64".into(), os: "linux".into(), history, ..ImageConfig::default() };
+    ImageBuild { config, layers: layers.to_vec(), epoch: None }
+}
+
+fn snapshots(list: &[Snapshot]) -> Vec<LayerOrigin> {
+    list.iter().copied().map(LayerOrigin::Snapshot).collect()
+}
+
+fn assembled(store: &Store, layers: &[LayerOrigin], compression: Compression) -> Assembled {
+    assemble(store, build(layers), compression, MediaTypes::Oci).unwrap()
+}
+
+/// The files of a compressed layer with their contents; directories end with a slash.
+fn files_of(store: &Store, layer: &Descriptor) -> BTreeMap<String, Vec<u8>> {
+    let blob = store.blobs().read(&layer.digest).unwrap();
+    assert_eq!(blob.len() as u64, layer.size);
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(blob.as_slice()));
+    let mut files = BTreeMap::new();
+    for entry in archive.entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(entry.path().unwrap().to_string_lossy().into_owned(), content);
+    }
+    files
+}
+
+#[test]
+fn a_layer_is_what_differs_from_the_parent_and_is_made_once() {
+    for snapshotter in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
+        let scratch = tempfile::tempdir().unwrap();
+        let store = store(scratch.path(), snapshotter);
+        let first = snapshot(&store, None, "a", b"one");
+        let second = snapshot(&store, Some(&first), "b", b"two");
+        let layers = snapshots(&[first, second]);
+        let image = assembled(&store, &layers, Compression::default());
+        let expected = BTreeMap::from([("b".to_owned(), b"two".to_vec())]);
+        assert_eq!(files_of(&store, &image.layers[1]), expected, "{snapshotter:?}");
+        assert_eq!(image.layers[1].media_type, MediaType::OCI_LAYER_GZIP);
+
+        // Nothing is written again: the trees may even be gone.
+        fs::remove_file(store.own_dir(&second.id).join("b")).unwrap();
+        let again = assembled(&store, &layers, Compression::default());
+        assert_eq!(again.descriptor, image.descriptor, "{snapshotter:?}");
+    }
+}
+
+#[test]
+fn many_layers_keep_their_order() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let mut chain: Vec<Snapshot> = Vec::new();
+    for number in 0..40 {
+        let next = snapshot(&store, chain.last(), &format!("f{number:02}"), b"x");
+        chain.push(next);
+    }
+    let image = assembled(&store, &snapshots(&chain), Compression::default());
+    for (number, layer) in image.layers.iter().enumerate() {
+        let names: Vec<String> = files_of(&store, layer).into_keys().collect();
+        assert_eq!(names, [format!("f{number:02}")]);
+    }
+    let config: ImageConfig = serde_json::from_slice(&image.config).unwrap();
+    assert_eq!(config.rootfs.diff_ids.len(), 40);
+    assert_eq!(config.created, config.history[39].created);
+    assert!(config.created.is_some());
+}
+
+#[test]
+fn forms_differ_in_types_and_share_diff_ids() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let layers = snapshots(&[snapshot(&store, None, "a", b"one")]);
+    let gzip = assembled(&store, &layers, Compression::default());
+    let zstd = assembled(&store, &layers, Compression::new(CompressionKind::Zstd, None).unwrap());
+    assert_eq!(gzip.config, zstd.config);
+    assert_eq!(zstd.layers[0].media_type, MediaType::OCI_LAYER_ZSTD);
+    let docker = assemble(&store, build(&layers), Compression::default(), MediaTypes::Docker).unwrap();
+    assert_eq!(docker.descriptor.media_type, MediaType::DOCKER_MANIFEST);
+    assert_eq!(docker.layers[0].media_type, MediaType::DOCKER_LAYER_GZIP);
+    assert_eq!(docker.layers[0].digest, gzip.layers[0].digest);
+}
+
+#[test]
+fn a_saved_image_is_loaded_as_it_was() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let image = assembled(&store, &snapshots(&[snapshot(&store, None, "a", b"one")]), Compression::default());
+    image.save(&store).unwrap();
+    let loaded = Assembled::load(&store, &image.descriptor).unwrap();
+    assert_eq!((loaded.manifest, loaded.config), (image.manifest, image.config));
+    assert_eq!((loaded.layers, loaded.platform), (image.layers, image.platform));
+}
+
+fn names(list: &[&str]) -> Vec<ImageReference> {
+    list.iter().map(|name| name.parse().unwrap()).collect()
+}
+
+#[test]
+fn an_archive_holds_the_image_and_its_names() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let image = assembled(&store, &snapshots(&[snapshot(&store, None, "a", b"one")]), Compression::default());
+    let path = scratch.path().join("image.tar");
+    let destination = Destination::Path(path.clone());
+    write_archive(&store, &image, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
+    let first = fs::read(&path).unwrap();
+    write_archive(&store, &image, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), first, "the same image gives the same bytes");
+
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(first.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(entry.path().unwrap().to_string_lossy().into_owned(), content);
+    }
+    let blob = |digest: &Digest| format!("blobs/sha256/{}", digest.hex());
+    assert_eq!(files[&blob(&image.descriptor.digest)], image.manifest);
+    assert_eq!(files[&blob(&image.config_descriptor.digest)], image.config);
+    assert_eq!(Digest::sha256(&files[&blob(&image.layers[0].digest)]), image.layers[0].digest);
+    let manifest: serde_json::Value = serde_json::from_slice(&files["manifest.json"]).unwrap();
+    assert_eq!(
+        manifest,
+        serde_json::json!([{
+            "Config": blob(&image.config_descriptor.digest),
+            "RepoTags": ["app:v1"],
+            "Layers": [blob(&image.layers[0].digest)],
+        }])
+    );
+    let index: oci::Index = serde_json::from_slice(&files["index.json"]).unwrap();
+    let annotation = |name: &str| index.manifests[0].annotations.get(name).map(String::as_str);
+    assert_eq!(annotation("io.containerd.image.name"), Some("docker.io/library/app:v1"));
+    assert_eq!(annotation("org.opencontainers.image.ref.name"), Some("v1"));
+    assert_eq!(annotation("org.opencontainers.image.created"), image.created.as_deref());
+}
+
+#[test]
+fn a_layout_keeps_its_other_images() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let first = snapshot(&store, None, "a", b"one");
+    let second = snapshot(&store, Some(&first), "b", b"two");
+    let old = assembled(&store, &snapshots(&[first]), Compression::default());
+    let new = assembled(&store, &snapshots(&[first, second]), Compression::default());
+    let layout = scratch.path().join("layout");
+    write_layout(&store, &old, &names(&["app:v1"]), &layout).unwrap();
+    write_layout(&store, &old, &names(&["app:v2"]), &layout).unwrap();
+    write_layout(&store, &new, &names(&["app:v2"]), &layout).unwrap();
+    let index: oci::Index = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
+    let digests: Vec<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
+    assert_eq!(digests, [&old.descriptor.digest, &new.descriptor.digest]);
+    for layer in &new.layers {
+        let blob = fs::read(layout.join("blobs/sha256").join(layer.digest.hex())).unwrap();
+        assert_eq!(Digest::sha256(&blob), layer.digest);
+    }
+    assert_eq!(fs::read(layout.join("oci-layout")).unwrap(), br#"{"imageLayoutVersion":"1.0.0"}"#);
+}
+
+/// Has one blob, and counts who asks.
+struct OneBlob {
+    store: Store,
+    bytes: Vec<u8>,
+    asked: Mutex<Vec<Digest>>,
+}
+
+type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl LayerFetcher for OneBlob {
+    fn fetch<'a>(&'a self, layer: &'a Descriptor) -> Pending<'a, Result<(), Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move {
+            self.asked.lock().unwrap().push(layer.digest.clone());
+            if layer.digest != Digest::sha256(&self.bytes) {
+                return Err("there is no such layer".into());
+            }
+            self.store.blobs().write_bytes(&self.bytes)?;
+            Ok(())
+        })
+    }
+
+    fn repositories<'a>(&'a self, _blob: &'a Digest) -> Pending<'a, Vec<ImageReference>> {
+        Box::pin(async { Vec::new() })
+    }
+}
+
+#[tokio::test]
+async fn layers_of_the_base_are_fetched_when_they_are_needed_and_once() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let bytes = b"a layer".to_vec();
+    let base = LayerOrigin::Image {
+        diff_id: DiffId(Digest::sha256(b"plain")),
+        descriptor: Descriptor::of(MediaType::DOCKER_LAYER_GZIP, &bytes),
+    };
+    let own = LayerOrigin::Snapshot(snapshot(&store, None, "a", b"one"));
+    let image = assembled(&store, &[base.clone(), own], Compression::default());
+    assert_eq!(image.layers[0].media_type, MediaType::OCI_LAYER_GZIP, "Docker's word becomes OCI's");
+    let blobs = Arc::new(OneBlob { store: store.clone(), bytes, asked: Mutex::default() });
+    let fetcher: Arc<dyn LayerFetcher> = Arc::clone(&blobs) as _;
+    fetch_layers(&store, &image, &fetcher).await.unwrap();
+    fetch_layers(&store, &image, &fetcher).await.unwrap();
+    assert_eq!(*blobs.asked.lock().unwrap(), [image.layers[0].digest.clone()]);
+
+    let gone = LayerOrigin::Image {
+        diff_id: DiffId(Digest::sha256(b"plain")),
+        descriptor: Descriptor::of(MediaType::OCI_LAYER_GZIP, b"gone"),
+    };
+    let image = assembled(&store, &[gone], Compression::default());
+    let error = fetch_layers(&store, &image, &fetcher).await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot fetch layer `{}`", Digest::sha256(b"gone")));
+}
