@@ -1,5 +1,7 @@
 //! The client against `docker-registry`.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code, the functions between the tests too")]
+
 use std::path::PathBuf;
 
 use bytes::Bytes;

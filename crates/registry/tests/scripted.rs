@@ -1,5 +1,7 @@
 //! The client against a registry that does what the test says: faults, authentication, mirrors.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code, the functions between the tests too")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Images from registries, layouts and the store: which manifest is taken, and how layers come into the store.
 
+#![allow(clippy::unwrap_used, reason = "all of it is test code, the functions between the tests too")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
