@@ -121,3 +121,64 @@ pub(crate) fn normalised(mut entry: Entry) -> Entry {
 pub(crate) fn is_root(path: &Path) -> bool {
     path.as_os_str() == "/"
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use cache::tree::Timestamp;
+    use solver::Selector;
+
+    use super::*;
+    use crate::copy::{SourceTree, content_digest};
+
+    fn open(root: &Path, ignore: &str) -> Arc<Context> {
+        let directory = root.join("source");
+        let ignore = PatternSet::parse(ignore).expect("valid");
+        let clock = Arc::new(|| Timestamp { seconds: i64::from(u32::MAX), nanoseconds: 0 });
+        let stats = ContextStats::load_with_clock(&root.join("contexts"), &directory, clock);
+        Arc::new(Context::open(&ContextSource { directory, ignore }, stats).expect("open"))
+    }
+
+    #[test]
+    fn ignored_directories_are_entered_only_where_something_may_come_back() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(root.path().join("source")).expect("mkdir");
+        let context = open(root.path(), "out\nvendor\n!vendor/keep\n");
+        let filter = |name: &str, kind| {
+            let filtered = context.filter(&context.root(), OsStr::new(name), kind);
+            (filtered.is_ignored, filtered.below.is_some())
+        };
+        assert_eq!(filter("out", FileKind::Directory), (true, false));
+        assert_eq!(filter("vendor", FileKind::Directory), (true, true));
+        assert_eq!(filter("src", FileKind::Directory), (false, true));
+        assert_eq!(filter("out", FileKind::File), (true, false));
+        assert_eq!(filter("main.c", FileKind::File), (false, false));
+    }
+
+    #[test]
+    fn a_second_build_knows_the_files_of_the_first() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(root.path().join("source")).expect("mkdir");
+        fs::write(root.path().join("source/file"), "content").expect("write");
+        let paths = vec!["file".to_owned()];
+        let selector = Selector { paths, wildcards: true, exclude: Vec::new(), parents: false };
+        let context = open(root.path(), "");
+        let digest = content_digest(&SourceTree::Context(Arc::clone(&context)), &selector).expect("a digest");
+        assert!(context.kept(selector.digest(), digest).is_some());
+        assert!(context.kept(selector.digest(), ContentDigest([0; 32])).is_none());
+        context.finish().expect("saved");
+        let next = open(root.path(), "");
+        let entry = next.view.entry(Path::new("/file")).expect("stat").expect("a file");
+        assert_eq!(next.stats.digest(&entry), Some(*blake3::hash(b"content").as_bytes()));
+    }
+
+    #[test]
+    fn a_context_that_is_not_there_is_an_error_with_its_name() {
+        let source =
+            ContextSource { directory: PathBuf::from("/no/such/context"), ignore: PatternSet::default() };
+        let stats = ContextStats::load(Path::new("/no/such"), &source.directory);
+        let error = Context::open(&source, stats).err().expect("an error");
+        assert_eq!(error.to_string(), "cannot open the build context `/no/such/context`");
+    }
+}
