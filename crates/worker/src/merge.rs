@@ -27,7 +27,7 @@ pub(crate) fn merge(
             return Ok(writer.finish()?);
         }
         let view = TreeView::open(&dirs, store.tree_mode())?;
-        // A tree that was made of one layer can be linked from; a chain cannot be told by one directory.
+        // Links are made from one directory on disk; a chain of them would first have to be asked which one it is.
         let from = if let [only] = dirs.as_slice() { Some(only.clone()) } else { None };
         Merge { view: &view, writer, from, names: HashMap::new() }.merge()
     })
@@ -38,7 +38,7 @@ struct Merge<'a> {
     writer: &'a TreeWriter,
     /// The one directory on disk that holds the tree, if it is one.
     from: Option<PathBuf>,
-    /// By inode with several names: how many of them were seen, and the first as it is in the new tree.
+    /// By inode with several names: the first of them, which is in the new tree.
     names: HashMap<(u64, u64), PathBuf>,
 }
 

@@ -1,6 +1,7 @@
 //! A bench to build on: a store of its own, graphs in few words, and what came of a solve.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -132,9 +133,9 @@ fn list(view: &TreeView, path: &Path, lines: &mut Vec<String>) {
     match entry.kind {
         FileKind::File => {
             let text = std::io::read_to_string(view.open_file(path).unwrap()).unwrap();
-            line.push_str(&format!(" {text:?}"));
+            write!(line, " {text:?}").unwrap();
         }
-        FileKind::Symlink => line.push_str(&format!(" -> {}", view.read_link(path).unwrap().display())),
+        FileKind::Symlink => write!(line, " -> {}", view.read_link(path).unwrap().display()).unwrap(),
         _ => {}
     }
     lines.push(line);

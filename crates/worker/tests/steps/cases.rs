@@ -10,9 +10,12 @@ use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
 use crate::bench::{Bench, Draft, chain, run_op};
 
-pub(crate) const ALL: &[(&str, fn(SnapshotterKind))] = &[
+type Test = fn(SnapshotterKind);
+
+pub(crate) const ALL: &[(&str, Test)] = &[
     ("a_second_build_runs_and_pulls_nothing", a_second_build_runs_and_pulls_nothing),
     ("the_surroundings_of_a_run", the_surroundings_of_a_run),
+    ("an_inline_script_is_a_program", an_inline_script_is_a_program),
     ("a_run_keeps_what_it_wrote_and_no_mount_points", a_run_keeps_what_it_wrote_and_no_mount_points),
     ("a_failing_run_is_told_with_its_exit_code", a_failing_run_is_told_with_its_exit_code),
     ("an_unknown_user_is_told", an_unknown_user_is_told),
@@ -60,7 +63,7 @@ fn the_surroundings_of_a_run(kind: SnapshotterKind) {
     let bench = Bench::new(kind);
     let mut draft = Draft::default();
     let base = draft.add(bench.busybox(), Vec::new());
-    let script = "cat /etc/hosts; hostname; pwd; id -u; id -g; id -G; echo $HOME $A; /dev/pipes/EOF; \
+    let script = "cat /etc/hosts; hostname; pwd; id -u; id -g; id -G; echo $HOME $A; \
         test -s /etc/resolv.conf || test ! -s /etc/resolv.conf";
     let op = RunOp {
         user: "app".to_owned(),
@@ -69,20 +72,29 @@ fn the_surroundings_of_a_run(kind: SnapshotterKind) {
         proxy_env: vec!["A=proxy".to_owned()],
         network: NetworkMode::None,
         extra_hosts: vec![ExtraHost { name: "db.test".to_owned(), address: "10.1.2.3".to_owned() }],
-        mounts: vec![RunMount {
-            target: "/dev/pipes/EOF".to_owned(),
-            kind: RunMountKind::Inline { content: b"#!/bin/sh\necho inline\n".to_vec(), mode: 0o755 },
-        }],
         ..run_op(script)
     };
     let run = draft.run_op(base, op);
     let built = bench.solve(draft.graph(), run);
     let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
     let expected = "127.0.0.1\tlocalhost buildkitsandbox\n::1\tlocalhost ip6-localhost ip6-loopback\n\
-        10.1.2.3\tdb.test\nbuildkitsandbox\n/work/dir\n1000\n1001\n1001 50\n/home/app b\ninline\n";
+        10.1.2.3\tdb.test\nbuildkitsandbox\n/work/dir\n1000\n1001\n1001 50\n/home/app b\n";
     assert_eq!(built.log, expected);
     let made = bench.listing(&solved.outputs[0], &["/work", "/etc/hosts", "/etc/resolv.conf"]);
     assert_eq!(made, ["/work 755 0:0", "/work/dir 755 0:0", "/etc/hosts -", "/etc/resolv.conf -"]);
+}
+
+fn an_inline_script_is_a_program(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let content = b"#!/bin/sh\necho inline\n".to_vec();
+    let mount =
+        RunMount { target: "/dev/pipes/EOF".to_owned(), kind: RunMountKind::Inline { content, mode: 0o755 } };
+    let op = RunOp { user: "app".to_owned(), mounts: vec![mount], ..run_op("/dev/pipes/EOF") };
+    let run = draft.run_op(base, op);
+    let built = bench.solve(draft.graph(), run);
+    assert_eq!((built.log.as_str(), built.result.is_ok()), ("inline\n", true));
 }
 
 fn a_run_keeps_what_it_wrote_and_no_mount_points(kind: SnapshotterKind) {

@@ -2,8 +2,12 @@
 //!
 //! `steps [NAME…]` runs the tests whose names contain one of the words.
 
-#![allow(clippy::print_stdout, reason = "this is the test harness")]
-#![allow(clippy::exit, reason = "this is the test harness")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "the lints make an exception for tests, which they do not see without the usual harness"
+)]
+#![allow(clippy::similar_names, reason = "names here are as near to each other as what they name")]
 
 mod bench;
 mod cases;
