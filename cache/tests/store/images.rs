@@ -89,8 +89,8 @@ fn locations_pins_layers_and_variants_are_remembered() {
     let store = open(directory.path(), SnapshotterKind::Overlay);
     let (manifest, layer) = (Digest::sha256(b"manifest"), Descriptor::of("layer", b"layer"));
     assert_eq!(store.image_location(&manifest).unwrap(), None);
-    store.set_image(&manifest, &[layer.clone()], "old").unwrap();
-    store.set_image(&manifest, &[layer.clone()], "new").unwrap();
+    store.set_image(&manifest, std::slice::from_ref(&layer), "old").unwrap();
+    store.set_image(&manifest, std::slice::from_ref(&layer), "new").unwrap();
     let platform = Platform::new("linux", "amd64", None);
     assert_eq!(store.pin("busybox", &platform).unwrap(), None);
     store.set_pin("busybox", &platform, &manifest).unwrap();
