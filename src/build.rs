@@ -231,9 +231,12 @@ fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerEr
         SolveError::Unstable { vertex } => {
             (*vertex, Failure::solve(&error.to_string()).with_hint("build again"))
         }
-        SolveError::Vertex { vertex, error } => {
-            (*vertex, Failure::solve(&report::chain(error)).with_hints(report::hint_of(error)))
-        }
+        SolveError::Vertex { vertex, error } => (
+            *vertex,
+            Failure::solve(&report::chain(error))
+                .of_kind(report::kind_of(error))
+                .with_hints(report::hint_of(error)),
+        ),
     };
     let meta = &graph.vertex(vertex).meta;
     let tail = plan.progress.tail(vertex);

@@ -66,11 +66,20 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
 }
 
 fn directory(path: &Path) -> Result<PathBuf, Failure> {
-    let failed =
-        |error: io::Error| Failure::usage(format!("cannot read the context `{}`: {error}", path.display()));
+    let failed = |error: io::Error| {
+        let shown = path.display();
+        Failure::usage(if error.kind() == io::ErrorKind::NotFound {
+            format!("unable to prepare context: path `{shown}` not found")
+        } else {
+            format!("unable to prepare context: cannot read `{shown}`: {error}")
+        })
+    };
     let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_dir() {
-        return Err(Failure::usage(format!("the context `{}` is not a directory", path.display())));
+        return Err(Failure::usage(format!(
+            "unable to prepare context: `{}` is not a directory",
+            path.display()
+        )));
     }
     // One directory has one stat cache, by whatever way it was named.
     std::fs::canonicalize(path).map_err(failed)

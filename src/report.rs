@@ -79,6 +79,12 @@ impl Failure {
         Self { hints, details, ..Self::solve(message) }
     }
 
+    /// The same as another kind.
+    #[must_use]
+    pub(crate) fn of_kind(self, kind: FailureKind) -> Self {
+        Self { kind, ..self }
+    }
+
     /// The same with a hint.
     #[must_use]
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
@@ -135,6 +141,22 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
         worker::WorkerError::Copy(error) => error.hint(),
         _ => None,
     }
+}
+
+/// Whether a failed step is the build's own fault, or that of a disk that takes no more.
+pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let is_disk = error.downcast_ref::<std::io::Error>().is_some_and(|error| {
+            use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+            matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+        });
+        if is_disk {
+            return FailureKind::Environment;
+        }
+        cause = error.source();
+    }
+    FailureKind::Build
 }
 
 /// An error and its causes, in one line. A cause that the text before it repeats already is left out.
