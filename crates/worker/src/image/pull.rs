@@ -46,7 +46,7 @@ struct LayerJob {
 /// What the unpacking of a layer left.
 enum Unpacked {
     /// It is written, on top of nothing so far.
-    Written(ActiveSnapshot, AppliedLayer),
+    Written(Box<(ActiveSnapshot, AppliedLayer)>),
     /// Its blob is in the store.
     Fetched,
 }
@@ -200,7 +200,7 @@ impl ImageStore {
     ) -> Result<Snapshot, ImageError> {
         let store = &self.store;
         let (mut active, applied) = match unpacked {
-            Unpacked::Written(active, applied) => (active, applied),
+            Unpacked::Written(written) => *written,
             Unpacked::Fetched => {
                 let active = store.prepare(parent.as_ref())?;
                 let reader = store.blobs().reader(&image.manifest.layers[index].digest)?;
@@ -361,7 +361,7 @@ impl LayerJob {
             let active = store.prepare(None)?;
             let reader = store.blobs().reader(&image.manifest.layers[index].digest)?;
             let applied = apply(&store, &image, index, &active, reader)?;
-            Ok(Unpacked::Written(active, applied))
+            Ok(Unpacked::Written(Box::new((active, applied))))
         })
         .await
     }
@@ -386,7 +386,7 @@ impl LayerJob {
             let applied = applied?;
             let writer = reader.tee.take().expect("nobody else takes it");
             writer.finish()?;
-            Ok(Unpacked::Written(active, applied))
+            Ok(Unpacked::Written(Box::new((active, applied))))
         });
         let progress = self.progress(layer);
         let remote = Remote { image: &self.image.source.name, place, layer };
