@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Fallbacks, ProcessSpec, SandboxError, memory};
+use crate::{Fallback, ProcessSpec, SandboxError, memory};
 
 /// The parent of cgroups that were not asked for.
 const OWN_PARENT: &str = "rbuild";
@@ -40,7 +40,7 @@ struct Hierarchy {
 impl Cgroup {
     /// The cgroup that a process is to have, if any.
     pub(crate) fn for_process(spec: &ProcessSpec) -> Result<Option<Self>, SandboxError> {
-        let late = spec.fallbacks.contains(&Fallbacks::LateCgroup);
+        let late = spec.fallbacks.contains(&Fallback::LateCgroup);
         let Some(hierarchy) = hierarchy() else {
             return match &spec.cgroup_parent {
                 None => Ok(None),

@@ -299,3 +299,77 @@ pub(crate) fn unshare_user_and_mounts() -> io::Result<()> {
     let result = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fs::CWD;
+    use std::fs::{self, File};
+    use std::io::{Read, Seek, Write};
+    use std::os::fd::AsFd;
+    use std::path::PathBuf;
+
+    /// Where the second version of cgroups is mounted.
+    fn cgroups() -> PathBuf {
+        let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let line = table.lines().find(|line| line.contains(" - cgroup2 ")).expect("mount cgroup2 somewhere");
+        line.split(' ').nth(4).unwrap().into()
+    }
+
+    /// What a shell says that is started with these namespaces, perhaps in a cgroup.
+    fn shell(script: &str, namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> String {
+        let busybox = File::open("/bin/busybox").expect("install busybox-static");
+        let mut input = tempfile::tempfile().unwrap();
+        input.write_all(script.as_bytes()).unwrap();
+        input.rewind().unwrap();
+        let (mut output, inside) = std::io::pipe().unwrap();
+        let high = |descriptor| rustix::io::fcntl_dupfd_cloexec(descriptor, 10).unwrap();
+        let (input, inside) = (high(input.as_fd()), high(OwnedFd::from(inside).as_fd()));
+        let pidfd = launch(&Launch {
+            executable: busybox.as_fd(),
+            name: c"sh",
+            descriptors: [input.as_fd(), inside.as_fd(), inside.as_fd(), inside.as_fd()],
+            namespaces,
+            cgroup,
+        })
+        .unwrap();
+        drop(inside);
+        let mut text = String::new();
+        output.read_to_string(&mut text).unwrap();
+        let status = rustix::process::waitid(
+            rustix::process::WaitId::PidFd(pidfd.as_fd()),
+            rustix::process::WaitIdOptions::EXITED,
+        );
+        assert_eq!(status.unwrap().unwrap().exit_status(), Some(0), "{text}");
+        text
+    }
+
+    #[test]
+    fn a_process_starts_in_its_namespaces_and_cgroup() {
+        assert_eq!(shell("echo $$", libc::CLONE_NEWPID, None), "1\n");
+        let path = cgroups().join(format!("rbuild-unit-{}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        let cgroup =
+            rustix::fs::openat(CWD, &path, rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
+        let shown = shell("echo $$; cat /proc/self/cgroup", libc::CLONE_NEWPID, Some(cgroup.as_fd()));
+        fs::remove_dir(&path).unwrap();
+        assert!(shown.starts_with("1\n"), "{shown}");
+        assert!(shown.contains(&format!("/rbuild-unit-{}\n", std::process::id())), "{shown}");
+    }
+
+    #[test]
+    fn what_cannot_be_executed_is_an_error() {
+        let text = File::open("/etc/passwd").unwrap();
+        let null = File::open("/dev/null").unwrap();
+        let null = rustix::io::fcntl_dupfd_cloexec(&null, 10).unwrap();
+        let error = launch(&Launch {
+            executable: text.as_fd(),
+            name: c"x",
+            descriptors: [null.as_fd(); 4],
+            namespaces: 0,
+            cgroup: None,
+        })
+        .unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES));
+    }
+}

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -18,7 +18,7 @@ use crate::executable::{self, Protection};
 use crate::kernel::{self, Launch};
 use crate::wire::{self, Answer, Request, Stub, Surroundings};
 use crate::{
-    Fallbacks, Network, ProcessSpec, RootFs, SandboxError, SetupFailure, guard, init, memory, seccomp, stubs,
+    Fallback, Network, ProcessSpec, RootFs, SandboxError, SetupFailure, guard, init, memory, seccomp, stubs,
 };
 
 /// The first argument of an init.
@@ -51,7 +51,7 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
     let (stdout, stdout_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
     let (stderr, stderr_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
     let cgroup = Cgroup::for_process(spec)?;
-    let in_memory = spec.fallbacks.contains(&Fallbacks::ExecutableInMemory);
+    let in_memory = spec.fallbacks.contains(&Fallback::ExecutableInMemory);
     let protection = if in_memory { Protection::Copy } else { Protection::Mount };
     let mut init = Init::start(
         [null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()],
@@ -84,12 +84,21 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
 }
 
 fn check(spec: &ProcessSpec) -> Result<(), SandboxError> {
+    let roots: Vec<&Path> = match &spec.rootfs {
+        RootFs::Overlay { lower_dirs, upper, work, .. } => {
+            lower_dirs.iter().chain([upper, work]).map(PathBuf::as_path).collect()
+        }
+        RootFs::Directory(directory) => vec![directory],
+    };
+    let inside = spec.mounts.iter().map(|mount| mount.target.as_path()).chain([spec.cwd.as_path()]);
+    let relative = roots.into_iter().chain(inside).find(|path| !path.is_absolute());
+    let climbs = |parent: &&String| parent.split('/').any(|name| name == "..");
     let reason = if spec.args.is_empty() {
         "no program is named".to_owned()
-    } else if !spec.cwd.is_absolute() {
-        format!("the working directory `{}` is not absolute", spec.cwd.display())
-    } else if let Some(mount) = spec.mounts.iter().find(|mount| !mount.target.is_absolute()) {
-        format!("the mount point `{}` is not absolute", mount.target.display())
+    } else if let Some(path) = relative {
+        format!("the path `{}` is not absolute", path.display())
+    } else if let Some(parent) = spec.cgroup_parent.as_ref().filter(climbs) {
+        format!("the cgroup `{parent}` leads upwards")
     } else {
         return Ok(());
     };

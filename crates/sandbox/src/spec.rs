@@ -50,7 +50,7 @@ pub struct ProcessSpec {
     /// be made is an error.
     pub cgroup_parent: Option<String>,
     /// Newer kernel calls that are to be left unused, so that tests run what stands in for them.
-    pub fallbacks: BTreeSet<Fallbacks>,
+    pub fallbacks: BTreeSet<Fallback>,
 }
 
 impl ProcessSpec {
@@ -79,7 +79,7 @@ impl ProcessSpec {
     }
 }
 
-/// A root file system, always writable.
+/// A root file system, always writable. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootFs {
     /// An overlay, mounted for the sandbox alone and gone with it.
@@ -172,7 +172,7 @@ pub struct ResourceLimit {
 
 /// A newer kernel call that is to be left unused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Fallbacks {
+pub enum Fallback {
     /// Mount overlays with `mount(2)` instead of `fsopen(2)` and `lowerdir+` (Linux 6.7).
     OverlayByMount,
     /// Make mounts read-only by remounting instead of `mount_setattr(2)` (Linux 5.12).

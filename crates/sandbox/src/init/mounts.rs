@@ -14,7 +14,7 @@ use rustix::mount::{
 use super::points::{PointKind, ensure, ensure_fixed};
 use super::{During, Step};
 use crate::wire::{Stub, Surroundings};
-use crate::{Fallbacks, MountKind, MountSpec, ProcessSpec, Security, kernel};
+use crate::{Fallback, MountKind, MountSpec, ProcessSpec, Security, kernel};
 
 /// Name, major and minor number.
 const DEVICES: [(&str, u32, u32); 6] =
@@ -78,12 +78,12 @@ pub(super) struct Gathered {
 /// Opens what is outside of the new root.
 pub(super) fn gather(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Gathered> {
     let sandboxed = spec.security == Security::Sandbox;
-    let fresh_proc = if spec.fallbacks.contains(&Fallbacks::OuterProc) {
+    let fresh_proc = if spec.fallbacks.contains(&Fallback::OuterProc) {
         Err(io::Error::from_raw_os_error(libc::EPERM))
     } else {
         fresh("proc", &[], CLOSED)
     };
-    let fresh_sys = if spec.fallbacks.contains(&Fallbacks::OuterSys) {
+    let fresh_sys = if spec.fallbacks.contains(&Fallback::OuterSys) {
         Err(io::Error::from_raw_os_error(libc::EPERM))
     } else {
         let read_only = if sandboxed { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
@@ -129,7 +129,7 @@ fn gather_cgroup(sandboxed: bool) -> Option<Detached> {
 
 fn gather_nodes(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Vec<(String, Detached)>> {
     let mut nodes = Vec::new();
-    if surroundings.in_user_namespace || spec.fallbacks.contains(&Fallbacks::BindDevices) {
+    if surroundings.in_user_namespace || spec.fallbacks.contains(&Fallback::BindDevices) {
         for (name, ..) in DEVICES {
             let path = Path::new("/dev").join(name);
             // Read-only: writing to the device stays possible, changing the mode of the machine's node does not.
@@ -162,7 +162,7 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
     for fixed in ["/proc", "/sys", "/dev"] {
         ensure_fixed(fixed).during("make the mount point", fixed)?;
     }
-    let context = Attaching { by_remount: spec.fallbacks.contains(&Fallbacks::ReadOnlyByRemount) };
+    let context = Attaching { by_remount: spec.fallbacks.contains(&Fallback::ReadOnlyByRemount) };
     let prepared = prepare(spec, &context)?;
     context.attach(&gathered.proc, "/proc")?;
     context.attach(&gathered.sys, "/sys")?;

@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::{During, Step};
-use crate::{Fallbacks, ProcessSpec, RootFs, Security};
+use crate::{Fallback, ProcessSpec, RootFs, Security};
 
 /// Spelt out because distributions change the defaults: an upper directory with metadata-only copies or redirected
 /// directories could not be exported.
@@ -117,7 +117,7 @@ fn common_parent(one: &Path, other: &Path) -> PathBuf {
 
 fn mount_overlay(layers: &Layers, spec: &ProcessSpec) -> io::Result<()> {
     rustix::process::chdir(&layers.base)?;
-    if !spec.fallbacks.contains(&Fallbacks::OverlayByMount) {
+    if !spec.fallbacks.contains(&Fallback::OverlayByMount) {
         match overlay_piecewise(layers, spec) {
             // A kernel that knows no `lowerdir+`, or a real mistake, which mount(2) then finds too.
             Err(Errno::INVAL | Errno::NOSYS) => {}

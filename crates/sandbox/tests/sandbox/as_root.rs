@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{
-    Exit, Fallbacks, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Security, spawn,
+    Exit, Fallback, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Security, spawn,
 };
 
 use crate::Test;
@@ -455,7 +455,7 @@ fn failures(fixture: &Fixture) {
     assert_eq!(shown, want);
     let mut spec = fixture.script_on(&upper, "true");
     spec.cwd = "x".into();
-    assert_eq!(chain(&run(&spec).unwrap_err()), "invalid sandbox: the working directory `x` is not absolute");
+    assert_eq!(chain(&run(&spec).unwrap_err()), "invalid sandbox: the path `x` is not absolute");
     let mut spec = fixture.script_on(&upper, "true");
     spec.limits = vec![ResourceLimit { name: "nonsense".to_owned(), soft: 1, hard: 1 }];
     assert_eq!(
@@ -485,7 +485,7 @@ fn out_of_memory(fixture: &Fixture) {
 }
 
 fn fallbacks(fixture: &Fixture) {
-    use Fallbacks::{
+    use Fallback::{
         BindDevices, ExecutableInMemory, LateCgroup, OuterProc, OuterSys, OverlayByMount, ReadOnlyByRemount,
     };
     let all =
@@ -537,7 +537,7 @@ fn many_layers(fixture: &Fixture) {
     let RootFs::Overlay { lower_dirs, upper, .. } = &mut spec.rootfs else { unreachable!() };
     lower_dirs.drain(50..350);
     fixture::empty(&upper.with_file_name("work"));
-    spec.fallbacks.insert(Fallbacks::OverlayByMount);
+    spec.fallbacks.insert(Fallback::OverlayByMount);
     assert_eq!(run(&spec).unwrap().stdout, "0");
 }
 

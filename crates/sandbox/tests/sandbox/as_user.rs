@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use sandbox::{Exit, Fallbacks, IdMode, Network, RootFs, enter_user_namespace};
+use sandbox::{Exit, Fallback, IdMode, Network, RootFs, enter_user_namespace};
 
 use crate::Test;
 use crate::fixture::{Fixture, chain, run as run_spec};
@@ -115,11 +115,11 @@ fn mapped(fixture: &Fixture) {
     );
     assert_eq!(outcome.stdout, "uid=1000(app) gid=1001(app) groups=50(staff),1001(app)\ndenied\nlo\n");
     for fallback in [
-        Fallbacks::OverlayByMount,
-        Fallbacks::ReadOnlyByRemount,
-        Fallbacks::ExecutableInMemory,
-        Fallbacks::OuterProc,
-        Fallbacks::OuterSys,
+        Fallback::OverlayByMount,
+        Fallback::ReadOnlyByRemount,
+        Fallback::ExecutableInMemory,
+        Fallback::OuterProc,
+        Fallback::OuterSys,
     ] {
         let outcome = fixture.shell_with(
             "cat /etc/hosts; touch /sys/x 2>/dev/null || echo ro; [ -e /proc/self/status ] && echo x > /w",
