@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 
 /// A content digest, `sha256:` or `sha512:` and lower-case hexadecimal digits.
 ///
@@ -30,7 +29,9 @@ pub enum DigestError {
 impl Digest {
     /// The sha256 digest of `bytes`.
     pub fn sha256(bytes: &[u8]) -> Self {
-        Self::from_sha256(sha2::Sha256::digest(bytes).into())
+        let mut hasher = Hasher::new();
+        hasher.update(bytes);
+        hasher.finish()
     }
 
     /// A digest from the 32 bytes of a finished SHA-256.
@@ -104,8 +105,17 @@ impl fmt::Debug for Digest {
 }
 
 /// A running SHA-256 that ends in a [`Digest`].
-#[derive(Clone, Default)]
-pub struct Hasher(sha2::Sha256);
+//
+// ring, not sha2: with the processor's SHA instructions both run at the same speed, without them (many servers) ring's
+// vector code is half as fast again.
+#[derive(Clone)]
+pub struct Hasher(ring::digest::Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
 
 impl Hasher {
     /// A hasher that has seen nothing.
@@ -120,7 +130,8 @@ impl Hasher {
 
     /// The digest of all bytes seen.
     pub fn finish(self) -> Digest {
-        Digest::from_sha256(self.0.finalize().into())
+        let hash = self.0.finish();
+        Digest::from_sha256(hash.as_ref().try_into().expect("a SHA-256 has 32 bytes"))
     }
 }
 
