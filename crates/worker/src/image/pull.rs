@@ -272,7 +272,7 @@ impl ImageStore {
         let (sender, chunks) = chunks();
         let (store, digest) = (self.store.clone(), remote.layer.digest.clone());
         let write = blocking(move || {
-            let mut writer = store.blobs().writer(Some(&digest))?;
+            let mut writer = store.blobs().writer_of_verified(&digest)?;
             let mut reader = Chunks { tee: None, ..chunks };
             // The transfer's own error is told instead of this one, which is only that the chunks ended early.
             let copied = io::copy(&mut reader, &mut writer);
@@ -372,10 +372,16 @@ impl LayerJob {
         let (store, image, index) = (self.images.store.clone(), Arc::clone(&self.image), self.index);
         let digest = layer.digest.clone();
         let write = blocking(move || {
-            let writer = store.blobs().writer(Some(&digest))?;
+            let writer = store.blobs().writer_of_verified(&digest)?;
             let active = store.prepare(None)?;
             let mut reader = Chunks { tee: Some(writer), ..chunks };
-            let applied = apply(&store, &image, index, &active, &mut reader);
+            let mut applied = apply(&store, &image, index, &active, &mut reader);
+            // The end comes only after the transfer has seen that all bytes are right.
+            if applied.is_ok()
+                && let Err(source) = io::copy(&mut reader, &mut io::sink())
+            {
+                applied = Err(unpack_error(&image, index, cache::layer::LayerError::Read(source)));
+            }
             if let Some(source) = reader.tee_error.take() {
                 return Err(ImageError::LayerWrite {
                     image: image.source.name.clone(),
