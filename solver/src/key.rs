@@ -288,10 +288,11 @@ fn write_copy(copy: &CopyOp, sink: &mut impl Sink) {
 }
 
 fn write_mkdir(mkdir: &MkdirOp, sink: &mut impl Sink) {
-    let MkdirOp { path, owner } = mkdir;
+    let MkdirOp { path, owner, mtime } = mkdir;
     sink.text("op", "mkdir");
     sink.text("mkdir.path", path);
     sink.optional("mkdir.owner", owner.as_ref());
+    sink.optional("mkdir.mtime", mtime.map(|seconds| seconds.to_string()).as_ref());
 }
 
 fn write_run(run: &RunOp, sink: &mut impl Sink) {

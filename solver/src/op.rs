@@ -142,6 +142,9 @@ pub struct MkdirOp {
     pub path: String,
     /// The user who owns directories that are made (`user[:group]`); root where there is none.
     pub owner: Option<String>,
+    /// The modification time of the directory itself where it is made, in seconds since 1970 (`SOURCE_DATE_EPOCH`);
+    /// the time of the build where there is none.
+    pub mtime: Option<i64>,
 }
 
 /// RUN.

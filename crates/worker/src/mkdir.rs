@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use cache::tree::Attributes;
+use cache::tree::{Attributes, Timestamp};
 use cache::{Snapshot, Store};
 use solver::MkdirOp;
 
@@ -20,7 +20,12 @@ pub(crate) fn mkdir(store: &Store, parent: Option<&Snapshot>, op: &MkdirOp) -> R
             None => (0, 0),
         };
         let attributes = Attributes { mode: MODE, uid, gid, mtime: None, xattrs: Vec::new() };
-        copy::make_directories(writer, Path::new(&op.path), &attributes)?;
+        let made = copy::make_directories(writer, Path::new(&op.path), &attributes)?;
+        // Only the directory that is named gets the time, not those made on the way to it, as with the peers.
+        if let (Some(seconds), Some(_)) = (op.mtime, &made.first_made) {
+            let mtime = Some(Timestamp { seconds, nanoseconds: 0 });
+            writer.set_attributes(&made.path, &Attributes { mtime, ..attributes })?;
+        }
         Ok(writer.finish()?)
     })
 }

@@ -64,7 +64,7 @@ fn image() -> ImageOp {
 }
 
 fn mkdir() -> MkdirOp {
-    MkdirOp { path: text("/app"), owner: Some(text("app")) }
+    MkdirOp { path: text("/app"), owner: Some(text("app")), mtime: None }
 }
 
 /// The key and the identity of an op without inputs.
@@ -155,6 +155,7 @@ fn the_other_operations_differ_by_their_fields() {
     let mut ops = changed!(mkdir(), Op::Mkdir,
         "path" => |op| op.path = text("/app2"),
         "owner" => |op| op.owner = None,
+        "time" => |op| op.mtime = Some(0),
     );
     ops.extend(changed!(image(), Op::Image,
         "chain ID" => |op| op.chain_id = ChainId(Digest::sha256(b"other")),

@@ -70,7 +70,7 @@ fn graph(vertices: &[Raw], no_cache: bool) -> (Graph, Vec<VertexId>) {
             0 | 1 => (run_op(&format!("run{}", raw.argument)), vec![chain(base)]),
             2 => {
                 let path = format!("dir{}", raw.argument);
-                (Op::Mkdir(MkdirOp { path, owner: None }), vec![chain(base)])
+                (Op::Mkdir(MkdirOp { path, owner: None, mtime: None }), vec![chain(base)])
             }
             3 => (Op::Merge, vec![chain(base), chain(from_tree)]),
             4 => (copy_op(&FILES, ""), vec![chain(base), content(from_any, &FILES)]),

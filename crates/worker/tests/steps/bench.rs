@@ -164,7 +164,7 @@ impl Draft {
     }
 
     pub(crate) fn workdir(&mut self, base: VertexId, path: &str, owner: Option<&str>) -> VertexId {
-        let op = MkdirOp { path: path.to_owned(), owner: owner.map(str::to_owned) };
+        let op = MkdirOp { path: path.to_owned(), owner: owner.map(str::to_owned), mtime: None };
         self.add(Op::Mkdir(op), vec![chain(base)])
     }
 
