@@ -16,7 +16,7 @@ pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// 404: no such repository, tag, manifest or blob.
-    #[error("`{what}` of `{reference}` is not in the registry `{host}`")]
+    #[error("`{what}` of `{reference}` was not found in the registry `{host}`")]
     NotFound {
         /// The image.
         reference: String,
@@ -26,7 +26,7 @@ pub enum RegistryError {
         host: String,
     },
     /// 401, also with the credentials there are, or none are known.
-    #[error("`{host}` wants credentials for `{reference}`{}", refused(*had_credentials))]
+    #[error("401 unauthorized: `{host}` wants credentials for `{reference}`{}", refused(*had_credentials))]
     Unauthorized {
         /// The image.
         reference: String,

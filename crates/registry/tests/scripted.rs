@@ -94,7 +94,7 @@ async fn tags_and_digests_resolve() {
 async fn what_is_missing_is_named() {
     let (registry, ..) = registry();
     let error = client().resolve(&reference(&registry, "a:v2")).await.unwrap_err();
-    assert_eq!(normalised(&error, &registry), "`v2` of `HOST/a:v2` is not in the registry `HOST`");
+    assert_eq!(normalised(&error, &registry), "`v2` of `HOST/a:v2` was not found in the registry `HOST`");
     assert!(error.is_not_found());
 }
 
@@ -328,13 +328,13 @@ async fn refused_credentials_are_told() {
         let error = client.resolve(&reference).await.unwrap_err();
         assert_eq!(
             normalised(&error, &registry),
-            "`HOST` wants credentials for `HOST/a:v1` and refuses those it got",
+            "401 unauthorized: `HOST` wants credentials for `HOST/a:v1` and refuses those it got",
             "{policy:?}"
         );
     }
     registry.set_auth(token_policy(false));
     let error = client().resolve(&reference).await.unwrap_err();
-    assert_eq!(normalised(&error, &registry), "`HOST` wants credentials for `HOST/a:v1`");
+    assert_eq!(normalised(&error, &registry), "401 unauthorized: `HOST` wants credentials for `HOST/a:v1`");
 }
 
 #[tokio::test]
@@ -381,7 +381,7 @@ async fn all_hosts_that_failed_are_named() {
     let error = client.resolve(&"mirrored.invalid/a:v1".parse().unwrap()).await.unwrap_err();
     let text = normalised(&error, &empty);
     let start = "`mirrored.invalid/a:v1` could not be had: \
-                 `v1` of `mirrored.invalid/a:v1` is not in the registry `HOST`; \
+                 `v1` of `mirrored.invalid/a:v1` was not found in the registry `HOST`; \
                  the registry `127.0.0.1:1` cannot be reached for `mirrored.invalid/a:v1`: ";
     assert!(text.starts_with(start), "{text}");
     assert!(text.contains("the registry `mirrored.invalid` cannot be reached"), "{text}");

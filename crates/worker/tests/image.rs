@@ -254,7 +254,7 @@ async fn what_is_wrong_with_a_layer_is_told_and_leaves_nothing() {
         let faults = [
             (1, FaultKind::WrongBytes, "sent content of digest"),
             (2, FaultKind::Short { bytes: 0 }, "sent 0 bytes for the 2048 bytes of"),
-            (1, FaultKind::Status(404, None), "is not in the registry"),
+            (1, FaultKind::Status(404, None), "was not found in the registry"),
             (2, FaultKind::Status(500, None), "answered 500"),
         ];
         for (times, fault, expected) in faults {
