@@ -126,6 +126,11 @@ fn forbidding_setting(settings: &Path) -> Option<String> {
 
 /// The ids in force.
 fn current(note: Option<String>) -> Result<IdMap, UserNamespaceError> {
+    // A root without /proc, as in a bare chroot, cannot be told from one inside a namespace and is taken for root.
+    if geteuid().is_root() && !Path::new("/proc/self").exists() {
+        let all = ALL_IDS.to_owned();
+        return Ok(IdMap { mode: IdMode::Root, uid_map: all.clone(), gid_map: all, note });
+    }
     let read = |path: &str| {
         let text = fs::read_to_string(path).map_err(step("reading the id map"))?;
         let lines: Vec<String> =
@@ -136,10 +141,13 @@ fn current(note: Option<String>) -> Result<IdMap, UserNamespaceError> {
     Ok(IdMap { mode: mode(&uid_map), uid_map, gid_map, note })
 }
 
+/// The map of the first user namespace.
+const ALL_IDS: &str = "0 0 4294967295";
+
 fn mode(uid_map: &str) -> IdMode {
     let count = |line: &str| line.split(' ').nth(2).and_then(|count| count.parse::<u64>().ok()).unwrap_or(0);
     match uid_map {
-        "0 0 4294967295" => IdMode::Root,
+        ALL_IDS => IdMode::Root,
         map if map.lines().map(count).sum::<u64>() <= 1 => IdMode::Single,
         _ => IdMode::Mapped,
     }
