@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use frontend::{Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
-use solver::{SolveError, SolveOptions, VertexId};
+use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{ImageStore, LocalWorker, Output, WorkerError, WorkerOptions};
@@ -52,8 +52,10 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         inputs,
         outputs,
         progress: Arc::new(Progress::new(show)),
-        // Steps wait for networks and disks as much as they compute, so there are never fewer than four.
-        parallelism: arguments.jobs.map_or_else(|| processors.map_or(4, usize::from).max(4), usize::from),
+        // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
+        parallelism: arguments
+            .jobs
+            .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
         epoch,
     })
 }
@@ -92,6 +94,7 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
         shm_size_bytes,
         cgroup_parent: arguments.cgroup_parent.clone(),
         proxy_args: Environment::proxy_args()?,
+        build_platform: Platform::host(),
         ..LowerOptions::new(platform(arguments.platform.as_deref())?)
     })
 }
@@ -232,7 +235,7 @@ fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerEr
             (*vertex, Failure::solve(&error.to_string()).with_hint("build again"))
         }
         SolveError::Vertex { vertex, error } => (
-            *vertex,
+            image_to_blame(graph, *vertex, error).unwrap_or(*vertex),
             Failure::solve(&report::chain(error))
                 .of_kind(report::kind_of(error))
                 .with_hints(report::hint_of(error)),
@@ -248,6 +251,25 @@ fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerEr
         details += &report::excerpt(&plan.inputs.dockerfile, lines.first, lines.last);
     }
     failure.with_details(&details)
+}
+
+/// The FROM whose image could not be had, where that is why `vertex` failed: images are pulled for the steps that need
+/// them.
+fn image_to_blame(graph: &solver::Graph, vertex: VertexId, error: &WorkerError) -> Option<VertexId> {
+    let WorkerError::Image(error) = error else { return None };
+    let text = report::chain(error);
+    let (mut open, mut seen) = (vec![vertex], BTreeSet::from([vertex]));
+    while let Some(vertex) = open.pop() {
+        if let Op::Image(image) = &graph.vertex(vertex).op
+            && text.contains(&image.source.name)
+        {
+            return Some(vertex);
+        }
+        open.extend(
+            graph.vertex(vertex).inputs.iter().map(|input| input.vertex).filter(|input| seen.insert(*input)),
+        );
+    }
+    None
 }
 
 fn cancelled() -> Failure {
