@@ -17,9 +17,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &["oci", "solver", "registry"]),
     (
         "rbuild",
-        &[
-            "oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker",
-        ],
+        &["oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker"],
     ),
 ];
 
@@ -41,8 +39,10 @@ fn manifests() -> BTreeMap<String, (PathBuf, toml::Table)> {
         .chain(crates)
         .map(|directory| {
             let path = root().join(&directory).join("Cargo.toml");
-            let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            let table: toml::Table = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let text =
+                std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let table: toml::Table =
+                text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             let name = table["package"]["name"].as_str().expect("a package has a name").to_owned();
             (name, (directory, table))
         })
@@ -104,7 +104,9 @@ fn crates_take_the_lints_of_the_workspace() {
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut open: Vec<PathBuf> =
-        ["src", "tests", "benches", "frontend", "solver", "cache", "exporter", "crates"].map(|d| root().join(d)).into();
+        ["src", "tests", "benches", "frontend", "solver", "cache", "exporter", "crates"]
+            .map(|d| root().join(d))
+            .into();
     while let Some(directory) = open.pop() {
         for entry in std::fs::read_dir(&directory).expect("a source folder can be read") {
             let path = entry.expect("a source folder can be read").path();
@@ -148,7 +150,8 @@ fn each_crate_says_what_is_absent() {
         }
         let path = root().join(directory).join("src/lib.rs");
         let text = std::fs::read_to_string(&path).expect("a crate has a lib.rs");
-        let head: String = text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join(" ");
+        let head: String =
+            text.lines().take_while(|line| line.starts_with("//!")).collect::<Vec<_>>().join(" ");
         let head = head.to_lowercase();
         let says_it = ["absent", "no i/o", "never", "nothing of"].iter().any(|words| head.contains(words));
         assert!(says_it, "the documentation of `{name}` does not say what it leaves out");

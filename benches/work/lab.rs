@@ -18,15 +18,22 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn new() -> Result<Self, String> {
-        let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+        let directory =
+            tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
         let image = directory.path().join("disk");
         let mount = directory.path().join("mount");
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
         command("truncate", &["-s", FILE_SYSTEM_SIZE, &text(&image)])?;
-        command("mkfs.ext4", &["-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", &text(&image)])?;
+        command(
+            "mkfs.ext4",
+            &["-q", "-E", "nodiscard,lazy_itable_init=0,lazy_journal_init=0", &text(&image)],
+        )?;
         command("mount", &["-o", "loop,nodiscard", &text(&image), &text(&mount)])?;
         let registry = testkit::RealRegistry::start();
-        registry.load_oci_layout(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/bases/oci")), "library");
+        registry.load_oci_layout(
+            Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/bases/oci")),
+            "library",
+        );
         Ok(Self { registry, mount, directory, stores: AtomicUsize::new(0) })
     }
 
@@ -49,7 +56,10 @@ impl Lab {
         let text = format!("[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n", self.registry.address());
         std::fs::write(&config, text).map_err(|error| error.to_string())?;
         let mut build = Command::new(env!("CARGO_BIN_EXE_rbuild"));
-        build.env("RBUILD_ROOT", store).env("RBUILD_CONFIG", &config).env("DOCKER_CONFIG", self.directory.path());
+        build
+            .env("RBUILD_ROOT", store)
+            .env("RBUILD_CONFIG", &config)
+            .env("DOCKER_CONFIG", self.directory.path());
         build.args(["-t", "bench:latest"]).arg(context).stdin(Stdio::null()).stdout(Stdio::null());
         timed(&mut build)
     }

@@ -32,9 +32,7 @@ pub(crate) fn all() -> Vec<Work> {
             limit_name: "20 times unshare and exec",
             prepare: |lab| prepare(lab, &run_steps(), |_| Ok(())),
             run: cold,
-            limit: |_, work| {
-                shell("for i in {1..20}; do unshare -mpfiu sh -c true; done", &work.context)
-            },
+            limit: |_, work| shell("for i in {1..20}; do unshare -mpfiu sh -c true; done", &work.context),
         },
         Work {
             name: "the same, no change",
@@ -158,11 +156,8 @@ fn small_files(context: &PathBuf, count: usize) -> Result<(), String> {
 fn copy_each(lab: &Lab, work: &Prepared, count: usize) -> Result<Duration, String> {
     let target = lab.new_directory("copies")?;
     let files = std::fs::read_dir(&work.context).map_err(|error| error.to_string())?.count() - 1;
-    let script = format!(
-        "for i in $(seq 0 {}); do cp f$((i % {files})) {}/$i; done",
-        count - 1,
-        target.display()
-    );
+    let script =
+        format!("for i in $(seq 0 {}); do cp f$((i % {files})) {}/$i; done", count - 1, target.display());
     shell(&script, &work.context)
 }
 
@@ -175,7 +170,9 @@ fn push_debian(lab: &Lab) -> Result<(), String> {
         # Whole files in the order of their packages, up to the size that is asked for.
         xargs -d '\\n' stat -c '%s %F %n' < names 2>/dev/null |
           awk '/regular/ {size += $1; if (size > 128000000) exit} {sub(/^[0-9]+ [a-z ]+ \\//, \"\"); print}' > chosen
-        tar --no-recursion -C / --numeric-owner -cf layer.tar -T chosen 2>/dev/null || true
+        mkdir -p shell/bin && cp /bin/busybox shell/bin/sh
+        tar --no-recursion -C / --numeric-owner --exclude=bin/sh -cf layer.tar -T chosen 2>/dev/null || true
+        tar -C shell --append -f layer.tar bin/sh
         gzip -6 -k -f layer.tar";
     shell(script, &directory)?;
     let layers = directory.parent().ok_or("a directory has a parent")?;

@@ -47,12 +47,14 @@ pub(crate) struct Case {
 
 impl Case {
     pub(crate) fn read(directory: &Path) -> Self {
-        let component = |path: &Path| path.file_name().expect("a case has a name").to_string_lossy().into_owned();
+        let component =
+            |path: &Path| path.file_name().expect("a case has a name").to_string_lossy().into_owned();
         let json = |name: &str| -> Value {
             let path = directory.join(name);
             let text = std::fs::read_to_string(&path)
                 .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{} is malformed: {error}", path.display()))
+            serde_json::from_str(&text)
+                .unwrap_or_else(|error| panic!("{} is malformed: {error}", path.display()))
         };
         let build = json("case.json");
         Self {
@@ -71,7 +73,8 @@ impl Case {
 
     /// Builds the case and tells in what the result differs from the record.
     pub(crate) fn run(&self, environment: &Environment) -> Vec<String> {
-        let work = tempfile::tempdir_in(environment.directory.path()).expect("a temporary directory can be made");
+        let work =
+            tempfile::tempdir_in(environment.directory.path()).expect("a temporary directory can be made");
         let context = work.path().join("ctx");
         self.copy_context(&context);
         let archive = work.path().join("image.tar");
@@ -97,7 +100,12 @@ impl Case {
         match Archive::read(&archive) {
             Ok(images) => {
                 let started = started.duration_since(UNIX_EPOCH).expect("the clock is past 1970").as_secs();
-                differences.extend(compare::images(&self.expected["images"], &images, &environment.bases, started));
+                differences.extend(compare::images(
+                    &self.expected["images"],
+                    &images,
+                    &environment.bases,
+                    started,
+                ));
             }
             Err(error) => differences.push(format!("the archive cannot be read: {error}")),
         }
@@ -127,22 +135,23 @@ impl Case {
         } else {
             command.arg(format!("--output=type=oci,dest={}", archive.display()));
         }
-        let dockerfile = case["dockerfile"].as_str().unwrap_or("Dockerfile");
-        command.arg("--file").arg(context.join(dockerfile));
+        if let Some(dockerfile) = case["dockerfile"].as_str() {
+            command.arg("--file").arg(context.join(dockerfile));
+        }
         self.add_flags(&mut command, context);
-        command.arg(context).stdin(Stdio::null()).current_dir(context.parent().expect("a context has a parent"));
+        command
+            .arg(context)
+            .stdin(Stdio::null())
+            .current_dir(context.parent().expect("a context has a parent"));
         let timeout = case["timeout"].as_u64().unwrap_or(TIMEOUT_SECONDS);
         testkit::run_with_timeout(command, Duration::from_secs(timeout))
     }
 
     fn add_flags(&self, command: &mut Command, context: &Path) {
         let case = &self.build;
-        for (key, flag) in [
-            ("target", "target"),
-            ("platform", "platform"),
-            ("shm-size", "shm-size"),
-            ("network", "network"),
-        ] {
+        for (key, flag) in
+            [("target", "target"), ("platform", "platform"), ("shm-size", "shm-size"), ("network", "network")]
+        {
             if let Some(value) = case[key].as_str() {
                 command.arg(format!("--{flag}={value}"));
             }
@@ -179,7 +188,8 @@ impl Case {
         }
         for (id, content) in case["secrets"].as_object().into_iter().flatten() {
             let path = context.with_file_name(format!("secret-{id}"));
-            std::fs::write(&path, content.as_str().expect("secrets are texts")).expect("a secret can be written");
+            std::fs::write(&path, content.as_str().expect("secrets are texts"))
+                .expect("a secret can be written");
             command.arg(format!("--secret=id={id},src={}", path.display()));
         }
     }

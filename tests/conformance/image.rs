@@ -81,7 +81,8 @@ fn manifests(lookup: Lookup<'_>, index: &Value) -> Result<Vec<Image>, String> {
             continue;
         }
         seen.push(digest);
-        let document: Value = serde_json::from_slice(&blob(lookup, digest)?).map_err(|error| error.to_string())?;
+        let document: Value =
+            serde_json::from_slice(&blob(lookup, digest)?).map_err(|error| error.to_string())?;
         if document["manifests"].is_array() {
             found.extend(manifests(lookup, &document)?);
         } else {
@@ -94,7 +95,8 @@ fn manifests(lookup: Lookup<'_>, index: &Value) -> Result<Vec<Image>, String> {
 /// A blob, whose digest must be right.
 fn blob(lookup: Lookup<'_>, digest: &str) -> Result<Vec<u8>, String> {
     let digits = digest.strip_prefix("sha256:").ok_or("a digest is not sha256")?;
-    let bytes = lookup(&format!("blobs/sha256/{digits}")).ok_or_else(|| format!("there is no blob {digest}"))?;
+    let bytes =
+        lookup(&format!("blobs/sha256/{digits}")).ok_or_else(|| format!("there is no blob {digest}"))?;
     if sha256(&bytes) != digits {
         return Err(format!("the blob {digest} has another digest"));
     }
@@ -102,7 +104,8 @@ fn blob(lookup: Lookup<'_>, digest: &str) -> Result<Vec<u8>, String> {
 }
 
 fn image(lookup: Lookup<'_>, manifest: &Value) -> Result<Image, String> {
-    let text = |value: &Value| value.as_str().map(str::to_owned).ok_or("a descriptor has no digest".to_owned());
+    let text =
+        |value: &Value| value.as_str().map(str::to_owned).ok_or("a descriptor has no digest".to_owned());
     let config = blob(lookup, &text(&manifest["config"]["digest"])?)?;
     let config: Value = serde_json::from_slice(&config).map_err(|error| error.to_string())?;
     let mut layers = Vec::new();
@@ -133,7 +136,9 @@ fn layer(blob: &[u8]) -> Result<Layer, String> {
     }
     let diff_id = format!("sha256:{}", sha256(&bytes));
     let mut entries = Vec::new();
-    for (number, entry) in tar::Archive::new(&bytes[..]).entries().map_err(|error| error.to_string())?.enumerate() {
+    for (number, entry) in
+        tar::Archive::new(&bytes[..]).entries().map_err(|error| error.to_string())?.enumerate()
+    {
         let mut entry = entry.map_err(|error| error.to_string())?;
         let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         entries.push((absolute(&path), read_entry(&mut entry, number)?));
@@ -154,7 +159,8 @@ fn read_entry(entry: &mut tar::Entry<'_, &[u8]>, number: usize) -> Result<Entry,
             let extension = extension.map_err(text)?;
             let key = extension.key().map_err(|error| error.to_string())?;
             if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                let value: String = extension.value_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+                let value: String =
+                    extension.value_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
                 xattrs.insert(name.to_owned(), value);
             }
         }
@@ -184,10 +190,7 @@ fn read_entry(entry: &mut tar::Entry<'_, &[u8]>, number: usize) -> Result<Entry,
         size: if kind == "file" { content.len() as u64 } else { 0 },
         sha256: if kind == "file" { sha256(&content) } else { String::new() },
         link: link.unwrap_or_default(),
-        dev: (
-            device(header.device_major().map_err(text)?),
-            device(header.device_minor().map_err(text)?),
-        ),
+        dev: (device(header.device_major().map_err(text)?), device(header.device_minor().map_err(text)?)),
         xattrs,
         inode: number,
     })

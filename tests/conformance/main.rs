@@ -22,7 +22,9 @@ fn main() -> ExitCode {
     let chosen: Vec<&str> = chosen.split(',').filter(|word| !word.is_empty()).collect();
     let cases: Vec<Case> = find_cases(&data.join("conformance"))
         .into_iter()
-        .filter(|case| chosen.is_empty() || chosen.iter().any(|word| *word == case.topic || *word == case.name()))
+        .filter(|case| {
+            chosen.is_empty() || chosen.iter().any(|word| *word == case.topic || *word == case.name())
+        })
         .collect();
     assert!(!cases.is_empty(), "no case is chosen by RBUILD_CONFORMANCE");
     let expected_to_fail = read_failing(&data.join("conformance-failing.txt"));

@@ -20,7 +20,12 @@ fn fails(files: &[(&str, &str)], arguments: &[&str], code: i32, texts: &[&str]) 
 
 #[test]
 fn there_is_no_dockerfile() {
-    fails(&[("other", "")], &[], 1, &["failed to read dockerfile", "Dockerfile", "no such file or directory"]);
+    fails(
+        &[("other", "")],
+        &[],
+        1,
+        &["failed to read dockerfile", "Dockerfile", "no such file or directory"],
+    );
 }
 
 #[test]
@@ -61,14 +66,24 @@ fn what_is_not_supported_yet_is_told_with_its_line() {
         1,
         &["Dockerfile:2", "--mount", "not supported yet"],
     );
-    fails(&[("Dockerfile", "FROM busybox\nADD http://127.0.0.1:1/x /\n")], &[], 1, &["Dockerfile:2", "not supported yet"]);
-    fails(&[("Dockerfile", "FROM busybox\n")], &["--cache-to=type=inline"], 2, &["--cache-to", "not supported yet"]);
+    fails(
+        &[("Dockerfile", "FROM busybox\nADD http://127.0.0.1:1/x /\n")],
+        &[],
+        1,
+        &["Dockerfile:2", "not supported yet"],
+    );
+    fails(
+        &[("Dockerfile", "FROM busybox\n")],
+        &["--cache-to=type=inline"],
+        2,
+        &["--cache-to", "not supported yet"],
+    );
 }
 
 #[test]
 fn an_unknown_flag_is_a_usage_error() {
     let lab = Lab::new();
-    lab.rbuild(&["build", "--tga", "x", "."]).failed(2, &["--tga", "--tag"]);
+    lab.rbuild(&["build", "--tagg", "x", "."]).failed(2, &["--tagg", "--tag"]);
 }
 
 #[test]
@@ -83,8 +98,18 @@ fn a_step_fails() {
             "process \"/bin/sh -c echo before; exit 42\" did not complete successfully: exit code: 42",
         ],
     );
-    fails(&[("Dockerfile", "FROM busybox\nRUN kill -TERM $$\n")], &[], 1, &["Dockerfile:2", "did not complete"]);
-    fails(&[("Dockerfile", "FROM busybox\nCOPY missing /\n")], &[], 1, &["Dockerfile:2", "\"/missing\": not found"]);
+    fails(
+        &[("Dockerfile", "FROM busybox\nRUN sh -c 'kill -TERM $$'\n")],
+        &[],
+        1,
+        &["Dockerfile:2", "exit code: 143"],
+    );
+    fails(
+        &[("Dockerfile", "FROM busybox\nCOPY missing /\n")],
+        &[],
+        1,
+        &["Dockerfile:2", "\"/missing\": not found"],
+    );
 }
 
 /// A registry that gives every request one answer.

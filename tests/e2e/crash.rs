@@ -28,7 +28,8 @@ fn expected(lab: &Lab) -> Vec<(String, Vec<u8>)> {
 /// Kills a build after `delay`; tells whether it was still running.
 fn kill_after(lab: &Lab, delay: Duration) -> bool {
     let mut command = lab.build_command(&lab.path("ctx"), &["-t", "killed"]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rbuild can be started");
+    let mut child =
+        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("rbuild can be started");
     let deadline = Instant::now() + delay;
     loop {
         if child.try_wait().expect("a child can be waited for").is_some() {
@@ -78,10 +79,11 @@ fn a_build_after_kills_at_many_points_is_right_with_copies() {
 #[test]
 fn nothing_is_left_of_a_killed_build() {
     let lab = Lab::new();
-    let context =
-        lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo begun; echo $$ > /dev/null; sleep 1000\n")]);
+    let context = lab
+        .context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo begun; echo $$ > /dev/null; sleep 1000\n")]);
     let mut command = lab.build_command(&context, &[]);
-    let mut child = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("rbuild can be started");
+    let mut child =
+        command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().expect("rbuild can be started");
     let lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
     let is_begun = |line: &String| line.ends_with(" begun");
     let begun = lines.map(|line| line.expect("stderr can be read")).find(is_begun);

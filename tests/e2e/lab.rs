@@ -59,7 +59,8 @@ impl Lab {
         let context = self.path(name);
         for (file, content) in files {
             let path = context.join(file);
-            std::fs::create_dir_all(path.parent().expect("a file has a parent")).expect("a directory can be made");
+            std::fs::create_dir_all(path.parent().expect("a file has a parent"))
+                .expect("a directory can be made");
             std::fs::write(path, content).expect("a file can be written");
         }
         context
@@ -152,7 +153,9 @@ impl Ran {
             let Some((number, rest)) = line.split_once(' ') else { continue };
             if let Some(step) = found.iter_mut().find(|(known, ..)| known == number) {
                 step.2 |= rest == "CACHED";
-            } else if let Some((head, instruction)) = rest.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+            } else if let Some((head, instruction)) =
+                rest.strip_prefix('[').and_then(|rest| rest.split_once("] "))
+            {
                 let is_step = head.contains('/') && !instruction.starts_with("FROM ");
                 if is_step {
                     found.push((number.to_owned(), instruction.to_owned(), false));
@@ -177,11 +180,21 @@ impl Tree {
             let name = String::from_utf8_lossy(&entry.path_bytes()).trim_matches('/').to_owned();
             let mode = entry.header().mode().expect("an entry has a mode");
             let uid = entry.header().uid().expect("an entry has an owner");
+            let target =
+                entry.header().entry_type().is_hard_link().then(|| entry.link_name_bytes()).flatten();
+            let target = target.map(|name| String::from_utf8_lossy(&name).trim_matches('/').to_owned());
             let mut content = Vec::new();
             entry.read_to_end(&mut content).expect("the tar can be read");
-            (name, mode, uid, content)
+            (target, (name, mode, uid, content))
         };
-        Self(entries.map(read).collect())
+        let mut files: Vec<(String, u32, u64, Vec<u8>)> = Vec::new();
+        for (target, mut file) in entries.map(read) {
+            if let Some(linked) = files.iter().find(|(name, ..)| Some(name) == target.as_ref()) {
+                file.3.clone_from(&linked.3);
+            }
+            files.push(file);
+        }
+        Self(files)
     }
 
     /// The content of a file as text.

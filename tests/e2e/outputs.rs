@@ -58,7 +58,8 @@ fn an_oci_archive_goes_to_standard_output() {
 fn a_docker_archive_is_read_by_others() {
     let (lab, context) = lab_with_context();
     let archive = lab.path("image.tar");
-    lab.build(&context, &["-t", "app:v1", &format!("--output=type=docker,dest={}", archive.display())]).succeeded();
+    lab.build(&context, &["-t", "app:v1", &format!("--output=type=docker,dest={}", archive.display())])
+        .succeeded();
     let image = json("skopeo", &["inspect", &format!("docker-archive:{}:app:v1", archive.display())]);
     assert_eq!(image["Layers"].as_array().map(Vec::len), Some(2));
 }

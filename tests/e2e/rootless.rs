@@ -24,8 +24,11 @@ impl User {
         }
         for file in ["/etc/subuid", "/etc/subgid"] {
             let text = std::fs::read_to_string(file).unwrap_or_default();
-            let mut lines: Vec<String> =
-                text.lines().filter(|line| !line.starts_with(&format!("{name}:"))).map(str::to_owned).collect();
+            let mut lines: Vec<String> = text
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{name}:")))
+                .map(str::to_owned)
+                .collect();
             lines.extend(subordinate.map(|first| format!("{name}:{first}:65536")));
             std::fs::write(file, lines.join("\n") + "\n").expect("subordinate ids can be set");
         }

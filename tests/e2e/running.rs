@@ -22,7 +22,8 @@ fn a_step_that_takes_too_much_memory_is_told_so() {
     );
     std::fs::create_dir_all(&memory).expect("a cgroup can be made");
     std::fs::write(memory.join("memory.limit_in_bytes"), "33554432").expect("a limit can be set");
-    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN head -c 200000000 /dev/zero | tail\n")]);
+    let context =
+        lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN head -c 200000000 /dev/zero | tail\n")]);
     let ran = lab.build(&context, &[&format!("--cgroup-parent=/{group}")]);
     // The directory goes with its last process; a group that stays for a moment harms no one.
     let _ = std::fs::remove_dir(&memory);
@@ -44,7 +45,9 @@ fn independent_steps_run_at_once() {
     let lab = Lab::new();
     // Each stage waits until it sees the other's process in the network namespace that both share with the host.
     let stage = |own: u16, other: u16| {
-        format!("RUN (nc -l -p {own} < /dev/null &) ; for i in $(seq 100); do nc -z 127.0.0.1 {other} && exit 0; sleep 0.1; done; exit 1\n")
+        format!(
+            "RUN (nc -l -p {own} < /dev/null &) ; for i in $(seq 100); do nc -w 1 127.0.0.1 {other} < /dev/null && exit 0; sleep 0.1; done; exit 1\n"
+        )
     };
     let dockerfile = format!(
         "FROM busybox AS a\n{}FROM busybox AS b\n{}FROM busybox\nCOPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n",
