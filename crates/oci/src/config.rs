@@ -1,5 +1,8 @@
 //! The image config: OCI's, with Docker's extensions, as BuildKit writes it.
-#![expect(clippy::zero_sized_map_values, reason = "this is how Go writes a set, and so the config's JSON has it")]
+#![expect(
+    clippy::zero_sized_map_values,
+    reason = "this is how Go writes a set, and so the config's JSON has it"
+)]
 
 use std::collections::BTreeMap;
 
