@@ -297,8 +297,9 @@ struct Prepared {
 /// Makes them in a file system that is mounted on `/proc` for a moment: only what is attached can be cloned.
 fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     let during = "prepare files in memory";
-    // Device nodes must work here. The program cannot make any here: it never sees more than single files.
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+    // Device nodes must work here and scripts be executable. The program cannot make any here: it never sees more than
+    // single files.
+    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let tree = fresh("tmpfs", &[("mode", "0755")], attributes).during(during, "")?;
     context.attach(&Detached { tree, read_only: ReadOnly::No }, "/proc")?;
     let mut files_of_etc = Vec::new();
