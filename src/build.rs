@@ -160,7 +160,9 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     // What was learned of the contexts holds whether or not the build succeeded.
     let remembered = blocking(move || contexts.finish()).await;
     plan.progress.note(&warnings);
-    let output = outcome?;
+    let output = outcome.map_err(|failure| {
+        failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
+    })?;
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     let export = export::Export {
         outputs: &plan.outputs,

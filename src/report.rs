@@ -99,6 +99,12 @@ impl Failure {
         self
     }
 
+    /// The same with a hint for a machine that does not play along.
+    #[must_use]
+    pub(crate) fn with_environment_hint(self, hint: impl FnOnce() -> String) -> Self {
+        if self.kind == FailureKind::Environment { self.with_hint(hint()) } else { self }
+    }
+
     /// The same with something above its message.
     #[must_use]
     pub(crate) fn with_details(mut self, details: &str) -> Self {
