@@ -99,7 +99,7 @@ fn a_step_fails() {
         ],
     );
     fails(
-        &[("Dockerfile", "FROM busybox\nRUN sh -c 'kill -TERM $$'\n")],
+        &[("Dockerfile", "FROM busybox\nRUN sh -c 'kill -TERM $$'; exit $?\n")],
         &[],
         1,
         &["Dockerfile:2", "exit code: 143"],
@@ -200,7 +200,7 @@ fn the_disk_is_full() {
     let disk = SmallDisk::mount(lab.root(), "12m");
     let dockerfile = "FROM busybox\nCOPY big /big\nRUN true\n";
     let context = lab.context("ctx", &[("Dockerfile", dockerfile), ("big", &"x".repeat(32 << 20))]);
-    lab.build(&context, &[]).failed(3, &["no space left on device", &lab.root().to_string_lossy()]);
+    lab.build(&context, &[]).failed(3, &["No space left on device", &lab.root().to_string_lossy()]);
     store_is_intact(&lab);
     drop(disk);
 }

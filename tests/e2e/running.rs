@@ -43,10 +43,10 @@ fn network_none_has_a_loopback_device_alone() {
 #[test]
 fn independent_steps_run_at_once() {
     let lab = Lab::new();
-    // Each stage waits until it sees the other's process in the network namespace that both share with the host.
+    // Each stage listens on the host's loopback until the other has called, and calls until the other listens.
     let stage = |own: u16, other: u16| {
         format!(
-            "RUN (nc -l -p {own} < /dev/null &) ; for i in $(seq 100); do nc -w 1 127.0.0.1 {other} < /dev/null && exit 0; sleep 0.1; done; exit 1\n"
+            "RUN nc -l -p {own} < /dev/null & for i in $(seq 300); do nc -w 1 127.0.0.1 {other} < /dev/null && break; sleep 0.1; done; wait\n"
         )
     };
     let dockerfile = format!(
