@@ -5,6 +5,8 @@
 //! and contexts are on a fresh ext4 in a file, mounted without `discard` and synced before each run. Needs the Debian
 //! packages docker-registry, e2fsprogs and util-linux. Cold: an empty store, the page cache warm.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a program that reports to a person")]
+
 mod lab;
 mod works;
 

@@ -81,7 +81,7 @@ pub(crate) fn all() -> Vec<Work> {
 fn prepare(
     lab: &Lab,
     dockerfile: &str,
-    fill: impl Fn(&PathBuf) -> Result<(), String>,
+    fill: impl Fn(&Path) -> Result<(), String>,
 ) -> Result<Prepared, String> {
     let context = lab.new_directory("context")?;
     std::fs::write(context.join("Dockerfile"), dockerfile).map_err(|error| error.to_string())?;
@@ -145,7 +145,7 @@ fn scratch_stages() -> String {
     text
 }
 
-fn small_files(context: &PathBuf, count: usize) -> Result<(), String> {
+fn small_files(context: &Path, count: usize) -> Result<(), String> {
     for file in 0..count {
         let path = context.join(format!("f{file}"));
         std::fs::write(&path, format!("file {file}\n")).map_err(|error| error.to_string())?;

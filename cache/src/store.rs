@@ -400,7 +400,9 @@ fn boot_id() -> Result<String, StoreError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         // Without /proc nobody can tell whether the machine was restarted in between: as if it always was.
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(format!("unknown {:016x}", random_u64())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Ok(format!("unknown {:016x}", random_u64()))
+        }
         Err(error) => Err(StoreError::io("read", path, error)),
     }
 }

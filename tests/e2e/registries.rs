@@ -6,7 +6,7 @@ use crate::lab::{Lab, bases, json, run};
 
 fn registry_with_bases() -> testkit::RealRegistry {
     let registry = testkit::RealRegistry::start();
-    registry.load_oci_layout(&bases(), "library");
+    registry.load_oci_layout(bases(), "library");
     registry
 }
 
