@@ -116,3 +116,14 @@ fn the_store_of_a_user_is_in_the_home() {
     Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60))).succeeded();
     assert!(lab.path("home/.local/share/rbuild/meta.db").exists(), "the store of {} is elsewhere", user.name);
 }
+
+#[test]
+fn a_store_that_may_not_be_written_is_told() {
+    let user = User::new("rbuild-sub3", 23404, Some(2_000_200_000));
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
+    std::fs::create_dir(lab.root()).expect("a directory can be made");
+    user.build(&lab, &context, &["-t", "x"])
+        .failed(3, &[&lab.root().to_string_lossy(), "ermission denied", "hint: "]);
+    chown(lab.root(), Some(user.id), Some(user.id)).expect("owners can be set");
+    user.build(&lab, &context, &["-t", "x"]).succeeded();
+}
