@@ -132,3 +132,17 @@ fn ignored_files_are_not_a_change() {
     assert_eq!(one.text("id"), two.text("id"));
     assert!(one.has("all/kept") && !one.has("all/x.log"), "{:?}", one.names());
 }
+
+#[test]
+fn a_log_of_the_build_may_be_in_the_context() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nCOPY . /all\nRUN ls /all\n")]);
+    for number in 0..200 {
+        std::fs::write(context.join(format!("f{number}")), "x").expect("a file can be written");
+    }
+    let log = std::fs::File::create(context.join("build.log")).expect("a file can be made");
+    let mut command = lab.build_command(&context, &[]);
+    let status = command.stderr(log).status().expect("rbuild can be started");
+    let text = std::fs::read_to_string(context.join("build.log")).expect("the log can be read");
+    assert!(status.success(), "{text}");
+}
