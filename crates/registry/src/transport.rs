@@ -1,6 +1,7 @@
 //! HTTP clients, made when they are first needed: plain HTTP never sets up TLS.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -18,6 +19,8 @@ use crate::error::{Cause, RegistryError};
 
 /// The configuration that names are resolved with.
 const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
+/// The names that the machine itself knows.
+const HOSTS: &str = "/etc/hosts";
 
 /// All HTTP clients of a [`crate::Client`]. Redirects are never followed here.
 pub(crate) struct Transport {
@@ -75,10 +78,30 @@ pub(crate) fn authority(url: &Url) -> String {
 /// service, and tell it the names of private hosts.
 pub(crate) fn check_resolver(url: &Url) -> Result<(), Cause> {
     let Some(url::Host::Domain(name)) = url.host() else { return Ok(()) };
-    if is_loopback(name) || Path::new(RESOLVER_CONFIG).exists() {
+    let is_listed = || table().contains_key(&name.to_ascii_lowercase());
+    if is_loopback(name) || Path::new(RESOLVER_CONFIG).exists() || is_listed() {
         return Ok(());
     }
     Err(format!("there is no `{RESOLVER_CONFIG}` to resolve `{name}` with").into())
+}
+
+/// The names of the machine's own table with their addresses (hosts(5)): the resolver asks name servers first, and such
+/// names are often known to none.
+fn names_of(table: &str) -> BTreeMap<String, Vec<SocketAddr>> {
+    let mut names: BTreeMap<String, Vec<SocketAddr>> = BTreeMap::new();
+    for line in table.lines() {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let Some(Ok(address)) = words.next().map(str::parse::<IpAddr>) else { continue };
+        for name in words {
+            names.entry(name.to_ascii_lowercase()).or_default().push(SocketAddr::new(address, 0));
+        }
+    }
+    names
+}
+
+fn table() -> BTreeMap<String, Vec<SocketAddr>> {
+    // A machine without the table has no names of its own.
+    names_of(&std::fs::read_to_string(HOSTS).unwrap_or_default())
 }
 
 fn build(options: &ClientOptions, tls: ClientConfig, host: &str) -> Result<reqwest::Client, RegistryError> {
@@ -95,6 +118,9 @@ fn build(options: &ClientOptions, tls: ClientConfig, host: &str) -> Result<reqwe
         .read_timeout(options.idle_timeout)
         .resolve_to_addrs("localhost", &loopback)
         .no_proxy();
+    for (name, addresses) in table() {
+        builder = builder.resolve_to_addrs(&name, &addresses);
+    }
     let proxies = &options.proxies;
     let exceptions = format!("localhost,127.0.0.0/8,::1,{}", proxies.no_proxy.as_deref().unwrap_or_default());
     let no_proxy = || reqwest::NoProxy::from_string(&exceptions);
@@ -217,5 +243,21 @@ impl ServerCertVerifier for AnyCertificate {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machines_own_table_is_read() {
+        let hosts = "# 9.9.9.9 a\n127.0.0.1 localhost\n10.0.0.1\tregistry.test Other # a\n::1 registry.test\nbad other\n";
+        let names = names_of(hosts);
+        let of =
+            |name| names.get(name).map(|list| list.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>());
+        assert_eq!(of("registry.test"), Some(vec!["10.0.0.1".to_owned(), "::1".to_owned()]));
+        assert_eq!(of("other"), Some(vec!["10.0.0.1".to_owned()]));
+        assert_eq!(of("a"), None);
     }
 }
