@@ -172,6 +172,12 @@ impl Store {
         Self::open_on(options, Disk::default())
     }
 
+    /// Removes what dead runs have left. [`Seal::complete`] does it too; this is for builds that had nothing to seal.
+    pub fn sweep(&self) -> Result<(), StoreError> {
+        run::sweep_dead_runs(&self.shared.tmp_directory(), &self.shared.disk)?;
+        Ok(())
+    }
+
     /// [`Store::open`] on a disk that fails as a test wants it to.
     #[doc(hidden)]
     pub fn open_with_faults(options: &StoreOptions, faults: Arc<Faults>) -> Result<Self, StoreError> {

@@ -15,8 +15,9 @@ pub fn write_tree(view: &TreeView, out: impl Write) -> Result<(), LayerError> {
 }
 
 /// Copies the whole of `view` into the host directory `destination`, which is made if it is missing. What is there
-/// is merged with: other files stay, files of the same name are replaced. Owners are set, and devices made, where
-/// the process may; sockets are left out.
+/// is merged with: other files stay, files of the same name are replaced. All belongs to whoever builds (0, which in a
+/// user namespace is the caller), as with the peers: else a user could not remove what a build has written. Devices are
+/// made where the process may; sockets are left out.
 pub fn export_tree(view: &TreeView, destination: &Path) -> Result<(), LayerError> {
     std::fs::create_dir_all(destination)
         .map_err(|source| TreeError::io("make the directory", destination, source))?;
@@ -44,7 +45,7 @@ struct Export<'a> {
 
 impl Export<'_> {
     fn entry(&mut self, path: &Path, entry: &Entry) -> Result<(), LayerError> {
-        let attributes = Attributes::of(entry, self.view.xattrs(path)?);
+        let attributes = Attributes { uid: 0, gid: 0, ..Attributes::of(entry, self.view.xattrs(path)?) };
         if entry.kind == FileKind::Directory {
             write_directory(self.writer, path, &attributes)?;
             return Ok(());
