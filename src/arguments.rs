@@ -85,7 +85,7 @@ pub(crate) enum ListFormat {
 /// The flags of `rbuild prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArguments {
-    /// Remove everything that no image and no running build uses, not only what was not used for two days
+    /// Accepted as with docker; everything that no image and no running build uses goes anyway
     #[arg(short, long)]
     pub(crate) all: bool,
     /// Keep what was used within this time (`24h`, `30m`, `7d`)

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cache::Store;
 use frontend::{Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
 use solver::{Op, SolveError, SolveOptions, VertexId};
@@ -156,6 +157,7 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     let target = lowered.target;
     let config = lowered.config;
     let outcome = solve(&plan, (Arc::new(lowered.graph), target), &worker, session.salt(), &cancel).await;
+    tidy(&store, outcome.is_ok()).await;
     let contexts = worker.clone();
     // What was learned of the contexts holds whether or not the build succeeded.
     let remembered = blocking(move || contexts.finish()).await;
@@ -176,6 +178,17 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
         result = export.run(config, output) => result,
         () = cancel.cancelled() => Err(cancelled()),
     }
+}
+
+/// Removes what dead runs have left, which a build that has something to export does with its export. That it could not
+/// be removed is no failure of this build.
+async fn tidy(store: &Store, is_exported: bool) {
+    let store = store.clone();
+    blocking(move || {
+        let sealed = if is_exported { Ok(()) } else { store.finish() };
+        let _ = sealed.and_then(|()| store.sweep());
+    })
+    .await;
 }
 
 fn show_inputs(plan: &Plan) {

@@ -18,9 +18,6 @@ use crate::resolver::Fetcher;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
 
-/// What has not been used for this long goes when nothing else was asked for.
-const DEFAULT_UNUSED_FOR: std::time::Duration = std::time::Duration::from_secs(48 * 60 * 60);
-
 fn store_failure(error: &cache::StoreError) -> Failure {
     Failure::from_error(FailureKind::Environment, error)
 }
@@ -179,19 +176,15 @@ pub(crate) async fn prune(
     root: PathBuf,
     arguments: PruneArguments,
 ) -> Result<Option<String>, Failure> {
-    let unused_for = match (arguments.all, arguments.keep_duration) {
-        (_, Some(duration)) => Some(duration),
-        (true, None) => None,
-        (false, None) => Some(DEFAULT_UNUSED_FOR),
-    };
     let keep_bytes = match &arguments.max_used_space {
         Some(text) => Some(crate::values::size_bytes("--max-used-space", text).map_err(Failure::usage)?),
         None => None,
     };
     let store = session.open_store(root).await?;
     blocking(move || {
-        let pruned =
-            store.prune(&PruneOptions { unused_for, keep_bytes }).map_err(|error| store_failure(&error))?;
+        let pruned = store
+            .prune(&PruneOptions { unused_for: arguments.keep_duration, keep_bytes })
+            .map_err(|error| store_failure(&error))?;
         Ok(Some(format!(
             "Removed {} snapshots, {} cache records, {} blobs\nTotal: {}\n",
             pruned.snapshots,

@@ -10,6 +10,10 @@ use solver::{Event, Graph, LogStream, VertexId};
 
 /// How many lines of a step's output an error repeats.
 const TAIL_LINES: usize = 10;
+/// A line longer than this is shown in parts.
+const LONGEST_LINE_BYTES: usize = 64 << 10;
+/// How much of a line is repeated with the error, in characters.
+const LONGEST_TAIL_LINE: usize = 2000;
 
 /// A transfer that goes on is told of no more often than this.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(2);
@@ -242,6 +246,11 @@ impl Step {
             rest = &rest[end + 1..];
         }
         self.partial[index].extend_from_slice(rest);
+        // A line that never ends is shown in parts instead of filling memory.
+        if self.partial[index].len() > LONGEST_LINE_BYTES {
+            let line = std::mem::take(&mut self.partial[index]);
+            self.add_line(number, &line, &mut text);
+        }
         text
     }
 
@@ -263,7 +272,7 @@ impl Step {
         if self.tail.len() == TAIL_LINES {
             self.tail.pop_front();
         }
-        self.tail.push_back(line);
+        self.tail.push_back(line.chars().take(LONGEST_TAIL_LINE).collect());
     }
 
     fn transfer(&mut self, number: usize, name: String, current: u64, total: Option<u64>) -> Option<String> {

@@ -63,7 +63,9 @@ impl Environment {
         if rustix::process::geteuid().is_root() && !in_user_namespace() {
             return Ok(PathBuf::from("/var/lib/rbuild"));
         }
-        let data = Self::path("XDG_DATA_HOME").or_else(|| Some(Self::home()?.join(".local/share")));
+        // The base directory specification has relative paths ignored.
+        let data = Self::path("XDG_DATA_HOME").filter(|path| path.is_absolute());
+        let data = data.or_else(|| Some(Self::home()?.join(".local/share")));
         data.map(|data| data.join("rbuild")).ok_or_else(|| {
             Failure::new(FailureKind::Environment, "cannot tell where to keep the store: HOME is not set")
                 .with_hint("name a directory with `--root`")
