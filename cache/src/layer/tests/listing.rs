@@ -65,7 +65,7 @@ fn walk(
         if entry.nlink > 1 && entry.kind != FileKind::Directory {
             let first = inodes.entry(entry.ino).or_insert_with(|| path.clone());
             if *first != path {
-                write!(text, " = {}", first.display()).unwrap();
+                write!(text, " = {}", first.as_os_str().as_encoded_bytes().escape_ascii()).unwrap();
             }
         }
         writeln!(lines, "{text}").unwrap();
