@@ -1,6 +1,7 @@
 //! Reads an OCI archive into what the records tell of an image.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Read;
 use std::path::Path;
 
@@ -159,9 +160,7 @@ fn read_entry(entry: &mut tar::Entry<'_, &[u8]>, number: usize) -> Result<Entry,
             let extension = extension.map_err(text)?;
             let key = extension.key().map_err(|error| error.to_string())?;
             if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
-                let value: String =
-                    extension.value_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
-                xattrs.insert(name.to_owned(), value);
+                xattrs.insert(name.to_owned(), hexadecimal(extension.value_bytes()));
             }
         }
     }
@@ -197,7 +196,14 @@ fn read_entry(entry: &mut tar::Entry<'_, &[u8]>, number: usize) -> Result<Entry,
 }
 
 fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hexadecimal(&Sha256::digest(bytes))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string can be written to");
+        text
+    })
 }
 
 /// The tree that layers make, applied in order.
