@@ -163,7 +163,9 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     let remembered = blocking(move || contexts.finish()).await;
     plan.progress.note(&warnings);
     let output = outcome.map_err(|failure| {
-        failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
+        failure
+            .with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
+            .with_hints(session.hint())
     })?;
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     let export = export::Export {

@@ -11,6 +11,8 @@ use crate::settings::Environment;
 /// The ids that this process has at its disposal.
 pub(crate) struct Session {
     ids: IdMode,
+    /// Why there is only one id, where there is.
+    note: Option<String>,
 }
 
 impl Session {
@@ -20,7 +22,17 @@ impl Session {
             Failure::from_error(FailureKind::Environment, &error)
                 .with_hint("an ordinary user needs user namespaces; root does not")
         })?;
-        Ok(Self { ids: id_mode(&map) })
+        Ok(Self { ids: id_mode(&map), note: map.note })
+    }
+
+    /// What to tell with a build that failed: where there is only one id, that may be why.
+    pub(crate) fn hint(&self) -> Option<String> {
+        let IdMode::Single = self.ids else { return None };
+        let reason = self.note.as_deref().unwrap_or("no others are mapped here");
+        Some(format!(
+            "this build has one id ({reason}), so that `chown` and `USER` to other ids fail in RUN; a line for the \
+             user in /etc/subuid and /etc/subgid and the package `uidmap` give it more"
+        ))
     }
 
     /// What enters every cache key: whether results were made with one id, where they may differ.

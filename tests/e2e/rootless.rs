@@ -102,6 +102,10 @@ COPY --from=0 / /
     assert_eq!(tree.text("new/x"), "x\n");
     assert_eq!(tree.uid("owned"), Some(1000), "owners are recorded");
     assert!(!tree.has("etc/group"));
+    std::fs::write(context.join("Dockerfile"), "FROM busybox\nRUN chown 5:6 /tmp\n")
+        .expect("a file can be written");
+    user.build(&lab, &context, &[])
+        .failed(1, &["Dockerfile:2", "hint: this build has one id", "/etc/subuid"]);
 }
 
 #[test]
