@@ -1,7 +1,7 @@
 //! From the result of a build to what people asked for: image assembly and outputs.
 //!
 //! [`assemble`] makes an image of a config and layers, compressing what was never compressed; the rest writes it
-//! somewhere: [`push`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
+//! somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
 //! [`write_files`] and [`copy_files`] without the image around the files.
 //!
 //! What is deliberately absent: the graph and its steps (whoever built says which snapshots make up the image),

@@ -1,6 +1,6 @@
 //! Dockerfile text to build graph and image config.
 //!
-//! [`parse`] makes a tree of a text and tells everything that is wrong with it; [`lower`] makes a
+//! [`parse()`] makes a tree of a text and tells everything that is wrong with it; [`lower()`] makes a
 //! [`solver::Graph`] and an [`oci::ImageConfig`] of the tree, for the stages that the target needs.
 //!
 //! What is deliberately absent: files, registries, processes, the clock and the environment. Images become known
