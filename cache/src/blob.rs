@@ -41,7 +41,9 @@ impl BlobStore {
     /// The size of the blob in bytes, if it is there. If it is, it stays for as long as this run lives.
     pub fn size_bytes(&self, digest: &Digest) -> Result<Option<u64>, StoreError> {
         let path = self.path(digest)?;
-        let read = |connection: &Connection| read_row(connection, digest);
+        // What this run holds stays, also while a prune that began before has it hidden for a moment.
+        let held = self.shared.run.holds(Use::blob(digest));
+        let read = |connection: &Connection| read_row(connection, digest, held);
         let (size_bytes, used) = loop {
             let prunes = self.shared.prunes.known();
             let Some(found) = self.shared.database.read(read)? else { return Ok(None) };
@@ -194,10 +196,11 @@ impl BlobStore {
     }
 }
 
-fn read_row(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<(u64, i64)>> {
+/// `held` finds blobs that a prune has hidden, too.
+fn read_row(connection: &Connection, digest: &Digest, held: bool) -> rusqlite::Result<Option<(u64, i64)>> {
     connection
-        .prepare_cached("SELECT size, used FROM blobs WHERE digest = ?1 AND doomed = 0")?
-        .query_row([digest.as_str()], |row| {
+        .prepare_cached("SELECT size, used FROM blobs WHERE digest = ?1 AND (doomed = 0 OR ?2)")?
+        .query_row(params![digest.as_str(), held], |row| {
             let size: i64 = row.get(0)?;
             Ok((size.cast_unsigned(), row.get(1)?))
         })

@@ -115,6 +115,11 @@ impl Run {
         self.confirmed().insert(used);
     }
 
+    /// Whether the use of a thing was declared and the thing seen to be there after that.
+    pub(crate) fn holds(&self, used: Use) -> bool {
+        self.confirmed().contains(&used)
+    }
+
     /// Declares the use of something that cannot be pruned at this moment.
     pub(crate) fn hold(&self, used: Use) -> Result<(), StoreError> {
         self.declare(used)?;
