@@ -157,7 +157,9 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     let target = lowered.target;
     let config = lowered.config;
     let outcome = solve(&plan, (Arc::new(lowered.graph), target), &worker, session.salt(), &cancel).await;
-    tidy(&store, outcome.is_ok()).await;
+    if outcome.is_err() {
+        tidy(&store).await;
+    }
     let contexts = worker.clone();
     // What was learned of the contexts holds whether or not the build succeeded.
     let remembered = blocking(move || contexts.finish()).await;
@@ -182,15 +184,11 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     }
 }
 
-/// Removes what dead runs have left, which a build that has something to export does with its export. That it could not
-/// be removed is no failure of this build.
-async fn tidy(store: &Store, is_exported: bool) {
+/// Seals what a failed build has made and removes what dead runs have left, which other builds do beside their export.
+async fn tidy(store: &Store) {
     let store = store.clone();
-    blocking(move || {
-        let sealed = if is_exported { Ok(()) } else { store.finish() };
-        let _ = sealed.and_then(|()| store.sweep());
-    })
-    .await;
+    // Why the build failed is what people are to be told, not that this failed, too.
+    let _ = blocking(move || store.finish()).await;
 }
 
 fn show_inputs(plan: &Plan) {

@@ -139,7 +139,11 @@ impl Export<'_> {
             let store = self.store.clone();
             tokio::spawn(blocking(move || match store.seal()? {
                 Some(seal) => seal.complete(),
-                None => Ok(()),
+                // That others' leftovers could not be removed is no failure of this build.
+                None => {
+                    let _ = store.sweep();
+                    Ok(())
+                }
             }))
         };
         let digest = self.write_outputs(config, &output).await?;

@@ -297,7 +297,7 @@ impl Store {
     pub fn finish(&self) -> Result<(), StoreError> {
         match self.seal()? {
             Some(seal) => seal.complete(),
-            None => Ok(()),
+            None => self.sweep(),
         }
     }
 }
