@@ -137,13 +137,13 @@ impl Export<'_> {
     pub(crate) async fn run(&self, config: ImageConfig, output: Output) -> Result<Option<String>, Failure> {
         let seal = {
             let store = self.store.clone();
-            tokio::spawn(blocking(move || match store.seal()? {
-                Some(seal) => seal.complete(),
-                // That others' leftovers could not be removed is no failure of this build.
-                None => {
-                    let _ = store.sweep();
-                    Ok(())
+            tokio::spawn(blocking(move || {
+                if let Some(seal) = store.seal()? {
+                    return seal.complete();
                 }
+                // That others' leftovers could not be removed is no failure of this build.
+                let _ = store.sweep();
+                Ok(())
             }))
         };
         let digest = self.write_outputs(config, &output).await?;
