@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::lines::LogicalLine;
-use crate::suggest;
+use crate::suggest::{self, Case};
 use crate::tree::Token;
 use crate::words::RawWord;
 use crate::{Diagnostic, Span};
@@ -54,7 +54,7 @@ impl Flags {
             None => (text, None),
         };
         let Some(&(name, kind)) = known.iter().find(|(known, _)| *known == name) else {
-            let hint = suggest::did_you_mean(name, known.iter().map(|(name, _)| *name));
+            let hint = suggest::did_you_mean(name, known.iter().map(|(name, _)| *name), Case::Sensitive);
             return Err(("unknown-flag", format!("unknown flag: --{name}{hint}")));
         };
         if kind != FlagKind::List && self.values.contains_key(name) {

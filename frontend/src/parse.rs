@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::flags::{FlagKind, Flags};
 use crate::heredoc::{self, Heredoc};
 use crate::lines::{LineReader, LogicalLine};
-use crate::suggest;
+use crate::suggest::{self, Case};
 use crate::tree::{Argument, Command, Dockerfile, Instruction, InstructionKind, Pair, Stage, Token};
 use crate::words::{self, RawWord};
 use crate::{Diagnostic, SourceFile, Span};
@@ -229,8 +229,9 @@ fn read_request<'a>(
         reader.read_bodies(line, &mut heredocs);
     }
     if !KEYWORDS.contains(&keyword.as_str()) {
-        let hint = suggest::did_you_mean(&keyword, KEYWORDS);
-        let message = format!("unknown instruction: {keyword}{hint}");
+        let written = &line.text[keyword_range];
+        let hint = suggest::did_you_mean(written, KEYWORDS, Case::Ignored);
+        let message = format!("unknown instruction: {written}{hint}");
         return Err(Diagnostic::error("unknown-instruction", line.span, message));
     }
     Ok(Request { line, keyword, keyword_range, flags, rest, heredocs, escape: reader.escape() })

@@ -42,6 +42,11 @@ fn of_files_and_lines() {
         ("FROM busybox\nRUN <<E\nx", "2 unterminated-heredoc: unterminated heredoc: no line `E` follows"),
         ("RUN x\nFROM busybox", "1 no-stage: no build stage in current context"),
         ("FROM busybox\nRUNN x", "2 unknown-instruction: unknown instruction: RUNN (did you mean RUN?)"),
+        (
+            "FROM busybox\nfntrypoint x",
+            "2 unknown-instruction: unknown instruction: fntrypoint (did you mean entrypoint?)",
+        ),
+        ("FROM busybox\nCopi a b", "2 unknown-instruction: unknown instruction: Copi (did you mean copy?)"),
     ]);
     let long = format!("FROM busybox\nRUN {}", "x".repeat(70_000));
     check(&[(&long, "2 line-too-long: dockerfile line greater than max allowed size of 65535")]);
@@ -54,6 +59,7 @@ fn of_flags() {
             "FROM busybox\nCOPY --exlude=x a b",
             "2 unknown-flag: unknown flag: --exlude (did you mean exclude?)",
         ),
+        ("FROM busybox\nCOPY --FROM=x a b", "2 unknown-flag: unknown flag: --FROM"),
         ("FROM busybox\nENV --x A=1", "2 unknown-flag: unknown flag: --x"),
         ("FROM busybox\nADD --from=x a b", "2 unknown-flag: unknown flag: --from"),
         ("FROM busybox\nCOPY --chown a b", "2 missing-flag-value: missing a value on flag: --chown"),

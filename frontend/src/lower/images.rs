@@ -7,7 +7,7 @@ use solver::ImageLocation;
 
 use crate::options::{ImageRequest, ImageResolver, NamedContext, ResolvedImage};
 use crate::quote::go_quote;
-use crate::suggest;
+use crate::suggest::{self, Case};
 use crate::{Diagnostic, Span};
 
 /// Names that are often meant.
@@ -140,7 +140,8 @@ impl<'a> Images<'a> {
                 Some(Err(error)) => error.message,
                 None => format!("no answer for image `{name}`"),
             };
-            let hint = suggest::did_you_mean(name, stage_names.iter().copied().chain(COMMON_IMAGES));
+            let names = stage_names.iter().copied().chain(COMMON_IMAGES);
+            let hint = suggest::did_you_mean(name, names, Case::Sensitive);
             diagnostics.push(Diagnostic::error("base-image", entry.span, format!("{message}{hint}")));
         }
         Some(diagnostics)

@@ -6,7 +6,7 @@ use crate::expand::Expander;
 use crate::options::ImageResolver;
 use crate::parse::parse_trigger;
 use crate::quote::go_quote;
-use crate::suggest;
+use crate::suggest::{self, Case};
 use crate::tree::{Instruction, InstructionKind, Stage, Token};
 use crate::{Diagnostic, Span};
 
@@ -193,7 +193,7 @@ impl<'a> Lowering<'a> {
         let found = self.names.get(target.to_lowercase().as_str()).copied();
         if found.is_none() {
             let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-            let hint = suggest::did_you_mean(target, names.map(|name| name.text.as_str()));
+            let hint = suggest::did_you_mean(target, names.map(|name| name.text.as_str()), Case::Sensitive);
             let message = format!("target stage {} could not be found{hint}", go_quote(target));
             self.diagnostics.push(Diagnostic::error_without_place("unknown-target", message));
         }

@@ -6,7 +6,7 @@ use super::files::check_name;
 use super::{Request, check_trigger, json_list, parse_pairs};
 use crate::Diagnostic;
 use crate::flags::FlagKind;
-use crate::suggest;
+use crate::suggest::{self, Case};
 use crate::tree::{Run, RunNetwork};
 use crate::words;
 
@@ -22,7 +22,7 @@ pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
         Some("none") => RunNetwork::None,
         Some("host") => RunNetwork::Host,
         Some(other) => {
-            let hint = suggest::did_you_mean(other, ["default", "none", "host"]);
+            let hint = suggest::did_you_mean(other, ["default", "none", "host"], Case::Sensitive);
             let message = format!("invalid network mode \"{other}\"{hint}");
             return Err(request.error("invalid-network", message));
         }
@@ -31,7 +31,7 @@ pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
         None | Some("sandbox") => SecurityMode::Sandbox,
         Some("insecure") => SecurityMode::Insecure,
         Some(other) => {
-            let hint = suggest::did_you_mean(other, ["sandbox", "insecure"]);
+            let hint = suggest::did_you_mean(other, ["sandbox", "insecure"], Case::Sensitive);
             let message = format!("security \"{other}\" is not valid{hint}");
             return Err(request.error("invalid-security", message));
         }
