@@ -7,6 +7,7 @@
 //! through the [`ImageResolver`] that the caller brings. Nothing here panics or recurses without a bound, whatever
 //! the input.
 
+mod csv;
 mod diagnostic;
 mod directive;
 mod expand;
@@ -16,6 +17,9 @@ mod glob;
 mod heredoc;
 mod lines;
 mod lower;
+#[expect(unreachable_pub, reason = "the instructions of the tree have no mounts of this kind yet")]
+#[cfg_attr(not(test), expect(dead_code, reason = "the parser and the lowering do not read mounts yet"))]
+mod mount;
 mod options;
 mod parse;
 mod quote;
