@@ -1,7 +1,5 @@
 //! The instructions that change the config alone.
 
-use std::collections::BTreeSet;
-
 use oci::Healthcheck;
 
 use crate::expand::Expander;
@@ -10,7 +8,7 @@ use crate::tree::{Argument, Command, Instruction, InstructionKind, Pair, Token};
 use crate::{Diagnostic, Span};
 
 use super::Lowering;
-use super::ports;
+use super::ports::Specification;
 use super::signal;
 use super::state::{Layer, State};
 use super::steps::Current;
@@ -137,24 +135,33 @@ impl Lowering<'_> {
     }
 
     fn lower_expose(&mut self, state: &mut State, words: &[Token], span: Span) -> Result<(), Diagnostic> {
+        // The history has the ports in the order of the words as they stand in the file, sorted: a variable is where
+        // its sign is, and what it stands for keeps its own order.
+        let mut words: Vec<&str> = words.iter().map(|word| word.text.as_str()).collect();
+        words.sort_unstable();
         let expander = Expander::new(self.dockerfile.directives.escape);
-        let mut found = BTreeSet::new();
+        let mut specifications = Vec::new();
         for word in words {
             let words = expander
-                .words(&word.text, &state.run_environment)
+                .words(word, &state.run_environment)
                 .map_err(|message| Diagnostic::error("expansion", span, message))?;
-            for word in words {
-                ports::expand(&word, &mut found)
-                    .map_err(|message| Diagnostic::error("invalid-port", span, message))?;
+            self.spend(words.iter().map(String::len).sum(), span)?;
+            specifications.extend(words);
+        }
+        let mut list = String::new();
+        for word in &specifications {
+            let ports = Specification::parse(word)
+                .and_then(|specification| specification.ports())
+                .map_err(|message| Diagnostic::error("invalid-port", span, message))?;
+            let before = list.len();
+            for port in ports {
+                list.extend([" ", &port]);
+                state.config.config.exposed_ports.entry(port).or_default();
             }
+            // Each word may stand for as many ports as there are, so the budget cannot wait for the last.
+            self.spend(list.len() - before, span)?;
         }
-        let list: Vec<&str> = found.iter().map(String::as_str).collect();
-        let text = format!("EXPOSE [{}]", list.join(" "));
-        self.spend(text.len(), span)?;
-        state.commit(text, Layer::Empty);
-        for port in found {
-            state.config.config.exposed_ports.entry(port).or_default();
-        }
+        state.commit(format!("EXPOSE [{}]", list.trim_start()), Layer::Empty);
         Ok(())
     }
 
