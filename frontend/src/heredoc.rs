@@ -11,7 +11,8 @@ pub struct Heredoc {
     pub name: String,
     /// Its body, every line with its end.
     pub content: String,
-    /// Whether variables in the body are expanded: no part of the word was quoted.
+    /// Whether variables in the body are expanded: no part of the word stood in quotes. An escape does not count,
+    /// unlike in a shell.
     pub expands: bool,
     /// Whether tabs at the beginning of its lines are dropped (`<<-`).
     pub strip_tabs: bool,
@@ -42,7 +43,13 @@ pub(crate) fn announced_by(word: &str) -> Option<Heredoc> {
     let plain = words(rest, Quotes::Remove)?;
     let raw = words(rest, Quotes::Keep)?;
     let ([name], [raw]) = (plain.as_slice(), raw.as_slice()) else { return None };
-    Some(Heredoc { name: name.clone(), content: String::new(), expands: name == raw, strip_tabs })
+    // Whether a quote has quoted is all that counts: an escaped one is in both, and an escape quotes nothing.
+    let expands = quotes(name) == quotes(raw);
+    Some(Heredoc { name: name.clone(), content: String::new(), expands, strip_tabs })
+}
+
+fn quotes(text: &str) -> usize {
+    text.matches(['\'', '"']).count()
 }
 
 /// All here-documents that a line announces, in order.
@@ -69,14 +76,20 @@ mod tests {
 
     #[test]
     fn words_that_announce_a_body() {
-        let rows: [(&str, Announced); 11] = [
+        let rows: [(&str, Announced); 17] = [
             ("<<EOF", Some(("EOF", true, false))),
             ("<<-EOF", Some(("EOF", true, true))),
             ("3<<X", Some(("X", true, false))),
             ("<<\"E F\"", Some(("E F", false, false))),
             ("<<'EOF'", Some(("EOF", false, false))),
-            ("<<E\\OF", Some(("EOF", false, false))),
+            ("<<E\\OF", Some(("EOF", true, false))),
+            ("<<\\EOF", Some(("EOF", true, false))),
+            ("<<E\\'F", Some(("E'F", true, false))),
+            ("<<E'O'\\\"F", Some(("EO\"F", false, false))),
+            ("<<\"E'F\"", Some(("E'F", false, false))),
+            ("<<$E", Some(("$E", true, false))),
             ("<<", None),
+            ("<<''", None),
             ("<<<x", None),
             ("a<<EOF", None),
             ("<<EOF cat", None),
@@ -95,5 +108,13 @@ mod tests {
         assert_eq!(names("RUN cat 3<<A <<B > x"), ["A", "B"]);
         assert_eq!(names("RUN echo \"<<EOF\" $((1<<4))"), [""; 0]);
         assert_eq!(names("RUN echo it's <<EOF"), [""; 0]);
+    }
+
+    #[test]
+    fn escapes_stay_in_the_words_of_a_line() {
+        let found = of_line(r#"RUN cat \<<A <\<B 3<<\C <<-'D\' <<"E\"F" <<\'G"#);
+        let found: Vec<_> = found.iter().map(|h| (h.name.as_str(), h.expands, h.strip_tabs)).collect();
+        let wanted = [("C", true, false), (r"D\", false, true), ("E\"F", false, false), ("'G", true, false)];
+        assert_eq!(found, wanted);
     }
 }

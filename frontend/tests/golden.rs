@@ -332,11 +332,15 @@ fn config_instructions_are_recorded() {
 fn ports_are_in_the_order_of_the_words_as_they_were_written() {
     let text = "FROM scratch\nENV PORTS=\"9 10/UDP\" P=1\n\
                 EXPOSE 99-101 8080:80 $PORTS 80/ 80 80/TCP 127.0.0.1::7/sctp\nEXPOSE ${P}0 9 5$P\n";
-    check(text, &options(), &expect![[r#"
+    check(
+        text,
+        &options(),
+        &expect![[r#"
         *0 scratch | 
         - ENV PORTS=9 10/UDP P=1
         - EXPOSE [9/tcp 10/udp 7/sctp 80/tcp 80/tcp 80/tcp 80/tcp 99/tcp 100/tcp 101/tcp]
         - EXPOSE [10/tcp 51/tcp 9/tcp]
         {"ExposedPorts":{"10/tcp":{},"10/udp":{},"100/tcp":{},"101/tcp":{},"51/tcp":{},"7/sctp":{},"80/tcp":{},"9/tcp":{},"99/tcp":{}},"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","PORTS=9 10/UDP","P=1"],"WorkingDir":"/"}
-    "#]]);
+    "#]],
+    );
 }
