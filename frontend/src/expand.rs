@@ -174,6 +174,9 @@ impl<'a> Scanner<'a> {
                 '$' => output.push_value(&self.dollar()?),
                 '\'' if self.expander.quotes != Quotes::Literal => output.push_quoted(&self.single_quoted()?),
                 '"' if self.expander.quotes != Quotes::Literal => output.push_quoted(&self.double_quoted()?),
+                '<' if splits && self.expander.quotes != Quotes::Literal && self.peek() == Some('<') => {
+                    output.push_quoted(&self.heredoc_sign());
+                }
                 c if c == self.expander.escape => {
                     let mut pair = String::new();
                     pair.extend(self.raw_escapes.then_some(c));
@@ -188,6 +191,15 @@ impl<'a> Scanner<'a> {
             Some(stop) => Err(format!("unexpected end of statement while looking for matching {stop}")),
             None => Ok(output),
         }
+    }
+
+    /// The `<<` of a here-document, of which one `<` has been taken, with the blanks behind it: they do not separate
+    /// it from the name.
+    fn heredoc_sign(&mut self) -> String {
+        let behind = self.rest.strip_prefix('<').unwrap_or(self.rest).trim_start();
+        let (sign, behind) = self.rest.split_at(self.rest.len() - behind.len());
+        self.rest = behind;
+        format!("<{sign}")
     }
 
     fn single_quoted(&mut self) -> Result<String, String> {

@@ -106,7 +106,13 @@ mod tests {
     fn lines_announce_several() {
         let names = |text| of_line(text).into_iter().map(|h| h.name).collect::<Vec<_>>();
         assert_eq!(names("RUN cat 3<<A <<B > x"), ["A", "B"]);
+        assert_eq!(names("RUN cat << A 3<<\t'B' > x"), ["A", "B"]);
         assert_eq!(names("RUN echo \"<<EOF\" $((1<<4))"), [""; 0]);
+        // It is the words that count, not what a shell would make of them.
+        assert_eq!(names("RUN echo $((1 << 4))"), ["4))"]);
+        assert_eq!(names("RUN cat <<- A"), [""; 0]);
+        assert_eq!(names("RUN cat << -A <<< <<B"), ["-A", "B"]);
+        assert_eq!(names("RUN cat < <A <<< x <<"), [""; 0]);
         assert_eq!(names("RUN echo it's <<EOF"), [""; 0]);
     }
 

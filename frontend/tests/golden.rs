@@ -223,6 +223,25 @@ fn heredocs_are_files_and_scripts() {
 }
 
 #[test]
+fn blanks_may_stand_before_the_name_of_a_heredoc() {
+    check(
+        "FROM scratch\nRUN << S\none\nS\nRUN cat <<  'X' >y\n$E\nX\n",
+        &options(),
+        &expect![[r#"
+         0 scratch | 
+         1 run ["/bin/sh", "-c", "one\n"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <0 | [1/2] RUN << S (one) @2-4
+        *2 run ["/bin/sh", "-c", "cat <<  'X' >y\n$E\nX"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <1 | [2/2] RUN cat <<  'X' >y @5-7
+        + RUN /bin/sh -c one
+         # buildkit
+        + RUN /bin/sh -c cat <<  'X' >y
+        $E
+        X # buildkit
+        {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"WorkingDir":"/"}
+    "#]],
+    );
+}
+
+#[test]
 fn named_contexts_replace_images_and_stages() {
     let named_contexts = [
         ("dir".to_owned(), NamedContext::Local),
