@@ -15,6 +15,8 @@ pub struct PatternSet {
 struct Pattern {
     /// Whether it begins with `!`.
     negated: bool,
+    /// Whether it says that it matches all there is: `*`, `**` or `**/*`.
+    is_universal: bool,
     glob: Glob,
 }
 
@@ -82,6 +84,16 @@ impl PatternSet {
     /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
+    }
+
+    /// Whether one of the patterns brings something back (`!`).
+    pub fn has_exceptions(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.negated)
+    }
+
+    /// Whether one of the patterns says that it matches all there is: `*`, `**` or `**/*`.
+    pub fn is_universal(&self) -> bool {
+        self.patterns.iter().any(|pattern| pattern.is_universal)
     }
 
     /// The root of a tree.
@@ -184,6 +196,7 @@ impl Pattern {
         };
         let glob =
             Glob::moby(body).map_err(|BadPattern| PatternError::Syntax { pattern: text.to_owned(), line })?;
-        Ok(Some(Self { negated, glob }))
+        let is_universal = !negated && matches!(body, "*" | "**" | "**/*");
+        Ok(Some(Self { negated, is_universal, glob }))
     }
 }

@@ -116,3 +116,13 @@ fn directories_are_pruned_unless_a_negation_may_match_below() {
     assert!(!set.may_be_negated_below(&set.enter(&vendor, b"other").1));
     assert!(set.may_be_negated_below(&set.enter(&vendor, b"keep").1));
 }
+
+#[test]
+fn sets_tell_what_they_hold() {
+    let set = |text| PatternSet::parse(text).expect("the patterns are right");
+    assert!(!set("a\nb*").has_exceptions() && set("a\n!b").has_exceptions());
+    for text in ["*", "a\n**", "/**/*"] {
+        assert!(set(text).is_universal(), "{text}");
+    }
+    assert!(!set("a*\n*/b\n!**").is_universal());
+}
