@@ -26,6 +26,7 @@ pub(crate) struct DirectiveReader {
     lines: u32,
     finished: bool,
     has_escape: bool,
+    has_interpreter: bool,
 }
 
 impl DirectiveReader {
@@ -34,20 +35,21 @@ impl DirectiveReader {
         Self { finished: true, ..Self::default() }
     }
 
-    /// Looks at a line, blanks before it removed.
-    pub(crate) fn read(&mut self, line: &str, span: Span) -> Result<(), Diagnostic> {
+    /// Looks at a line, blanks before it removed, and tells whether it is a directive.
+    pub(crate) fn read(&mut self, line: &str, span: Span) -> Result<bool, Diagnostic> {
         self.lines = self.lines.saturating_add(1);
         if self.finished {
-            return Ok(());
+            return Ok(false);
         }
-        // A first line `#!…` names an interpreter; it hides no `syntax` line below it.
+        // A first line `#!…` names an interpreter; it hides no `syntax` and no `check` below it, but `escape`.
         if self.lines == 1 && line.starts_with("#!") {
-            return Ok(());
+            self.has_interpreter = true;
+            return Ok(false);
         }
         let known = ["escape", "syntax", "check"];
         let Some((key, value)) = split(line, "#").filter(|(key, _)| known.contains(&key.as_str())) else {
             self.finished = true;
-            return self.foreign_comment(line, span);
+            return self.foreign_comment(line, span).map(|()| false);
         };
         let is_second = match key.as_str() {
             "escape" => std::mem::replace(&mut self.has_escape, true),
@@ -59,16 +61,17 @@ impl DirectiveReader {
             return Err(Diagnostic::error("duplicate-directive", span, message));
         }
         match (key.as_str(), value) {
+            ("escape", _) if self.has_interpreter => return Ok(false),
             ("escape", "\\") => self.directives.escape = '\\',
             ("escape", "`") => self.directives.escape = '`',
             ("escape", other) => {
                 let message = format!("invalid escape token '{other}' does not match ` or \\");
                 return Err(Diagnostic::error("invalid-escape-directive", span, message));
             }
-            ("syntax", image) => return self.set_syntax(image, span),
+            ("syntax", image) => self.set_syntax(image, span)?,
             (_, settings) => self.directives.check = Some((settings.to_owned(), span)),
         }
-        Ok(())
+        Ok(true)
     }
 
     /// `// syntax=…` on the first line: a file for another frontend.
@@ -132,6 +135,8 @@ mod tests {
         assert_eq!(messages, [""; 0]);
         assert_eq!(read("# colour=blue\n# escape=`").0.escape, '\\');
         assert_eq!(read("\n# escape=`").0.escape, '\\');
+        let (directives, _) = read("#!/usr/bin/rbuild\n# check=skip=all\n# escape=`");
+        assert_eq!((directives.escape, directives.check.unwrap().0.as_str()), ('\\', "skip=all"));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::diagnostic::Phase;
 use crate::lines::LogicalLine;
 use crate::suggest::{self, Case};
 use crate::tree::Token;
@@ -34,9 +35,10 @@ impl Flags {
     ) -> Result<Self, Diagnostic> {
         let mut flags = Self::default();
         for word in words {
-            flags.add(word, line.span_of(&word.range), known).map_err(|(code, message)| {
+            let place = line.span_of(&word.range);
+            flags.add(word, place, known).map_err(|(code, message)| {
                 // The whole instruction is shown, as for every other mistake in it.
-                Diagnostic::error(code, line.span, message)
+                Diagnostic::error(code, line.span, message).in_phase(Phase::Instructions).at(place)
             })?;
         }
         Ok(flags)

@@ -11,16 +11,18 @@ mod csv;
 mod diagnostic;
 mod directive;
 mod expand;
+mod fix;
 mod flags;
 mod fuzz;
 mod glob;
 mod heredoc;
 mod lines;
+mod lint;
 mod lower;
 #[expect(unreachable_pub, reason = "the instructions of the tree have no mounts of this kind yet")]
-#[cfg_attr(not(test), expect(dead_code, reason = "the parser and the lowering do not read mounts yet"))]
 mod mount;
 mod options;
+mod outline;
 mod parse;
 mod quote;
 mod source;
@@ -30,14 +32,18 @@ mod words;
 
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
+pub use fix::{Certainty, Edit, Fix, apply_fixes};
 pub use fuzz::fuzz_parse;
 pub use heredoc::Heredoc;
-pub use lower::lower;
+pub use lint::Rule;
+pub use lower::{check, lower, outline};
 pub use options::{
     ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache, ResolveError, ResolvedImage,
 };
+pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;
-pub use source::{SourceFile, Span};
+pub use source::{Position, SourceFile, Span};
 pub use tree::{
-    Argument, Command, Copy, Dockerfile, Instruction, InstructionKind, Pair, Run, RunNetwork, Stage, Token,
+    Argument, Command, Copy, Dockerfile, EmptyContinuation, Instruction, InstructionKind, Pair, Run,
+    RunMountOption, RunNetwork, Stage, Token,
 };

@@ -2,8 +2,10 @@
 
 use std::ops::Range;
 
+use crate::diagnostic::Phase;
 use crate::directive::{DirectiveReader, Directives};
 use crate::heredoc::Heredoc;
+use crate::tree::{EmptyContinuation, Token};
 use crate::{Diagnostic, Span};
 
 /// The longest physical line, in bytes without its end.
@@ -16,6 +18,8 @@ pub(crate) struct LogicalLine {
     pub(crate) text: String,
     /// Everything from the first to the last physical line, here-documents included.
     pub(crate) span: Span,
+    /// The comments above it, nearest last; blank lines between do not matter, an empty comment ends them.
+    pub(crate) comments: Vec<Token>,
     pieces: Vec<Piece>,
     fixed: bool,
 }
@@ -68,8 +72,11 @@ pub(crate) struct LineReader<'a> {
     number: u32,
     fixed: Option<Span>,
     directives: DirectiveReader,
+    comments: Vec<Token>,
     /// What is wrong with the lines.
     pub(crate) diagnostics: Vec<Diagnostic>,
+    /// The instructions that are continued over blank lines.
+    pub(crate) empty_continuations: Vec<EmptyContinuation>,
 }
 
 impl<'a> LineReader<'a> {
@@ -82,7 +89,9 @@ impl<'a> LineReader<'a> {
             number: 0,
             fixed: None,
             directives: DirectiveReader::default(),
+            comments: Vec::new(),
             diagnostics: Vec::new(),
+            empty_continuations: Vec::new(),
         }
     }
 
@@ -119,11 +128,8 @@ impl<'a> LineReader<'a> {
         let line = PhysicalLine { text, start, number: self.number };
         if line.text.len() > MAX_LINE_BYTES {
             let span = self.span_of_line(line);
-            self.diagnostics.push(Diagnostic::error(
-                "line-too-long",
-                span,
-                format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}"),
-            ));
+            let message = format!("dockerfile line greater than max allowed size of {MAX_LINE_BYTES}");
+            self.diagnostics.push(Diagnostic::error("line-too-long", span, message).in_phase(Phase::Lines));
         }
         Some(line)
     }
@@ -143,18 +149,37 @@ impl<'a> LineReader<'a> {
             let line = self.next_physical()?;
             let trimmed = line.text.trim_start();
             let span = self.span_of_line(line);
-            if let Err(diagnostic) = self.directives.read(trimmed, span) {
-                self.diagnostics.push(diagnostic);
-            }
-            if trimmed.is_empty() || trimmed.starts_with('#') {
+            let is_directive = self.directives.read(trimmed, span).unwrap_or_else(|diagnostic| {
+                self.diagnostics.push(diagnostic.in_phase(Phase::Lines));
+                true
+            });
+            let skipped = line.text.len() - trimmed.len();
+            if let Some(comment) = trimmed.strip_prefix('#') {
+                if !is_directive {
+                    self.add_comment(comment, line.start + skipped + 1, span);
+                }
                 continue;
             }
-            let skipped = line.text.len() - trimmed.len();
-            let logical = self.join(line, skipped, span);
+            if trimmed.is_empty() {
+                continue;
+            }
+            let mut logical = self.join(line, skipped, span);
             if !logical.text.trim().is_empty() {
+                logical.comments = std::mem::take(&mut self.comments);
                 return Some(logical);
             }
         }
+    }
+
+    fn add_comment(&mut self, text: &str, start: usize, line: Span) {
+        let trimmed = text.trim();
+        if trimmed.is_empty() {
+            self.comments.clear();
+            return;
+        }
+        let start = start + (text.len() - text.trim_start().len());
+        let span = self.fixed.unwrap_or(Span { start, end: start + trimmed.len(), ..line });
+        self.comments.push(Token { text: trimmed.to_owned(), span });
     }
 
     fn join(&mut self, first: PhysicalLine<'a>, skipped: usize, span: Span) -> LogicalLine {
@@ -163,10 +188,16 @@ impl<'a> LineReader<'a> {
         let (text, mut goes_on) = without_continuation(&first.text[skipped..], escape);
         logical.pieces.push(Piece { at: 0, source: first.start + skipped, line: first.number });
         logical.text.push_str(text);
+        let mut blank_lines = Vec::new();
+        let mut last_line = span;
         while goes_on {
             let Some(next) = self.next_physical() else { break };
-            logical.span = logical.span.to(self.span_of_line(next));
+            last_line = self.span_of_line(next);
+            logical.span = logical.span.to(last_line);
             let trimmed = next.text.trim_start();
+            if trimmed.is_empty() {
+                blank_lines.push(Span { end: self.at, ..last_line });
+            }
             if trimmed.is_empty() || trimmed.starts_with('#') {
                 continue;
             }
@@ -175,6 +206,9 @@ impl<'a> LineReader<'a> {
             logical.pieces.push(Piece { at, source: next.start, line: next.number });
             logical.text.push_str(text);
             goes_on = more;
+        }
+        if !blank_lines.is_empty() {
+            self.empty_continuations.push(EmptyContinuation { last_line, blank_lines });
         }
         logical
     }
@@ -186,11 +220,9 @@ impl<'a> LineReader<'a> {
             let end = loop {
                 let before = self.at;
                 let Some(next) = self.next_physical() else {
-                    self.diagnostics.push(Diagnostic::error(
-                        "unterminated-heredoc",
-                        line.span,
-                        format!("unterminated heredoc: no line `{}` follows", heredoc.name),
-                    ));
+                    let message = format!("unterminated heredoc: no line `{}` follows", heredoc.name);
+                    let diagnostic = Diagnostic::error("unterminated-heredoc", line.span, message);
+                    self.diagnostics.push(diagnostic.in_phase(Phase::Lines));
                     break self.at;
                 };
                 line.span = line.span.to(self.span_of_line(next));

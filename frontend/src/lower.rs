@@ -11,8 +11,11 @@ use solver::{
     VertexId, VertexMeta,
 };
 
+use crate::diagnostic::Phase;
 use crate::directive;
+use crate::lint::{self, Findings, Settings};
 use crate::options::{ImageResolver, LowerOptions, Lowered};
+use crate::outline::Outline;
 use crate::tree::Dockerfile;
 use crate::{Diagnostic, Span};
 
@@ -22,6 +25,8 @@ mod copy;
 mod environment;
 mod images;
 mod mode;
+mod mounts;
+mod outline;
 mod paths;
 mod ports;
 mod run;
@@ -29,8 +34,10 @@ mod signal;
 mod stages;
 mod state;
 mod steps;
+mod variables;
 
 use images::Images;
+use outline::Captures;
 use stages::Plan;
 use state::{Root, State};
 
@@ -41,32 +48,124 @@ const TEXT_BUDGET_BYTES: usize = 1 << 30;
 /// The name of the build context.
 const BUILD_CONTEXT: &str = "context";
 
+/// What a file is lowered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// A graph that can be solved.
+    Build,
+    /// What breaks a rule. What rbuild cannot do yet is no mistake then.
+    Check,
+    /// What a build takes from outside.
+    Outline,
+}
+
 /// Makes a graph of a tree.
 ///
 /// # Errors
-/// All mistakes that were found: the parser's, or else those of the stages that the target needs.
+/// All mistakes that were found, and the warnings, in the order of the file: the parser's, or else those of the stages
+/// that the target needs.
 pub fn lower(
     dockerfile: &Dockerfile,
     options: &LowerOptions,
     resolver: &mut dyn ImageResolver,
 ) -> Result<Lowered, Vec<Diagnostic>> {
-    let (mut diagnostics, warnings): (Vec<_>, Vec<_>) =
-        dockerfile.diagnostics.iter().cloned().partition(Diagnostic::is_error);
-    if let Some(Err(message)) =
-        options.build_args.get("BUILDKIT_SYNTAX").map(|image| directive::check_syntax(image))
-    {
-        diagnostics.push(Diagnostic::error_without_place("foreign-syntax", message));
+    let findings = match begin(dockerfile, options) {
+        Ok(findings) => findings,
+        Err(findings) => return Err(in_order(findings.into_list())),
+    };
+    let mut lowering = Lowering::new(dockerfile, options, findings, Purpose::Build);
+    let lowered = lowering.run(resolver).and_then(|state| lowering.finish(state));
+    lowering.findings.extend(lowering.findings.violation());
+    match lowered {
+        Some(lowered) if !lowering.findings.has_errors() => {
+            Ok(Lowered { warnings: lowering.findings.into_list(), ..lowered })
+        }
+        _ => Err(in_order(lowering.findings.into_list())),
     }
-    if !diagnostics.is_empty() {
-        return Err(diagnostics);
+}
+
+/// Looks for what breaks a lint rule, and for mistakes, in the order in which BuildKit comes upon them (it ends at the
+/// first mistake). Without a target all stages are looked at.
+pub fn check(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    resolver: &mut dyn ImageResolver,
+) -> Vec<Diagnostic> {
+    let findings = match begin(dockerfile, options) {
+        Ok(findings) => findings,
+        Err(findings) => return findings.into_list(),
+    };
+    let mut lowering = Lowering::new(dockerfile, options, findings, Purpose::Check);
+    lowering.run(resolver);
+    lowering.findings.extend(lowering.findings.violation());
+    lowering.findings.into_list()
+}
+
+/// Tells what the target takes from outside: arguments, secrets, agents.
+///
+/// # Errors
+/// As [`lower()`].
+pub fn outline(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    resolver: &mut dyn ImageResolver,
+) -> Result<Outline, Vec<Diagnostic>> {
+    let findings = match begin(dockerfile, options) {
+        Ok(findings) => findings,
+        Err(findings) => return Err(in_order(findings.into_list())),
+    };
+    let mut lowering = Lowering::new(dockerfile, options, findings, Purpose::Outline);
+    match lowering.run(resolver).and(lowering.target) {
+        Some(target) if !lowering.findings.has_errors() => Ok(lowering.outline_of(target)),
+        _ => Err(in_order(lowering.findings.into_list())),
     }
-    let mut lowering = Lowering::new(dockerfile, options);
-    let target = lowering.plan(resolver).filter(|_| lowering.diagnostics.is_empty());
-    let state = target.and_then(|target| lowering.lower_stages(target));
-    match state {
-        Some(state) if lowering.diagnostics.is_empty() => lowering.finish(state, warnings),
-        _ => Err(in_order(lowering.diagnostics)),
+}
+
+/// All that can be found out without lowering. The error side is the same, with mistakes.
+fn begin(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Findings, Findings> {
+    let mut findings = match lint_settings(dockerfile, options) {
+        Ok(settings) => Findings::new(settings),
+        Err(diagnostic) => {
+            let mut findings = Findings::default();
+            findings.push(diagnostic);
+            findings
+        }
+    };
+    let syntax = options.build_args.get("BUILDKIT_SYNTAX");
+    if let Some(Err(message)) = syntax.map(|image| directive::check_syntax(image)) {
+        findings.push(Diagnostic::error_without_place("foreign-syntax", message));
     }
+    let mistakes = &dockerfile.diagnostics;
+    if mistakes.iter().any(|diagnostic| diagnostic.phase == Phase::Lines) {
+        findings.extend(mistakes.iter().cloned());
+        return Err(findings);
+    }
+    lint::lint_continuations(dockerfile, &mut findings);
+    let first_mistake = mistakes.first().and_then(|diagnostic| diagnostic.span);
+    let end = if mistakes.is_empty() { usize::MAX } else { first_mistake.map_or(0, |span| span.start) };
+    lint::lint_instructions(dockerfile, end, &mut findings);
+    findings.extend(mistakes.iter().cloned());
+    if findings.has_errors() {
+        return Err(findings);
+    }
+    lint::lint_stages(dockerfile, &mut findings);
+    Ok(findings)
+}
+
+fn lint_settings(dockerfile: &Dockerfile, options: &LowerOptions) -> Result<Settings, Diagnostic> {
+    const ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+    if let Some(text) = options.build_args.get(ARGUMENT) {
+        return Settings::read(text).map_err(|message| {
+            let message = format!("failed to parse build-arg:{ARGUMENT}: {message}");
+            Diagnostic::error_without_place("invalid-check", message)
+        });
+    }
+    let Some((text, span)) = &dockerfile.directives.check else { return Ok(Settings::default()) };
+    // The value of the directive ends at its first blank.
+    let text = text.split(' ').next().unwrap_or_default();
+    Settings::read(text).map_err(|message| {
+        Diagnostic::error("invalid-check", *span, format!("failed to parse check options: {message}"))
+    })
 }
 
 fn in_order(mut diagnostics: Vec<Diagnostic>) -> Vec<Diagnostic> {
@@ -83,6 +182,8 @@ struct Lowering<'a> {
     build_args: BTreeMap<String, String>,
     /// The variables of FROM, and what ARG without a default finds.
     globals: HashMap<String, String>,
+    /// The names of the global arguments of the file, with a value or without.
+    declared: BTreeSet<String>,
     plans: Vec<Plan<'a>>,
     /// Stages by their names; of several with one name the last.
     names: HashMap<&'a str, usize>,
@@ -92,11 +193,20 @@ struct Lowering<'a> {
     contexts: BTreeSet<String>,
     /// What [`TEXT_BUDGET_BYTES`] leaves.
     budget: usize,
-    diagnostics: Vec<Diagnostic>,
+    findings: Findings,
+    purpose: Purpose,
+    target: Option<usize>,
+    /// What each stage takes from outside; empty unless that is what is asked for.
+    captures: Captures,
 }
 
 impl<'a> Lowering<'a> {
-    fn new(dockerfile: &'a Dockerfile, options: &'a LowerOptions) -> Self {
+    fn new(
+        dockerfile: &'a Dockerfile,
+        options: &'a LowerOptions,
+        findings: Findings,
+        purpose: Purpose,
+    ) -> Self {
         let mut build_args = options.build_args.clone();
         for (name, value) in &options.proxy_args {
             build_args.entry(name.clone()).or_insert_with(|| value.clone());
@@ -106,6 +216,7 @@ impl<'a> Lowering<'a> {
             options,
             build_args,
             globals: HashMap::new(),
+            declared: BTreeSet::new(),
             plans: Vec::new(),
             names: HashMap::new(),
             images: Images::new(&options.named_contexts),
@@ -113,8 +224,18 @@ impl<'a> Lowering<'a> {
             builder: GraphBuilder::new(),
             contexts: BTreeSet::new(),
             budget: TEXT_BUDGET_BYTES,
-            diagnostics: Vec::new(),
+            findings,
+            purpose,
+            target: None,
+            captures: if purpose == Purpose::Outline { Captures::switched_on() } else { Captures::default() },
         }
+    }
+
+    /// Lowers what the target needs, and gives the target's state where nothing is wrong.
+    fn run(&mut self, resolver: &mut dyn ImageResolver) -> Option<State> {
+        self.target = self.plan(resolver);
+        let target = self.target.filter(|_| !self.findings.has_errors())?;
+        self.lower_stages(target)
     }
 
     /// Lowers all stages that are needed, and gives the state of the target.
@@ -129,16 +250,20 @@ impl<'a> Lowering<'a> {
         self.states.get_mut(target).and_then(Option::take)
     }
 
-    fn finish(mut self, mut state: State, warnings: Vec<Diagnostic>) -> Result<Lowered, Vec<Diagnostic>> {
+    fn finish(&mut self, mut state: State) -> Option<Lowered> {
         let span = self.dockerfile.stages.last().map_or(Span::default(), |stage| stage.span);
         let target = match self.root_vertex(&mut state, span) {
             Ok(target) => target,
-            Err(diagnostic) => return Err(vec![diagnostic]),
+            Err(diagnostic) => {
+                self.findings.push(diagnostic);
+                return None;
+            }
         };
         let mut config = state.into_config();
         config.config.labels.extend(self.options.labels.clone());
         let graph = self.take_graph();
-        Ok(Lowered { graph, target, config, warnings, contexts: self.contexts })
+        let contexts = std::mem::take(&mut self.contexts);
+        Some(Lowered { graph, target, config, warnings: Vec::new(), contexts })
     }
 
     fn take_graph(&mut self) -> Graph {

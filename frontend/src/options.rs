@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use oci::{Digest, ImageConfig, ImageReference, Platform};
+use pattern::PatternSet;
 use solver::{ExtraHost, Graph, ImageLocation, ImageSource, NetworkMode, Ulimit, VertexId};
 
 use crate::Diagnostic;
@@ -40,6 +41,8 @@ pub struct LowerOptions {
     pub shm_size_bytes: Option<u64>,
     /// `--cgroup-parent`.
     pub cgroup_parent: Option<String>,
+    /// The ignore file of the build context, if it has one.
+    pub ignore: Option<PatternSet>,
     /// Proxies of docker's `config.json`, by the argument's name (`HTTP_PROXY`); `--build-arg` goes first.
     pub proxy_args: BTreeMap<String, String>,
 }
@@ -62,6 +65,7 @@ impl LowerOptions {
             ulimits: Vec::new(),
             shm_size_bytes: None,
             cgroup_parent: None,
+            ignore: None,
             proxy_args: BTreeMap::new(),
         }
     }

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
+use crate::diagnostic::Phase;
 use crate::flags::{FlagKind, Flags};
 use crate::heredoc::{self, Heredoc};
 use crate::lines::{LineReader, LogicalLine};
 use crate::suggest::{self, Case};
 use crate::tree::{Argument, Command, Dockerfile, Instruction, InstructionKind, Pair, Stage, Token};
 use crate::words::{self, RawWord};
-use crate::{Diagnostic, SourceFile, Span};
+use crate::{Diagnostic, Edit, Fix, SourceFile, Span};
 
 mod files;
 mod health;
@@ -53,13 +54,15 @@ pub fn parse(source: &SourceFile) -> Dockerfile {
     }
     if is_empty {
         let message = "file with no instructions";
-        file.diagnostics.push(Diagnostic::error("no-instructions", reader.last_line(), message));
+        let diagnostic = Diagnostic::error("no-instructions", reader.last_line(), message);
+        file.diagnostics.push(diagnostic.in_phase(Phase::Lines));
     } else if file.stages.is_empty() && file.diagnostics.is_empty() {
         let message = "dockerfile contains no stages to build";
         file.diagnostics.push(Diagnostic::error("no-stages", reader.last_line(), message));
     }
     file.diagnostics.append(&mut reader.diagnostics);
     file.diagnostics.sort_by_key(|diagnostic| diagnostic.span.map_or(0, |span| span.start));
+    file.empty_continuations = std::mem::take(&mut reader.empty_continuations);
     file.directives = reader.into_directives();
     file
 }
@@ -71,7 +74,9 @@ fn add_line(file: &mut Dockerfile, reader: &mut LineReader<'_>, mut line: Logica
     };
     if request.keyword == "FROM" {
         // A FROM that is wrong still begins a stage, so that its instructions are read too.
-        let mut stage = Stage { span: request.line.span, ..Stage::default() };
+        let keyword = request.keyword_token();
+        let comments = request.line.comments.clone();
+        let mut stage = Stage { span: request.line.span, keyword, comments, ..Stage::default() };
         file.diagnostics.extend(parse_from(&request, &mut stage).err());
         return file.stages.push(stage);
     }
@@ -139,7 +144,17 @@ impl Request<'_> {
     }
 
     fn error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
-        Diagnostic::error(code, self.line.span, message)
+        Diagnostic::error(code, self.line.span, message).in_phase(Phase::Instructions)
+    }
+
+    /// An error that is told before any instruction is looked at on its own.
+    fn line_error(&self, code: &'static str, message: impl Into<String>) -> Diagnostic {
+        Diagnostic::error(code, self.line.span, message).in_phase(Phase::Lines)
+    }
+
+    fn keyword_token(&self) -> Token {
+        let text = self.line.text[self.keyword_range.clone()].to_owned();
+        Token { text, span: self.line.span_of(&self.keyword_range) }
     }
 
     fn token(&self, word: RawWord) -> Token {
@@ -156,11 +171,10 @@ impl Request<'_> {
 
     /// The rest as words: a JSON list, or what stands between blanks.
     fn list(&self) -> Result<(Vec<Token>, IsJson), Diagnostic> {
-        if let Some(list) = self.json()? {
-            let span = self.line.span_of(&self.rest);
-            return Ok((list.into_iter().map(|text| Token { text, span }).collect(), IsJson::Yes));
+        match self.json()? {
+            Some(list) => Ok((list, IsJson::Yes)),
+            None => Ok((self.blank_words(), IsJson::No)),
         }
-        Ok((self.blank_words(), IsJson::No))
     }
 
     fn blank_words(&self) -> Vec<Token> {
@@ -169,25 +183,46 @@ impl Request<'_> {
     }
 
     /// The rest as a JSON list of strings. What is not a JSON list is none, but a list must hold strings alone.
-    fn json(&self) -> Result<Option<Vec<String>>, Diagnostic> {
-        json_list(self.rest()).map_err(|message| self.error("json-not-strings", message))
+    fn json(&self) -> Result<Option<Vec<Token>>, Diagnostic> {
+        self.json_in(self.rest.clone())
+    }
+
+    fn json_in(&self, range: Range<usize>) -> Result<Option<Vec<Token>>, Diagnostic> {
+        let text = &self.line.text[range.clone()];
+        let list = json_list(text).map_err(|message| self.line_error("json-not-strings", message))?;
+        Ok(list.map(|list| {
+            let places =
+                string_literals(text).map(|place| range.start + place.start..range.start + place.end);
+            let tokens = list.into_iter().zip(places);
+            tokens.map(|(text, place)| Token { text, span: self.line.span_of(&place) }).collect()
+        }))
     }
 
     fn command(&self) -> Result<Command, Diagnostic> {
         Ok(match self.json()? {
             Some(list) => Command::Exec(list),
-            None => Command::Shell(self.rest().to_owned()),
+            None => Command::Shell(self.rest_token()),
         })
+    }
+
+    fn rest_token(&self) -> Token {
+        Token { text: self.rest().to_owned(), span: self.line.span_of(&self.rest) }
     }
 
     /// The whole rest as the one argument.
     fn single(&self) -> Result<Token, Diagnostic> {
+        let argument = self.single_behind_any_flags()?;
         self.no_flags()?;
+        Ok(argument)
+    }
+
+    /// The same where BuildKit passes over flags.
+    fn single_behind_any_flags(&self) -> Result<Token, Diagnostic> {
         if self.rest.is_empty() {
             let message = format!("{} requires exactly one argument", self.keyword);
             return Err(self.error("missing-argument", message));
         }
-        Ok(Token { text: self.rest().to_owned(), span: self.line.span_of(&self.rest) })
+        Ok(self.rest_token())
     }
 
     fn at_least_one(&self) -> Diagnostic {
@@ -215,6 +250,22 @@ fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
     list.map(Some).ok_or_else(|| message.to_owned())
 }
 
+/// Where the string literals of a JSON list of strings are.
+fn string_literals(text: &str) -> impl Iterator<Item = Range<usize>> {
+    let mut chars = text.char_indices();
+    std::iter::from_fn(move || {
+        let (start, _) = chars.find(|(_, c)| *c == '"')?;
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '\\' => drop(chars.next()),
+                '"' => return Some(start..at + 1),
+                _ => {}
+            }
+        }
+        None
+    })
+}
+
 /// Takes a line apart, and reads the bodies of its here-documents.
 fn read_request<'a>(
     reader: &mut LineReader<'_>,
@@ -228,13 +279,17 @@ fn read_request<'a>(
         heredocs = heredoc::of_line(&line.text);
         reader.read_bodies(line, &mut heredocs);
     }
-    if !KEYWORDS.contains(&keyword.as_str()) {
-        let written = &line.text[keyword_range];
-        let hint = suggest::did_you_mean(written, KEYWORDS, Case::Ignored);
-        let message = format!("unknown instruction: {written}{hint}");
-        return Err(Diagnostic::error("unknown-instruction", line.span, message));
-    }
-    Ok(Request { line, keyword, keyword_range, flags, rest, heredocs, escape: reader.escape() })
+    let request = Request { line, keyword, keyword_range, flags, rest, heredocs, escape: reader.escape() };
+    if KEYWORDS.contains(&request.keyword.as_str()) { Ok(request) } else { Err(unknown_keyword(&request)) }
+}
+
+fn unknown_keyword(request: &Request<'_>) -> Diagnostic {
+    let written = request.keyword_token();
+    let hint = suggest::did_you_mean(&written.text, KEYWORDS, Case::Ignored);
+    let message = format!("unknown instruction: {}{hint}", written.text);
+    let fix = suggest::closest(&written.text, KEYWORDS, Case::Ignored)
+        .map(|keyword| Fix::guess(format!("write `{keyword}`"), vec![Edit::new(written.span, keyword)]));
+    request.error("unknown-instruction", message).at(written.span).with_fix(fix)
 }
 
 /// RUN, COPY and ADD that are not JSON, and ONBUILD of them.
@@ -268,48 +323,64 @@ fn parse_request(request: &Request<'_>) -> Result<Instruction, Diagnostic> {
         "EXPOSE" => InstructionKind::Expose(parse_expose(request)?),
         "HEALTHCHECK" => InstructionKind::Healthcheck(health::parse_healthcheck(request)?),
         "LABEL" => InstructionKind::Label(parse_pairs(request)?),
-        "MAINTAINER" => InstructionKind::Maintainer(request.single()?.text),
+        "MAINTAINER" => InstructionKind::Maintainer(request.single()?),
         "ONBUILD" => InstructionKind::Onbuild(process::parse_onbuild(request)?),
         "RUN" => InstructionKind::Run(process::parse_run(request)?),
         "SHELL" => InstructionKind::Shell(process::parse_shell(request)?),
-        "STOPSIGNAL" => InstructionKind::StopSignal(request.single()?),
+        "STOPSIGNAL" => InstructionKind::StopSignal(request.single_behind_any_flags()?),
         "USER" => InstructionKind::User(request.single()?),
         "VOLUME" => InstructionKind::Volume(parse_volume(request)?),
         "WORKDIR" => InstructionKind::Workdir(request.single()?),
         // FROM is taken by the caller; in a trigger it was refused.
         _ => return Err(request.error("misplaced-from", "FROM cannot stand here")),
     };
-    let keyword = request.token(RawWord {
-        text: request.line.text[request.keyword_range.clone()].to_owned(),
-        range: request.keyword_range.clone(),
-    });
-    Ok(Instruction { span: request.line.span, keyword, text: request.line.text.clone(), kind })
+    Ok(Instruction {
+        span: request.line.span,
+        keyword: request.keyword_token(),
+        comments: request.line.comments.clone(),
+        text: request.line.text.clone(),
+        rest: request.line.span_of(&request.rest),
+        kind,
+    })
 }
 
 fn parse_from(request: &Request<'_>, stage: &mut Stage) -> Result<(), Diagnostic> {
+    let mut words = request.blank_words().into_iter();
+    let name = match (words.next(), words.next(), words.next(), words.next()) {
+        (Some(base), None, None, None) => {
+            stage.base = base;
+            None
+        }
+        (Some(base), Some(keyword), Some(name), None) => {
+            stage.base = base;
+            stage.as_keyword = Some(keyword);
+            stage.written_name = Some(name);
+            stage.written_name.as_ref()
+        }
+        _ => return Err(wrong_from(request)),
+    };
+    if let Some(name) = name {
+        let is_as = stage.as_keyword.as_ref().is_some_and(|word| word.text.eq_ignore_ascii_case("as"));
+        if !is_as {
+            return Err(wrong_from(request));
+        }
+        let lower = name.text.to_lowercase();
+        if !is_stage_name(&lower) {
+            let message = format!(
+                "invalid name for build stage: {}, name can't start with a number or contain symbols",
+                crate::quote::go_quote(&name.text)
+            );
+            return Err(request.error("invalid-stage-name", message).at(name.span));
+        }
+        stage.name = Some(Token { text: lower, span: name.span });
+    }
     let mut flags = request.flags(&[("platform", FlagKind::Text)])?;
     stage.platform = flags.text("platform");
-    let mut words = request.blank_words().into_iter();
-    match (words.next(), words.next(), words.next(), words.next()) {
-        (Some(base), None, None, None) => stage.base = base,
-        (Some(base), Some(keyword), Some(name), None) if keyword.text.eq_ignore_ascii_case("as") => {
-            stage.base = base;
-            let lower = name.text.to_lowercase();
-            if !is_stage_name(&lower) {
-                let message = format!(
-                    "invalid name for build stage: {}, name can't start with a number or contain symbols",
-                    crate::quote::go_quote(&name.text)
-                );
-                return Err(request.error("invalid-stage-name", message));
-            }
-            stage.name = Some(Token { text: lower, span: name.span });
-        }
-        _ => {
-            let message = "FROM requires either one or three arguments";
-            return Err(request.error("from-arguments", message));
-        }
-    }
     Ok(())
+}
+
+fn wrong_from(request: &Request<'_>) -> Diagnostic {
+    request.error("from-arguments", "FROM requires either one or three arguments")
 }
 
 fn is_stage_name(name: &str) -> bool {
@@ -317,8 +388,8 @@ fn is_stage_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'))
 }
 
+/// Like BuildKit, which passes over flags of ARG.
 fn parse_arg(request: &Request<'_>) -> Result<Vec<Argument>, Diagnostic> {
-    request.no_flags()?;
     let words = words::quoted_words(&request.line.text, request.rest.clone(), request.escape);
     if words.is_empty() {
         return Err(request.at_least_one());
@@ -345,18 +416,22 @@ fn split_pair(word: &RawWord, at: usize) -> (RawWord, RawWord) {
 
 /// ENV and LABEL: `name=value …`, or the old form `name rest of the line`.
 fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
-    request.no_flags()?;
     let keyword = &request.keyword;
     let words = words::quoted_words(&request.line.text, request.rest.clone(), request.escape);
-    let Some(first) = words.first() else { return Err(request.at_least_one()) };
+    let Some(first) = words.first() else {
+        request.no_flags()?;
+        return Err(request.at_least_one());
+    };
     if !first.text.contains('=') {
         let rest = request.rest();
         let Some(end) = rest.find(words::is_blank) else {
-            return Err(request.error("pair-arguments", format!("{keyword} must have two arguments")));
+            return Err(request.line_error("pair-arguments", format!("{keyword} must have two arguments")));
         };
         let middle = request.rest.start + end;
         let value = words::trimmed(&request.line.text, middle..request.rest.end);
+        request.no_flags()?;
         return Ok(vec![Pair {
+            is_legacy: true,
             name: request.token(RawWord { text: rest[..end].to_owned(), range: request.rest.start..middle }),
             value: request.token(RawWord { text: request.line.text[value.clone()].to_owned(), range: value }),
         }]);
@@ -365,29 +440,36 @@ fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
         None => {
             let word = crate::quote::go_quote(&word.text);
             let message = format!("Syntax error - can't find = in {word}. Must be of the form: name=value");
-            Err(request.error("missing-equals", message))
+            Err(request.line_error("missing-equals", message))
         }
         Some(0) => Err(request.error("blank-name", format!("{keyword} names can not be blank"))),
         Some(at) => {
             let (name, value) = split_pair(&word, at);
-            Ok(Pair { name: request.token(name), value: request.token(value) })
+            Ok(Pair { name: request.token(name), value: request.token(value), is_legacy: false })
         }
     });
-    pairs.collect()
+    // What is wrong with the words is told first, whatever the flags are.
+    let pairs: Result<Vec<Pair>, Diagnostic> = pairs.collect();
+    let pairs = pairs?;
+    request.no_flags()?;
+    Ok(pairs)
 }
 
 fn parse_expose(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
-    request.no_flags()?;
     let words = request.blank_words();
-    if words.is_empty() { Err(request.at_least_one()) } else { Ok(words) }
+    if words.is_empty() {
+        return Err(request.at_least_one());
+    }
+    request.no_flags()?;
+    Ok(words)
 }
 
 fn parse_volume(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
-    request.no_flags()?;
     let (mut words, _) = request.list()?;
     if words.is_empty() {
         return Err(request.at_least_one());
     }
+    request.no_flags()?;
     for word in &mut words {
         word.text = word.text.trim().to_owned();
         if word.text.is_empty() {

@@ -24,6 +24,31 @@ pub struct Span {
     pub last_line: u32,
 }
 
+/// A place in a [`SourceFile`], for people and editors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// Bytes before it.
+    pub offset: usize,
+    /// Its line, counted from 1.
+    pub line: usize,
+    /// Its character in the line, counted from 1.
+    pub column: usize,
+}
+
+impl SourceFile {
+    /// Where a byte is. One beyond the text counts as its end, one within a character as that character.
+    pub fn position(&self, offset: usize) -> Position {
+        let mut offset = offset.min(self.text.len());
+        while !self.text.is_char_boundary(offset) {
+            offset -= 1;
+        }
+        let before = &self.text[..offset];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = 1 + before.bytes().filter(|byte| *byte == b'\n').count();
+        Position { offset, line, column: 1 + before[line_start..].chars().count() }
+    }
+}
+
 impl Span {
     /// The lines, as the graph keeps them.
     pub fn lines(self) -> SourceLines {
@@ -39,5 +64,25 @@ impl Span {
             first_line: self.first_line,
             last_line: other.last_line.max(self.last_line),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_count_characters() {
+        let file = SourceFile { name: "Dockerfile".to_owned(), text: "FROM é\r\nRUN x".to_owned() };
+        let at = |offset| {
+            let Position { offset, line, column } = file.position(offset);
+            (offset, line, column)
+        };
+        assert_eq!(at(0), (0, 1, 1));
+        assert_eq!(at(5), (5, 1, 6));
+        assert_eq!(at(6), (5, 1, 6));
+        assert_eq!(at(7), (7, 1, 7));
+        assert_eq!(at(9), (9, 2, 1));
+        assert_eq!(at(99), (14, 2, 6));
     }
 }

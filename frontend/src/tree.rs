@@ -15,6 +15,8 @@ pub struct Dockerfile {
     pub global_arguments: Vec<Instruction>,
     /// The stages, in order.
     pub stages: Vec<Stage>,
+    /// The instructions that are continued over blank lines.
+    pub empty_continuations: Vec<EmptyContinuation>,
     /// Everything that is wrong with the text.
     pub diagnostics: Vec<Diagnostic>,
 }
@@ -28,15 +30,32 @@ pub struct Token {
     pub span: Span,
 }
 
+/// An instruction that is continued over blank lines.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmptyContinuation {
+    /// The last line of the instruction, without bodies of here-documents.
+    pub last_line: Span,
+    /// The blank lines, each with its end.
+    pub blank_lines: Vec<Span>,
+}
+
 /// FROM and what follows it.
 #[derive(Debug, Clone, Default)]
 pub struct Stage {
     /// The FROM instruction, all of its lines.
     pub span: Span,
+    /// The keyword as it was written.
+    pub keyword: Token,
+    /// The comments above it, nearest last.
+    pub comments: Vec<Token>,
     /// The image or the earlier stage.
     pub base: Token,
+    /// The word between image and name, as it was written.
+    pub as_keyword: Option<Token>,
     /// The name behind AS, in lower case.
     pub name: Option<Token>,
+    /// The same as it was written, valid or not.
+    pub written_name: Option<Token>,
     /// `--platform`.
     pub platform: Option<Token>,
     /// The instructions, in order.
@@ -50,8 +69,12 @@ pub struct Instruction {
     pub span: Span,
     /// The keyword as it was written.
     pub keyword: Token,
+    /// The comments above it, nearest last.
+    pub comments: Vec<Token>,
     /// The whole instruction on one line, continuations joined, without bodies of here-documents.
     pub text: String,
+    /// What stands behind the keyword and the flags, without bodies of here-documents.
+    pub rest: Span,
     /// What it says.
     pub kind: InstructionKind,
 }
@@ -78,13 +101,13 @@ pub enum InstructionKind {
     /// LABEL.
     Label(Vec<Pair>),
     /// MAINTAINER.
-    Maintainer(String),
+    Maintainer(Token),
     /// ONBUILD: the instruction, bodies of here-documents included.
-    Onbuild(String),
+    Onbuild(Token),
     /// RUN.
     Run(Run),
     /// SHELL.
-    Shell(Vec<String>),
+    Shell(Vec<Token>),
     /// STOPSIGNAL.
     StopSignal(Token),
     /// USER.
@@ -102,6 +125,8 @@ pub struct Pair {
     pub name: Token,
     /// The value, quotes and escapes included.
     pub value: Token,
+    /// Whether a blank stands between the two.
+    pub is_legacy: bool,
 }
 
 /// One name of an ARG.
@@ -117,9 +142,9 @@ pub struct Argument {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// A JSON list: program and arguments.
-    Exec(Vec<String>),
+    Exec(Vec<Token>),
     /// A line for the shell.
-    Shell(String),
+    Shell(Token),
 }
 
 /// RUN.
@@ -133,10 +158,19 @@ pub struct Run {
     pub network: RunNetwork,
     /// `--security`.
     pub security: solver::SecurityMode,
-    /// `--mount`, each as written.
-    pub mounts: Vec<Token>,
+    /// `--mount`, in order.
+    pub mounts: Vec<RunMountOption>,
     /// `--device`, each as written.
     pub devices: Vec<Token>,
+}
+
+/// `--mount` of a RUN.
+#[derive(Debug, Clone)]
+pub struct RunMountOption {
+    /// The option as it was written.
+    pub text: Token,
+    /// The `from` in it.
+    pub from: Option<Token>,
 }
 
 /// `--network` of a RUN.

@@ -7,7 +7,7 @@ use stub::{build, options};
 
 fn mistakes(text: &str, options: &LowerOptions) -> Vec<String> {
     let Err(diagnostics) = build(text, options) else { return Vec::new() };
-    let lines = diagnostics.iter().map(|diagnostic| {
+    let lines = diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).map(|diagnostic| {
         let line = diagnostic.span.map_or(0, |span| span.first_line);
         format!("{line} {}: {}", diagnostic.code, diagnostic.message)
     });

@@ -198,27 +198,25 @@ fn heredocs_are_files_and_scripts() {
     check(
         text,
         &options(),
-        &expect![[r##"
-         0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
-         1 context context | [internal] load build context
-         2 copy [Path { input: 1, path: "x" }, Inline { name: "A", content: [101, 32, 36, 69, 32, 34, 101, 34, 10] }, Inline { name: "B", content: [36, 69, 10] }] to /d/ (None, None, Never, false, []) <0 <1["x"] | [2/5] COPY <<A <<-'B' x /d/ @3-7
-         3 run ["/bin/sh", "-c", "one\ntwo\n"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <2 | [3/5] RUN <<S (one...) @8-11
-         4 run ["/bin/sh", "-c", "#!/bin/awk\nx\n"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <3 | [4/5] RUN <<-P (#!/bin/awk...) @12-15
-        *5 run ["/bin/sh", "-c", "cat <<X >y\n$E\nX"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <4 | [5/5] RUN cat <<X >y @16-18
-        + base
-        - ENV E=e
-        + COPY x <<A <<B /d/ # buildkit
-        + RUN /bin/sh -c one
-        two
-         # buildkit
-        + RUN /bin/sh -c #!/bin/awk
-        x
-         # buildkit
-        + RUN /bin/sh -c cat <<X >y
-        $E
-        X # buildkit
-        {"Env":["PATH=/bin","E=e"],"Cmd":["sh"]}
-    "##]],
+        &expect![[r#"
+             0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+             1 context context | [internal] load build context
+             2 copy [Path { input: 1, path: "x" }, Inline { name: "A", content: [101, 32, 36, 69, 32, 34, 101, 34, 10] }, Inline { name: "B", content: [36, 69, 10] }] to /d/ (None, None, Never, false, []) <0 <1["x"] | [2/5] COPY <<A <<-'B' x /d/ @3-7
+             3 run ["/bin/sh", "-c", "one\ntwo\n"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <2 | [3/5] RUN <<S (one...) @8-11
+             4 run ["/bin/sh", "-c", "/dev/pipes/P"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [RunMount { target: "/dev/pipes/P", kind: Inline { content: [35, 33, 47, 98, 105, 110, 47, 97, 119, 107, 10, 120, 10], mode: 493 } }] <3 | [4/5] RUN <<-P (#!/bin/awk...) @12-15
+            *5 run ["/bin/sh", "-c", "cat <<X >y\n$E\nX"] env ["PATH=/bin", "E=e"] proxy [] in / as "" Default Sandbox [] <4 | [5/5] RUN cat <<X >y @16-18
+            + base
+            - ENV E=e
+            + COPY x <<A <<B /d/ # buildkit
+            + RUN /bin/sh -c one
+            two
+             # buildkit
+            + RUN /bin/sh -c /dev/pipes/P # buildkit
+            + RUN /bin/sh -c cat <<X >y
+            $E
+            X # buildkit
+            {"Env":["PATH=/bin","E=e"],"Cmd":["sh"]}
+        "#]],
     );
 }
 

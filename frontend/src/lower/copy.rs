@@ -3,15 +3,19 @@
 use solver::{CopyOp, CopySource, Input, InputKey, Op, Selector, Unpack, VertexId, VertexMeta};
 
 use crate::expand::{Expander, Quotes};
-use crate::tree::{Copy, Instruction, InstructionKind};
+use crate::lint::Rule;
+use crate::quote::go_quote;
+use crate::tree::{Copy, Instruction, InstructionKind, Token};
 use crate::{Diagnostic, Span};
 
 use super::images::Base;
 use super::mode;
 use super::paths;
-use super::state::{Layer, Root};
+use super::stages::Source;
+use super::state::{Layer, Root, State};
 use super::steps::Current;
-use super::{BUILD_CONTEXT, Lowering};
+use super::variables::Site;
+use super::{BUILD_CONTEXT, Lowering, Purpose};
 
 /// A copy with its variables expanded.
 struct Expanded {
@@ -20,7 +24,15 @@ struct Expanded {
     destination: String,
     chown: Option<String>,
     chmod: Option<String>,
+    checksum: Option<String>,
     is_add: bool,
+}
+
+impl Expanded {
+    /// The first source that is no path.
+    fn remote(&self) -> Option<&String> {
+        self.sources.iter().find(|source| is_git(source) || is_url(source))
+    }
 }
 
 impl Lowering<'_> {
@@ -32,8 +44,19 @@ impl Lowering<'_> {
     ) -> Result<(), Diagnostic> {
         let span = instruction.span;
         let is_add = matches!(instruction.kind, InstructionKind::Add(_));
-        let expanded = Expanded { is_add, ..self.expand_copy(current, copy, span)? };
-        check_sources(copy, &expanded).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
+        let site = Site::of(instruction);
+        let expanded = Expanded { is_add, ..self.expand_copy(current, copy, site)? };
+        check_sources(&expanded).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
+        self.lint_ignored(copy, &expanded, site);
+        if let Some(source) = expanded.remote() {
+            if self.purpose == Purpose::Build {
+                let kind = if is_git(source) { "a git repository" } else { "a URL" };
+                let message = format!("ADD of {kind} is not supported yet: `{source}`");
+                return Err(Diagnostic::error("not-supported", span, message));
+            }
+            current.state.commit(history(copy, &expanded), Layer::Made);
+            return Ok(());
+        }
         let op = copy_op(&current.state.directory(), copy, &expanded, span)?;
         let inputs = self.copy_inputs(current, copy, &expanded, span)?;
         let history = history(copy, &expanded);
@@ -53,34 +76,70 @@ impl Lowering<'_> {
         &mut self,
         current: &Current<'_>,
         copy: &Copy,
-        span: Span,
+        site: Site<'_>,
     ) -> Result<Expanded, Diagnostic> {
         let state = &current.state;
-        let mut expand = |text: &str| self.expand(state, text, span);
+        let chown = self.expand_optional(state, copy.chown.as_ref(), site)?;
+        let chmod = self.expand_optional(state, copy.chmod.as_ref(), site)?;
+        let checksum = self.expand_optional(state, copy.checksum.as_ref(), site)?;
         let sources: Result<Vec<String>, Diagnostic> =
-            copy.sources.iter().map(|source| expand(&source.text)).collect();
-        let mut optional = |token: &Option<crate::tree::Token>| -> Result<Option<String>, Diagnostic> {
-            let value = token.as_ref().map(|token| expand(&token.text)).transpose()?;
-            Ok(value.filter(|value| !value.is_empty()))
-        };
-        let (chown, chmod) = (optional(&copy.chown)?, optional(&copy.chmod)?);
-        let destination = expand(&copy.destination.text)?;
+            copy.sources.iter().map(|source| self.expand(state, source, site)).collect();
+        let sources = sources?;
+        let destination = self.expand(state, &copy.destination, site)?;
         let mut inline = Vec::new();
         for heredoc in &copy.heredocs {
-            let body = heredoc.body();
+            let body = Token { text: heredoc.body(), span: site.span };
             let content = if heredoc.expands {
                 // The escape directive does not reach into bodies, and quotes mean nothing there.
                 let expander = Expander { quotes: Quotes::Literal, ..Expander::new('\\') };
-                expander
-                    .text(&body, &state.run_environment)
-                    .map_err(|message| Diagnostic::error("expansion", span, message))?
+                self.expand_with(expander, state, &body, site)?
             } else {
-                body
+                self.spend(body.text.len(), site.span)?;
+                body.text
             };
-            self.spend(content.len(), span)?;
             inline.push((heredoc.name.clone(), content));
         }
-        Ok(Expanded { sources: sources?, inline, destination, chown, chmod, is_add: false })
+        Ok(Expanded { sources, inline, destination, chown, chmod, checksum, is_add: false })
+    }
+
+    /// A flag's value; an empty one counts as none.
+    fn expand_optional(
+        &mut self,
+        state: &State,
+        token: Option<&Token>,
+        site: Site<'_>,
+    ) -> Result<Option<String>, Diagnostic> {
+        let value = token.map(|token| self.expand(state, token, site)).transpose()?;
+        Ok(value.filter(|value| !value.is_empty()))
+    }
+
+    /// Tells of sources that the ignore file keeps out of the context. An exception in it may bring them back, which
+    /// only a walk could tell.
+    fn lint_ignored(&mut self, copy: &Copy, expanded: &Expanded, site: Site<'_>) {
+        let Some(ignore) = &self.options.ignore else { return };
+        if copy.from.is_some() || ignore.has_exceptions() {
+            return;
+        }
+        for (source, token) in expanded.sources.iter().zip(&copy.sources) {
+            if is_git(source) || is_url(source) {
+                continue;
+            }
+            let path = paths::clean(source);
+            // An absolute source matches no pattern, as in BuildKit.
+            let is_ignored = match path.as_str() {
+                "." | "/" => ignore.is_universal(),
+                path => !path.starts_with('/') && ignore.matches(path.as_bytes()),
+            };
+            if is_ignored {
+                let verb = if expanded.is_add { "Add" } else { "Copy" };
+                let message = format!(
+                    "Attempting to {verb} file {} that is excluded by .dockerignore",
+                    go_quote(&path)
+                );
+                let diagnostic = Diagnostic::lint(Rule::CopyIgnoredFile, site.span, message).at(token.span);
+                self.findings.lint(diagnostic, site.comments);
+            }
+        }
     }
 
     /// What the paths are taken from.
@@ -97,7 +156,7 @@ impl Lowering<'_> {
         let vertex = match &copy.from {
             None => self.context_vertex(BUILD_CONTEXT, span)?,
             Some(from) => {
-                let base = self.copy_source(from, current.index, span)?;
+                let base = self.source_base(Source::Copy(from), current.index, span)?;
                 self.source_vertex(&base, span)?
             }
         };
@@ -175,23 +234,19 @@ fn copy_op(directory: &str, copy: &Copy, expanded: &Expanded, span: Span) -> Res
 }
 
 /// What cannot be copied.
-fn check_sources(copy: &Copy, expanded: &Expanded) -> Result<(), (&'static str, String)> {
-    let remote = expanded.sources.iter().find(|source| is_git(source) || is_url(source));
+fn check_sources(expanded: &Expanded) -> Result<(), (&'static str, String)> {
+    let remote = expanded.remote();
     if let (Some(source), false) = (remote, expanded.is_add) {
         let kind = if is_git(source) { "git ref" } else { "URL" };
         return Err(("remote-copy", format!("source can't be a {kind} for COPY")));
     }
-    if copy.checksum.is_some() {
+    if expanded.checksum.is_some() {
         if expanded.sources.len() + expanded.inline.len() != 1 {
             return Err(("checksum", "checksum can't be specified for multiple sources".to_owned()));
         }
         if remote.is_none() {
             return Err(("checksum", "checksum requires HTTP(S) or Git sources".to_owned()));
         }
-    }
-    if let Some(source) = remote {
-        let kind = if is_git(source) { "a git repository" } else { "a URL" };
-        return Err(("not-supported", format!("ADD of {kind} is not supported yet: `{source}`")));
     }
     Ok(())
 }

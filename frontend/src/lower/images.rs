@@ -52,12 +52,8 @@ impl<'a> Images<'a> {
 
     /// The named context that replaces `name`, if there is one.
     pub(super) fn context(&mut self, name: &str, platform: &Platform, span: Span) -> Option<Base> {
-        if matches!(name, "scratch" | "context") || self.contexts.is_empty() {
-            return None;
-        }
+        let (key, context) = self.find_context(name, platform)?;
         let name = normal_name(name);
-        let with_platform = format!("{name}::{platform}");
-        let (key, context) = *self.contexts.get(&with_platform).or_else(|| self.contexts.get(&name))?;
         let (location, shown) = match context {
             NamedContext::Local => return Some(Base::Context(key.to_owned())),
             NamedContext::Image(reference) => {
@@ -69,6 +65,15 @@ impl<'a> Images<'a> {
             }
         };
         Some(Base::Image(self.entry(location, platform, &shown, span)))
+    }
+
+    fn find_context(&self, name: &str, platform: &Platform) -> Option<(&'a str, &'a NamedContext)> {
+        if matches!(name, "scratch" | "context") || self.contexts.is_empty() {
+            return None;
+        }
+        let name = normal_name(name);
+        let with_platform = format!("{name}::{platform}");
+        self.contexts.get(&with_platform).or_else(|| self.contexts.get(&name)).copied()
     }
 
     /// What a name that is no stage stands for.
@@ -107,6 +112,30 @@ impl<'a> Images<'a> {
     /// Whether the image has been asked for, with or without an answer.
     pub(super) fn is_resolved(&self, image: usize) -> bool {
         self.entries[image].resolved
+    }
+
+    /// How an image differs from the platform that was wanted, in words; `None` if it does not, or stands for a named
+    /// context.
+    pub(super) fn mismatch(&self, image: usize, name: &str, wanted: &Platform) -> Option<String> {
+        let config = &self.image(image)?.config;
+        let differs = config.os != wanted.os || config.architecture != wanted.architecture;
+        if !differs || self.find_context(name, wanted).is_some() {
+            return None;
+        }
+        let found = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+        let message = format!(
+            "Base image {name} was pulled with platform {}, expected {} for current build",
+            go_quote(&found.to_string()),
+            go_quote(&wanted.to_string())
+        );
+        Some(message)
+    }
+
+    /// The same for an image that is known by its name.
+    pub(super) fn mismatch_of(&self, name: &str, wanted: &Platform) -> Option<String> {
+        let reference: ImageReference = name.parse().ok()?;
+        let location = ImageLocation::Registry(reference.with_default_tag());
+        self.mismatch(*self.index.get(&(location, wanted.to_string()))?, name, wanted)
     }
 
     /// The image, if it could be had.

@@ -39,13 +39,11 @@ impl<'a> Specification<'a> {
     }
 
     /// Whether the protocol was not written in small letters.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a lint will ask for it"))]
     pub(super) fn protocol_has_capitals(&self) -> bool {
         self.protocol != self.protocol.to_lowercase()
     }
 
     /// Whether there is an address or a port of the host, which an image has no use for.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a lint will ask for it"))]
     pub(super) fn names_the_host(&self) -> bool {
         !self.address.is_empty() || !self.host.is_empty()
     }

@@ -7,17 +7,19 @@ use crate::heredoc;
 use crate::tree::{Command, Instruction, Run, RunNetwork};
 use crate::{Diagnostic, Span};
 
-use super::Lowering;
-use super::config::with_shell;
+use super::config::{shell_words, with_shell};
 use super::state::{Layer, State};
 use super::steps::Current;
+use super::{Lowering, Purpose};
 
 /// Where the script of a here-document is mounted.
 const SCRIPTS: &str = "/dev/pipes";
 
 /// What a RUN with here-documents comes down to.
+#[derive(Default)]
 struct Script {
-    command: Command,
+    /// What the shell gets, if it is not the line as it stands.
+    line: Option<String>,
     mounts: Vec<RunMount>,
     note: String,
 }
@@ -30,13 +32,20 @@ impl Lowering<'_> {
         run: &Run,
     ) -> Result<(), Diagnostic> {
         let span = instruction.span;
-        check_supported(run, span)?;
+        let mounts = self.read_mounts(current, instruction, run)?;
+        self.check_mounts(current, &mounts, span)?;
+        if self.purpose == Purpose::Build {
+            check_supported(run, span)?;
+        }
         let network = self.network(run, span)?;
-        if run.security == SecurityMode::Insecure {
+        if run.security == SecurityMode::Insecure && self.purpose == Purpose::Build {
             self.check_entitlement("security.insecure", span)?;
         }
         let script = script(run);
-        let args = with_shell(&current.state, &script.command);
+        let args = match &script.line {
+            Some(line) => shell_words(&current.state, line),
+            None => with_shell(&current.state, &run.command),
+        };
         if args.is_empty() {
             return Err(Diagnostic::error("no-command", span, "RUN requires a command"));
         }
@@ -78,6 +87,8 @@ impl Lowering<'_> {
             RunNetwork::Default => Ok(self.default_network()),
             RunNetwork::None => Ok(NetworkMode::None),
             RunNetwork::Host if self.default_network() == NetworkMode::Host => Ok(NetworkMode::Host),
+            // Only a build has entitlements.
+            RunNetwork::Host if self.purpose != Purpose::Build => Ok(NetworkMode::Host),
             RunNetwork::Host => {
                 self.check_entitlement("network.host", span)?;
                 Ok(NetworkMode::Host)
@@ -106,27 +117,26 @@ fn check_supported(run: &Run, span: Span) -> Result<(), Diagnostic> {
 
 /// A here-document that is the whole command is the script; others are put together again for the shell.
 fn script(run: &Run) -> Script {
-    let plain = |command| Script { command, mounts: Vec::new(), note: String::new() };
     let (Command::Shell(line), Some(first)) = (&run.command, run.heredocs.first()) else {
-        return plain(run.command.clone());
+        return Script::default();
     };
-    if heredoc::announced_by(line).is_none() {
-        let mut full = line.clone();
+    if heredoc::announced_by(&line.text).is_none() {
+        let mut full = line.text.clone();
         for heredoc in &run.heredocs {
             full.push('\n');
             full.push_str(&heredoc.content);
             full.push_str(&heredoc.name);
         }
-        return plain(Command::Shell(full));
+        return Script { line: Some(full), ..Script::default() };
     }
     let body = first.body();
     let note = summary(&first.content);
-    if !first.content.starts_with("#!") {
-        return Script { command: Command::Shell(body), mounts: Vec::new(), note };
+    if !body.starts_with("#!") {
+        return Script { line: Some(body), mounts: Vec::new(), note };
     }
     let target = format!("{SCRIPTS}/{}", first.name);
     let kind = RunMountKind::Inline { content: body.into_bytes(), mode: 0o755 };
-    Script { command: Command::Shell(target.clone()), mounts: vec![RunMount { target, kind }], note }
+    Script { line: Some(target.clone()), mounts: vec![RunMount { target, kind }], note }
 }
 
 /// The first line of a body, in brackets.

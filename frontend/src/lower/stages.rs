@@ -1,17 +1,30 @@
 //! Which stages there are, which are needed, and what they start from.
 
+use std::collections::HashMap;
+
 use oci::Platform;
 
 use crate::expand::Expander;
+use crate::lint::{self, Rule};
 use crate::options::ImageResolver;
 use crate::parse::parse_trigger;
 use crate::quote::go_quote;
 use crate::suggest::{self, Case};
-use crate::tree::{Instruction, InstructionKind, Stage, Token};
+use crate::tree::{Instruction, InstructionKind, RunMountOption, Stage, Token};
 use crate::{Diagnostic, Span};
 
-use super::Lowering;
 use super::images::Base;
+use super::variables::Tracked;
+use super::{Lowering, Purpose};
+
+/// A word of FROM after its variables were expanded.
+struct Global {
+    value: String,
+    /// The variables in it that are set.
+    set: Vec<String>,
+    /// The variables in it that are not.
+    unset: Vec<String>,
+}
 
 /// A stage and what is known of it before it is lowered.
 pub(super) struct Plan<'a> {
@@ -27,6 +40,8 @@ pub(super) struct Plan<'a> {
     base: Option<Base>,
     /// Whether a named context stands for the whole stage.
     pub(super) is_replaced: bool,
+    /// The stages that its instructions take files from.
+    pub(super) dependencies: Vec<usize>,
     /// The instructions that its base's ONBUILD triggers add.
     pub(super) triggers: Vec<Instruction>,
 }
@@ -41,11 +56,24 @@ impl Plan<'_> {
     }
 }
 
-/// The `--from` of an instruction.
-pub(super) fn source_of(instruction: &Instruction) -> Option<&Token> {
+/// Where an instruction takes files from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Source<'t> {
+    /// `COPY --from`: a stage's name or number, an image, a context.
+    Copy(&'t Token),
+    /// `RUN --mount=from=…`: the same without numbers.
+    Mount(&'t RunMountOption, &'t Token),
+}
+
+/// Where an instruction takes files from, if not from the build context.
+pub(super) fn sources_of(instruction: &Instruction) -> Vec<Source<'_>> {
     match &instruction.kind {
-        InstructionKind::Copy(copy) | InstructionKind::Add(copy) => copy.from.as_ref(),
-        _ => None,
+        InstructionKind::Copy(copy) => copy.from.iter().map(Source::Copy).collect(),
+        InstructionKind::Run(run) => {
+            let mounts = run.mounts.iter();
+            mounts.filter_map(|mount| Some(Source::Mount(mount, mount.from.as_ref()?))).collect()
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -56,23 +84,25 @@ impl<'a> Lowering<'a> {
         for (index, stage) in self.dockerfile.stages.iter().enumerate() {
             self.add_plan(index, stage);
         }
+        let target = self.find_target();
         self.check_sources();
-        let target = self.find_target()?;
-        if self.diagnostics.is_empty() {
+        let target = target?;
+        if !self.findings.has_errors() {
             self.find_needed(target, resolver);
+            self.report_platforms();
         }
         Some(target)
     }
 
     fn add_plan(&mut self, index: usize, stage: &'a Stage) {
-        let base_name = self.base_name(stage).unwrap_or_else(|diagnostic| {
-            self.diagnostics.push(diagnostic);
+        let base_name = self.base_name(index, stage).unwrap_or_else(|diagnostic| {
+            self.findings.push(diagnostic);
             "scratch".to_owned()
         });
         // Only stages before this one have names yet.
         let parent = self.names.get(base_name.as_str()).copied();
-        let own_platform = self.stage_platform(stage).unwrap_or_else(|diagnostic| {
-            self.diagnostics.push(diagnostic);
+        let own_platform = self.stage_platform(index, stage).unwrap_or_else(|diagnostic| {
+            self.findings.push(diagnostic);
             None
         });
         let platform = match (parent, own_platform) {
@@ -88,74 +118,154 @@ impl<'a> Lowering<'a> {
         if let Some(name) = &stage.name {
             self.names.insert(&name.text, index);
         }
-        let (is_replaced, triggers) = (false, Vec::new());
-        let plan = Plan { stage, shown_name, platform, base_name, parent, base: None, is_replaced, triggers };
-        self.plans.push(plan);
+        self.plans.push(Plan {
+            stage,
+            shown_name,
+            platform,
+            base_name,
+            parent,
+            base: None,
+            is_replaced: false,
+            dependencies: Vec::new(),
+            triggers: Vec::new(),
+        });
     }
 
-    fn expand_global(&mut self, text: &str, span: Span) -> Result<String, Diagnostic> {
-        let value = Expander::new(self.dockerfile.directives.escape)
-            .text(text, &self.globals)
-            .map_err(|message| Diagnostic::error("expansion", span, message))?;
-        self.spend(value.len(), span)?;
-        Ok(value)
+    /// A word of FROM with its variables, and whether it has any.
+    fn expand_global(&mut self, index: usize, stage: &Stage, word: &Token) -> Result<Global, Diagnostic> {
+        let tracked = Tracked::new(&self.globals);
+        let value = Expander::new(self.dockerfile.directives.escape).text(&word.text, &tracked);
+        let (set, unset) = tracked.into_names();
+        self.report_undeclared(stage, word, &unset);
+        let value = value.map_err(|message| Diagnostic::error("expansion", stage.span, message))?;
+        self.spend(value.len(), stage.span)?;
+        self.captures.use_arguments(index, &set);
+        Ok(Global { value, set, unset })
     }
 
-    fn base_name(&mut self, stage: &Stage) -> Result<String, Diagnostic> {
-        let name = self.expand_global(&stage.base.text, stage.span)?;
+    fn report_undeclared(&mut self, stage: &Stage, word: &Token, unset: &[String]) {
+        for name in unset.iter().filter(|name| !self.declared.contains(*name)) {
+            // Arguments of the platforms are declared from the start.
+            let known = self.declared.iter().chain(self.globals.keys()).map(String::as_str);
+            let suggestion = suggest::closest(name, known, Case::Sensitive);
+            let hint =
+                suggestion.as_ref().map_or_else(String::new, |other| format!(" (did you mean {other}?)"));
+            let message = format!("FROM argument '{name}' is not declared{hint}");
+            let mut diagnostic = Diagnostic::lint(Rule::UndefinedArgInFrom, stage.span, message);
+            if let Some(place) = lint::variable_place(word, name) {
+                let fix = suggestion.map(|other| lint::rename_variable(place, &other));
+                diagnostic = diagnostic.at(place).with_fix(fix);
+            }
+            self.findings.lint(diagnostic, &stage.comments);
+        }
+    }
+
+    fn base_name(&mut self, index: usize, stage: &Stage) -> Result<String, Diagnostic> {
+        let name = self.expand_global(index, stage, &stage.base)?.value;
         if name.is_empty() {
             let message = format!("base name ({}) should not be blank", stage.base.text);
-            return Err(Diagnostic::error("blank-base", stage.span, message));
+            return Err(Diagnostic::error("blank-base", stage.span, message).at(stage.base.span));
         }
         Ok(name)
     }
 
-    fn stage_platform(&mut self, stage: &Stage) -> Result<Option<Platform>, Diagnostic> {
+    fn stage_platform(&mut self, index: usize, stage: &Stage) -> Result<Option<Platform>, Diagnostic> {
         let Some(written) = &stage.platform else { return Ok(None) };
-        let text = self.expand_global(&written.text, stage.span)?;
+        let global = self.expand_global(index, stage, written)?;
+        let text = &global.value;
+        let parsed: Result<Platform, _> = text.parse();
+        self.lint_platform(stage, written, &global, parsed.as_ref().ok());
+        let known = || self.declared.iter().chain(self.globals.keys()).map(String::as_str);
+        let hint = || {
+            let hints = global.unset.iter().map(|name| suggest::did_you_mean(name, known(), Case::Sensitive));
+            hints.into_iter().find(|hint| !hint.is_empty()).unwrap_or_default()
+        };
         if text.is_empty() {
-            let message = format!("empty platform value from expression {}", written.text);
-            return Err(Diagnostic::error("empty-platform", stage.span, message));
+            let message = format!("empty platform value from expression {}{}", written.text, hint());
+            return Err(Diagnostic::error("empty-platform", stage.span, message).at(written.span));
         }
-        text.parse().map(Some).map_err(|error| {
-            let message = format!("failed to parse platform {text}: {error}");
-            Diagnostic::error("invalid-platform", stage.span, message)
+        parsed.map(Some).map_err(|error| {
+            let message = format!("failed to parse platform {text}: {error}{}", hint());
+            Diagnostic::error("invalid-platform", stage.span, message).at(written.span)
         })
+    }
+
+    fn lint_platform(
+        &mut self,
+        stage: &Stage,
+        written: &Token,
+        global: &Global,
+        platform: Option<&Platform>,
+    ) {
+        const TARGET: &str = "TARGETPLATFORM";
+        let Global { value, set, unset } = global;
+        let is_target = unset.is_empty()
+            && matches!(set.as_slice(), [name] if name == TARGET)
+            && self.globals.get(TARGET) == Some(value);
+        if is_target {
+            let message = format!(
+                "Setting platform to predefined {} in FROM is redundant as this is the default behavior",
+                written.text
+            );
+            let diagnostic = Diagnostic::lint(Rule::RedundantTargetPlatform, stage.span, message);
+            let fix = lint::without_platform(written.span, stage.base.span);
+            self.findings.lint(diagnostic.at(written.span).with_fix(fix), &stage.comments);
+        }
+        let name = stage.name.as_ref().map_or("", |name| name.text.as_str());
+        let is_named =
+            |platform: &Platform| name.contains(&platform.os) || name.contains(&platform.architecture);
+        if set.is_empty() && unset.is_empty() && platform.is_some_and(|platform| !is_named(platform)) {
+            let message = format!("FROM --platform flag should not use constant value {}", go_quote(value));
+            let diagnostic = Diagnostic::lint(Rule::FromPlatformFlagConstDisallowed, stage.span, message);
+            self.findings.lint(diagnostic.at(written.span), &stage.comments);
+        }
     }
 
     /// Mistakes in `--from` that are told for all stages, needed or not.
     fn check_sources(&mut self) {
+        let mut edges = vec![Vec::new(); self.plans.len()];
         for (index, stage) in self.dockerfile.stages.iter().enumerate() {
             for instruction in &stage.instructions {
-                let Some(from) = source_of(instruction) else { continue };
-                if let Err(diagnostic) = self.stage_named(from, index, instruction.span) {
-                    self.diagnostics.push(diagnostic);
+                for source in sources_of(instruction) {
+                    match self.stage_named(source, instruction.span) {
+                        Ok(found) => edges[index].extend(found.map(|found| (found, instruction.span))),
+                        Err(diagnostic) => self.findings.push(diagnostic),
+                    }
                 }
             }
         }
+        if let Some((stage, span)) = find_circle(&edges) {
+            let name = self.stage_label(stage);
+            let message = format!("circular dependency detected on stage: {name}");
+            self.findings.push(Diagnostic::error("circular-stage", span, message));
+        }
     }
 
-    /// The stage that a `--from` names, by name or number; `None` if it is something else.
-    fn stage_named(&self, from: &Token, current: usize, span: Span) -> Result<Option<usize>, Diagnostic> {
-        if from.text.contains('$') {
+    /// The stage that a source names, by name or number; `None` if it is something else.
+    fn stage_named(&self, source: Source<'_>, span: Span) -> Result<Option<usize>, Diagnostic> {
+        let from = match source {
+            Source::Mount(_, from) => return Ok(self.names.get(from.text.to_lowercase().as_str()).copied()),
+            Source::Copy(from) => from,
+        };
+        let none: HashMap<String, String> = HashMap::new();
+        let expander = Expander::new(self.dockerfile.directives.escape);
+        let expanded = expander
+            .text(&from.text, &none)
+            .map_err(|message| Diagnostic::error("expansion", span, message).at(from.span))?;
+        if expanded != from.text {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
                            from global scope as a workaround";
-            return Err(Diagnostic::error("from-variable", span, message));
+            return Err(Diagnostic::error("from-variable", span, message).at(from.span));
         }
-        let found = match from.text.parse::<i64>() {
+        match from.text.parse::<i64>() {
             Ok(number) => {
                 let index = usize::try_from(number).ok().filter(|index| *index < self.plans.len());
                 let message = || format!("invalid stage index {number}");
-                Some(index.ok_or_else(|| Diagnostic::error("invalid-stage-index", span, message()))?)
+                let mistake = || Diagnostic::error("invalid-stage-index", span, message()).at(from.span);
+                index.map(Some).ok_or_else(mistake)
             }
-            Err(_) => self.names.get(from.text.to_lowercase().as_str()).copied(),
-        };
-        if found == Some(current) {
-            let name = self.stage_label(current);
-            let message = format!("circular dependency detected on stage: {name}");
-            return Err(Diagnostic::error("circular-stage", span, message));
+            Err(_) => Ok(self.names.get(from.text.to_lowercase().as_str()).copied()),
         }
-        Ok(found)
     }
 
     fn stage_label(&self, index: usize) -> String {
@@ -163,21 +273,28 @@ impl<'a> Lowering<'a> {
         name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("stage-{index}"))
     }
 
-    /// What a `--from` names.
-    pub(super) fn copy_source(
+    /// What a source names.
+    pub(super) fn source_base(
         &mut self,
-        from: &Token,
+        source: Source<'_>,
         current: usize,
         span: Span,
     ) -> Result<Base, Diagnostic> {
-        match self.stage_named(from, current, span)? {
-            Some(stage) if stage > current => {
-                let message = format!(
-                    "cannot copy from stage {}, it needs to be defined before current stage {}",
-                    go_quote(&from.text),
-                    go_quote(&self.stage_label(current))
-                );
-                Err(Diagnostic::error("later-stage", span, message))
+        let (Source::Copy(from) | Source::Mount(_, from)) = source;
+        match self.stage_named(source, span)? {
+            Some(stage) if stage >= current => {
+                let from_name = go_quote(&from.text);
+                let message = match source {
+                    Source::Copy(_) => format!(
+                        "cannot copy from stage {from_name}, it needs to be defined before current stage {}",
+                        go_quote(&self.stage_label(current))
+                    ),
+                    Source::Mount(mount, _) => format!(
+                        "cannot mount from stage {from_name} to {}, stage needs to be defined before current command",
+                        go_quote(raw_target(&mount.text.text))
+                    ),
+                };
+                Err(Diagnostic::error("later-stage", span, message).at(from.span))
             }
             Some(stage) => Ok(Base::Stage(stage)),
             None => {
@@ -195,7 +312,7 @@ impl<'a> Lowering<'a> {
             let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
             let hint = suggest::did_you_mean(target, names.map(|name| name.text.as_str()), Case::Sensitive);
             let message = format!("target stage {} could not be found{hint}", go_quote(target));
-            self.diagnostics.push(Diagnostic::error_without_place("unknown-target", message));
+            self.findings.push(Diagnostic::error_without_place("unknown-target", message));
         }
         found
     }
@@ -206,19 +323,7 @@ impl<'a> Lowering<'a> {
         let mut open = vec![target];
         let mut without_triggers = Vec::new();
         loop {
-            while let Some(stage) = open.pop() {
-                if self.plans[stage].is_needed() {
-                    continue;
-                }
-                let base = self.needed_base(stage);
-                self.need(&base, &mut open);
-                self.plans[stage].base = Some(base);
-                if !self.plans[stage].is_replaced {
-                    let tree = self.plans[stage].stage;
-                    self.need_sources(stage, &tree.instructions, &mut open);
-                    without_triggers.push(stage);
-                }
-            }
+            without_triggers.extend(self.mark_needed(&mut open));
             for stage in std::mem::take(&mut without_triggers) {
                 match self.trigger_texts(stage) {
                     None => without_triggers.push(stage),
@@ -228,12 +333,67 @@ impl<'a> Lowering<'a> {
             if !open.is_empty() {
                 continue;
             }
-            let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-            let names: Vec<&str> = names.map(|name| name.text.as_str()).collect();
-            match self.images.resolve(resolver, &names) {
-                None => return,
-                Some(mut diagnostics) => self.diagnostics.append(&mut diagnostics),
+            if !self.resolve_images(resolver) {
+                break;
             }
+        }
+        if self.purpose == Purpose::Check && self.options.target.is_none() {
+            // Stages that nothing needs are looked at too; triggers do not fire in them.
+            self.mark_needed(&mut (0..self.plans.len()).collect());
+            while self.resolve_images(resolver) {}
+        }
+    }
+
+    /// Marks stages and what they need. Gives those that were not marked before.
+    fn mark_needed(&mut self, open: &mut Vec<usize>) -> Vec<usize> {
+        let mut marked = Vec::new();
+        while let Some(stage) = open.pop() {
+            if self.plans[stage].is_needed() {
+                continue;
+            }
+            let base = self.needed_base(stage);
+            self.need(&base, open);
+            self.plans[stage].base = Some(base);
+            if !self.plans[stage].is_replaced {
+                let tree = self.plans[stage].stage;
+                self.need_sources(stage, &tree.instructions, open);
+                marked.push(stage);
+            }
+        }
+        marked
+    }
+
+    /// Resolves the images that are wanted; false where all are known.
+    fn resolve_images(&mut self, resolver: &mut dyn ImageResolver) -> bool {
+        let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
+        let names: Vec<&str> = names.map(|name| name.text.as_str()).collect();
+        let Some(diagnostics) = self.images.resolve(resolver, &names) else { return false };
+        self.findings.extend(diagnostics);
+        true
+    }
+
+    /// Tells of images that are there for another platform only.
+    fn report_platforms(&mut self) {
+        let mut found = Vec::new();
+        for plan in self.plans.iter().filter(|plan| plan.is_needed() && !plan.is_replaced) {
+            if let Base::Image(image) = plan.base() {
+                let mismatch = self.images.mismatch(*image, &plan.base_name, &plan.platform);
+                found.extend(mismatch.map(|message| (plan.stage.span, message)));
+            }
+            let platform = &self.options.platform;
+            for instruction in plan.triggers.iter().chain(&plan.stage.instructions) {
+                for source in sources_of(instruction) {
+                    let (Source::Copy(from) | Source::Mount(_, from)) = source;
+                    if matches!(self.stage_named(source, instruction.span), Ok(None)) {
+                        let mismatch = self.images.mismatch_of(&from.text, platform);
+                        found.extend(mismatch.map(|message| (instruction.span, message)));
+                    }
+                }
+            }
+        }
+        for (span, message) in found {
+            // Comments above an instruction do not reach this rule.
+            self.findings.lint(Diagnostic::lint(Rule::InvalidBaseImagePlatform, span, message), &[]);
         }
     }
 
@@ -249,7 +409,7 @@ impl<'a> Lowering<'a> {
             return Base::Stage(parent);
         }
         self.images.base(&plan.base_name, &plan.platform, span).unwrap_or_else(|diagnostic| {
-            self.diagnostics.push(diagnostic);
+            self.findings.push(diagnostic);
             Base::Scratch
         })
     }
@@ -264,10 +424,16 @@ impl<'a> Lowering<'a> {
 
     fn need_sources(&mut self, stage: usize, instructions: &[Instruction], open: &mut Vec<usize>) {
         for instruction in instructions {
-            let Some(from) = source_of(instruction) else { continue };
-            match self.copy_source(from, stage, instruction.span) {
-                Ok(base) => self.need(&base, open),
-                Err(diagnostic) => self.diagnostics.push(diagnostic),
+            for source in sources_of(instruction) {
+                match self.source_base(source, stage, instruction.span) {
+                    Ok(base) => {
+                        self.need(&base, open);
+                        if let Base::Stage(other) = base {
+                            self.plans[stage].dependencies.push(other);
+                        }
+                    }
+                    Err(diagnostic) => self.findings.push(diagnostic),
+                }
             }
         }
     }
@@ -305,7 +471,7 @@ impl<'a> Lowering<'a> {
         for text in texts {
             match parse_trigger(text, span) {
                 Ok(mut parsed) => instructions.append(&mut parsed),
-                Err(mut diagnostics) => self.diagnostics.append(&mut diagnostics),
+                Err(diagnostics) => self.findings.extend(diagnostics),
             }
         }
         self.need_sources(stage, &instructions, open);
@@ -315,8 +481,45 @@ impl<'a> Lowering<'a> {
 
 fn own_triggers(stage: &Stage) -> Vec<String> {
     let texts = stage.instructions.iter().filter_map(|instruction| match &instruction.kind {
-        InstructionKind::Onbuild(text) => Some(text.clone()),
+        InstructionKind::Onbuild(trigger) => Some(trigger.text.clone()),
         _ => None,
     });
     texts.collect()
+}
+
+/// A circle in a graph of stages: the first stage from which one is reached, and its instruction that leads there.
+fn find_circle(edges: &[Vec<(usize, Span)>]) -> Option<(usize, Span)> {
+    let mut visited = vec![false; edges.len()];
+    let mut on_path = vec![false; edges.len()];
+    for root in 0..edges.len() {
+        // Each stage of the path with the number of its edge that is being followed.
+        let mut path = vec![(root, 0)];
+        while let Some((stage, edge)) = path.last_mut() {
+            let stage = *stage;
+            if *edge == 0 && std::mem::replace(&mut visited[stage], true) {
+                path.pop();
+                continue;
+            }
+            on_path[stage] = true;
+            let Some((next, _)) = edges[stage].get(*edge) else {
+                on_path[stage] = false;
+                path.pop();
+                continue;
+            };
+            *edge += 1;
+            if on_path[*next] {
+                let (root, edge) = path[0];
+                return Some((root, edges[root][edge - 1].1));
+            }
+            path.push((*next, 0));
+        }
+    }
+    None
+}
+
+/// The target of a mount as it was written.
+fn raw_target(option: &str) -> &str {
+    let pairs = option.split(',').filter_map(|field| field.split_once('='));
+    let mut targets = pairs.filter(|(key, _)| matches!(*key, "target" | "dst" | "destination"));
+    targets.next().map_or("", |(_, target)| target)
 }

@@ -3,6 +3,7 @@
 use oci::{History, ImageConfig, Platform};
 use solver::VertexId;
 
+use crate::Span;
 use crate::options::ResolvedImage;
 
 use super::environment::Environment;
@@ -35,10 +36,20 @@ pub(super) struct State {
     /// The environment of RUN: that of the config, and arguments.
     pub(super) run_environment: Environment,
     pub(super) arguments: ArgumentNames,
-    /// Whether this stage has set CMD itself.
-    pub(super) has_own_command: bool,
+    /// What this stage has set itself.
+    pub(super) own: OwnInstructions,
+    /// Whether a WORKDIR of the file has been in effect.
+    pub(super) has_own_directory: bool,
     /// The name of a context whose layer has no history entry yet.
     context_layer: Option<String>,
+}
+
+/// The instructions of a stage of which only the last counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct OwnInstructions {
+    pub(super) command: Option<Span>,
+    pub(super) entrypoint: Option<Span>,
+    pub(super) healthcheck: Option<Span>,
 }
 
 /// The arguments that were declared, in order, each once.
@@ -52,6 +63,12 @@ impl ArgumentNames {
     /// Adds a declaration; the value counts where no variable of the name is set.
     pub(super) fn declare(&mut self, name: &str, value: Option<&str>) {
         self.declared.set(name, value.unwrap_or_default());
+    }
+
+    /// Whether there is a declaration of that name.
+    pub(super) fn is_declared(&self, name: &str) -> bool {
+        use crate::expand::Variables;
+        self.declared.value(name).is_some()
     }
 
     /// `NAME=value` of each, as RUN sees it.
@@ -102,7 +119,8 @@ impl State {
             run_environment: environment.clone(),
             environment,
             arguments: ArgumentNames::default(),
-            has_own_command: false,
+            own: OwnInstructions::default(),
+            has_own_directory: false,
             context_layer: None,
         }
     }
@@ -111,7 +129,7 @@ impl State {
     pub(super) fn child(&self) -> Self {
         let mut child = self.clone();
         child.config.config.on_build.clear();
-        child.has_own_command = false;
+        child.own = OwnInstructions::default();
         child
     }
 

@@ -4,14 +4,17 @@ use oci::ChainId;
 use solver::{ImageOp, Input, InputKey, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
 
 use crate::expand::{Expander, Quotes};
+use crate::lint::Rule;
 use crate::options::{NoCache, ResolvedImage};
-use crate::tree::{Instruction, InstructionKind};
+use crate::quote::go_quote;
+use crate::tree::{Instruction, InstructionKind, Token};
 use crate::{Diagnostic, Span};
 
 use super::Lowering;
 use super::images::Base;
 use super::paths;
 use super::state::{Layer, Root, State};
+use super::variables::{Site, Tracked};
 
 /// What belongs to the stage that is being lowered.
 pub(super) struct Current<'n> {
@@ -69,13 +72,15 @@ impl Lowering<'_> {
         match self.start(&mut current, tree.span) {
             Ok(state) => current.state = state,
             Err(diagnostic) => {
-                self.diagnostics.push(diagnostic);
+                self.findings.push(diagnostic);
                 return None;
             }
         }
+        let found = self.findings.len();
         current.is_trigger = true;
         self.lower_instructions(&mut current, &triggers);
         current.is_trigger = false;
+        self.findings.drop_places(found);
         self.lower_instructions(&mut current, own);
         Some(current.state)
     }
@@ -83,7 +88,7 @@ impl Lowering<'_> {
     fn lower_instructions(&mut self, current: &mut Current<'_>, instructions: &[Instruction]) {
         for instruction in instructions {
             if let Err(diagnostic) = self.lower_instruction(current, instruction) {
-                self.diagnostics.push(diagnostic);
+                self.findings.push(diagnostic);
             }
         }
     }
@@ -157,20 +162,29 @@ impl Lowering<'_> {
         current: &mut Current<'_>,
         instruction: &Instruction,
     ) -> Result<(), Diagnostic> {
-        let span = instruction.span;
+        let site = Site::of(instruction);
         match &instruction.kind {
             InstructionKind::Add(copy) | InstructionKind::Copy(copy) => {
                 self.lower_copy(current, instruction, copy)
             }
-            InstructionKind::Arg(arguments) => self.lower_arg(current, arguments, span),
-            InstructionKind::Env(pairs) => self.lower_env(current, pairs, span),
-            InstructionKind::Label(pairs) => self.lower_label(current, pairs, span),
+            InstructionKind::Arg(arguments) => self.lower_arg(current, arguments, site),
+            InstructionKind::Env(pairs) => self.lower_env(current, pairs, instruction),
+            InstructionKind::Label(pairs) => self.lower_label(current, pairs, instruction),
             InstructionKind::Run(run) => self.lower_run(current, instruction, run),
             InstructionKind::Workdir(path) => {
-                let path = self.expand(&current.state, &path.text, span)?;
-                self.lower_workdir(current, instruction, &path)
+                let value = self.expand(&current.state, path, site)?;
+                if !current.state.has_own_directory && !value.starts_with('/') {
+                    let message = format!(
+                        "Relative workdir {} can have unexpected results if the base image changes",
+                        go_quote(&value)
+                    );
+                    let diagnostic = Diagnostic::lint(Rule::WorkdirRelativePath, site.span, message);
+                    self.findings.lint(diagnostic.at(path.span), site.comments);
+                }
+                current.state.has_own_directory = true;
+                self.lower_workdir(current, instruction, &value)
             }
-            _ => self.lower_config(&mut current.state, instruction),
+            _ => self.lower_config(current, instruction),
         }
     }
 
@@ -213,11 +227,30 @@ impl Lowering<'_> {
     }
 
     /// The text with the stage's variables.
-    pub(super) fn expand(&mut self, state: &State, text: &str, span: Span) -> Result<String, Diagnostic> {
-        let value = Expander::new(self.dockerfile.directives.escape)
-            .text(text, &state.run_environment)
-            .map_err(|message| Diagnostic::error("expansion", span, message))?;
-        self.spend(value.len(), span)?;
+    pub(super) fn expand(
+        &mut self,
+        state: &State,
+        token: &Token,
+        site: Site<'_>,
+    ) -> Result<String, Diagnostic> {
+        let expander = Expander::new(self.dockerfile.directives.escape);
+        self.expand_with(expander, state, token, site)
+    }
+
+    /// The same by rules of its own.
+    pub(super) fn expand_with(
+        &mut self,
+        expander: Expander,
+        state: &State,
+        token: &Token,
+        site: Site<'_>,
+    ) -> Result<String, Diagnostic> {
+        let tracked = Tracked::new(&state.run_environment);
+        let value = expander.text(&token.text, &tracked);
+        let (_, unset) = tracked.into_names();
+        self.report_undefined(state, token, site, &unset);
+        let value = value.map_err(|message| Diagnostic::error("expansion", site.span, message))?;
+        self.spend(value.len(), site.span)?;
         Ok(value)
     }
 

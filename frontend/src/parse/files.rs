@@ -6,9 +6,10 @@ use super::{IsJson, Request};
 use crate::Diagnostic;
 use crate::flags::FlagKind;
 use crate::heredoc;
-use crate::tree::Copy;
+use crate::tree::{Copy, Token};
 
 pub(super) fn parse_copy(request: &Request<'_>) -> Result<Copy, Diagnostic> {
+    let arguments = arguments(request)?;
     let mut flags = request.flags(&[
         ("from", FlagKind::Text),
         ("chown", FlagKind::Text),
@@ -26,10 +27,11 @@ pub(super) fn parse_copy(request: &Request<'_>) -> Result<Copy, Diagnostic> {
         exclude: flags.list("exclude"),
         ..Copy::default()
     };
-    with_arguments(request, copy)
+    with_arguments(request, copy, arguments)
 }
 
 pub(super) fn parse_add(request: &Request<'_>) -> Result<Copy, Diagnostic> {
+    let arguments = arguments(request)?;
     let mut flags = request.flags(&[
         ("chown", FlagKind::Text),
         ("chmod", FlagKind::Text),
@@ -49,7 +51,7 @@ pub(super) fn parse_add(request: &Request<'_>) -> Result<Copy, Diagnostic> {
         keep_git_dir: flags.bool("keep-git-dir"),
         ..Copy::default()
     };
-    with_arguments(request, copy)
+    with_arguments(request, copy, arguments)
 }
 
 /// The word of a here-document becomes the name of a file.
@@ -61,16 +63,31 @@ pub(super) fn check_name(request: &Request<'_>, name: &str) -> Result<(), Diagno
     Ok(())
 }
 
-fn with_arguments(request: &Request<'_>, mut copy: Copy) -> Result<Copy, Diagnostic> {
-    let keyword = &request.keyword;
-    let (mut words, is_json) = request.list()?;
-    let (Some(destination), false) = (words.pop(), words.is_empty()) else {
+/// Sources and destination.
+struct Arguments {
+    sources: Vec<Token>,
+    destination: Token,
+    is_json: IsJson,
+}
+
+fn arguments(request: &Request<'_>) -> Result<Arguments, Diagnostic> {
+    let (mut sources, is_json) = request.list()?;
+    let (Some(destination), false) = (sources.pop(), sources.is_empty()) else {
         let message = format!(
-            "{keyword} requires at least two arguments, but only one was provided. \
-             Destination could not be determined"
+            "{} requires at least two arguments, but only one was provided. Destination could not be determined",
+            request.keyword
         );
         return Err(request.error("missing-destination", message));
     };
+    Ok(Arguments { sources, destination, is_json })
+}
+
+fn with_arguments(
+    request: &Request<'_>,
+    mut copy: Copy,
+    Arguments { sources, destination, is_json }: Arguments,
+) -> Result<Copy, Diagnostic> {
+    let keyword = &request.keyword;
     let announced = |text: &str| if is_json == IsJson::No { heredoc::announced_by(text) } else { None };
     if announced(&destination.text).is_some() {
         let message = format!("{keyword} cannot accept a heredoc as a destination");
@@ -79,7 +96,7 @@ fn with_arguments(request: &Request<'_>, mut copy: Copy) -> Result<Copy, Diagnos
     copy.destination = destination;
     let bodies: HashMap<&str, &heredoc::Heredoc> =
         request.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();
-    for word in words {
+    for word in sources {
         match announced(&word.text) {
             Some(heredoc) => {
                 check_name(request, &heredoc.name)?;

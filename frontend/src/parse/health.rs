@@ -32,7 +32,7 @@ pub(super) fn parse_healthcheck(request: &Request<'_>) -> Result<Healthcheck, Di
         ("start-interval", FlagKind::Text),
         ("retries", FlagKind::Text),
     ])?;
-    let json = json_list(arguments).map_err(|message| request.error("json-not-strings", message))?;
+    let json = json_list(arguments).map_err(|message| request.line_error("json-not-strings", message))?;
     let test = match json {
         Some(list) if !list.is_empty() => ["CMD".to_owned()].into_iter().chain(list).collect(),
         None if !arguments.is_empty() => vec!["CMD-SHELL".to_owned(), arguments.to_owned()],

@@ -6,8 +6,9 @@ use super::files::check_name;
 use super::{Request, check_trigger, json_list, parse_pairs};
 use crate::Diagnostic;
 use crate::flags::FlagKind;
+use crate::mount;
 use crate::suggest::{self, Case};
-use crate::tree::{Run, RunNetwork};
+use crate::tree::{Run, RunMountOption, RunNetwork, Token};
 use crate::words;
 
 pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
@@ -37,20 +38,30 @@ pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
         }
     };
     // A script with an interpreter is a file of that name.
-    for heredoc in request.heredocs.iter().filter(|heredoc| heredoc.content.starts_with("#!")) {
+    for heredoc in request.heredocs.iter().filter(|heredoc| heredoc.body().starts_with("#!")) {
         check_name(request, &heredoc.name)?;
     }
+    let mounts: Result<Vec<RunMountOption>, Diagnostic> =
+        flags.list("mount").into_iter().map(|text| parse_mount(request, text)).collect();
     Ok(Run {
         command: request.command()?,
         heredocs: request.heredocs.clone(),
         network,
         security,
-        mounts: flags.list("mount"),
+        mounts: mounts?,
         devices: flags.list("device"),
     })
 }
 
-pub(super) fn parse_shell(request: &Request<'_>) -> Result<Vec<String>, Diagnostic> {
+/// What a mount is taken from has to be known before variables are; the rest is read once they are.
+fn parse_mount(request: &Request<'_>, text: Token) -> Result<RunMountOption, Diagnostic> {
+    let from = mount::source_of(&text.text)
+        .map_err(|error| request.error(error.code, error.message).at(text.span))?;
+    let from = from.map(|from| Token { text: from, span: text.span });
+    Ok(RunMountOption { text, from })
+}
+
+pub(super) fn parse_shell(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
     request.no_flags()?;
     match request.json()? {
         Some(list) if list.is_empty() => Err(request.at_least_one()),
@@ -61,14 +72,14 @@ pub(super) fn parse_shell(request: &Request<'_>) -> Result<Vec<String>, Diagnost
 }
 
 /// The instruction behind ONBUILD is not understood before it fires, save for what no trigger can be.
-pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<String, Diagnostic> {
-    request.no_flags()?;
+pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<Token, Diagnostic> {
     let rest = request.rest();
     let (keyword, arguments) = words::split_keyword(rest);
     let keyword = rest[keyword].to_ascii_uppercase();
     if keyword.is_empty() {
         return Err(request.at_least_one());
     }
+    request.no_flags()?;
     check_trigger(&keyword, request.line.span)?;
     let (_, arguments) = words::take_flags(rest, arguments);
     if matches!(keyword.as_str(), "ENV" | "LABEL") && !arguments.is_empty() {
@@ -84,13 +95,14 @@ pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<String, Diagnostic>
         parse_pairs(&inner)?;
     }
     if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME") {
-        json_list(&rest[arguments]).map_err(|message| request.error("json-not-strings", message))?;
+        json_list(&rest[arguments]).map_err(|message| request.line_error("json-not-strings", message))?;
     }
-    let mut text = rest.to_owned();
+    // It is recorded as it stands, blanks at its end included.
+    let mut text = request.line.text[request.rest.start..].to_owned();
     for heredoc in &request.heredocs {
         text.push('\n');
         text.push_str(&heredoc.content);
         text.push_str(&heredoc.name);
     }
-    Ok(text)
+    Ok(Token { text, span: request.rest_token().span })
 }
