@@ -434,6 +434,7 @@ mod tests {
             ("${P#?usr?} ${P##} ${P%no}", "lib/libz.so.1 /usr/lib/libz.so.1 /usr/lib/libz.so.1"),
             (r"${S#a\*} ${S%\**} ${S##*\*}", "b*c a*b c"),
             ("${W/./-} ${W//./-} ${W//./}", "one-two.three one-two-three onetwothree"),
+            (r"${W//t*/'[$0$1]'} ${W/t*/'[$0]'} ${W//./\$0}", r"one.[two.three] one.[$0] one\.two\.three"),
             ("${W/t*e/Z} ${W/?wo/2} ${W//o?/0} ${W/.*/}", "one.Z one.2.three 0e.tw0three one"),
             (r"${P/\//-} ${W/one/$X} ${NO/a/b} ${W/q/r}", "-usr/lib/libz.so.1 x.two.three  one.two.three"),
         ];
