@@ -327,7 +327,7 @@ impl<'a> Scanner<'a> {
             Some(pattern) => (pattern, true),
             None => (word, false),
         };
-        let glob = self.glob(pattern, value.len())?;
+        let glob = self.glob(pattern, value.len() + 1)?;
         Ok(match side {
             '#' => glob.without_prefix(value, longest),
             _ => glob.without_suffix(value, longest),
@@ -347,15 +347,17 @@ impl<'a> Scanner<'a> {
             let kept = || format!("${{{name}/{pattern}/{replacement}}}");
             return Ok(self.expander.keep_unset.then(kept).unwrap_or_default());
         };
-        let glob = self.glob(&pattern, value.len().saturating_mul(value.len()))?;
+        let glob = self.glob(&pattern, (value.len() + 1).saturating_mul(value.len() + 1))?;
         let result = glob.replace(value, &replacement, all, self.limit);
         result.ok_or_else(|| format!("the result is longer than {MAX_GROWTH_BYTES} bytes"))
     }
 
-    fn glob(&mut self, pattern: &str, cost: usize) -> Result<Glob, String> {
+    /// A pattern that is tried at so many places; each part of it is a step at each. The end of a value is a place
+    /// too: a long pattern takes time even if there is nothing to match.
+    fn glob(&mut self, pattern: &str, places: usize) -> Result<Glob, String> {
         let glob = Glob::new(pattern)
             .map_err(|cause| format!("invalid pattern ({pattern}) in substitution: {cause}"))?;
-        let cost = cost.saturating_mul(glob.len() + 1);
+        let cost = places.saturating_mul(glob.len() + 1);
         self.steps = self.steps.checked_sub(cost).ok_or("the pattern takes too long to match")?;
         Ok(glob)
     }
@@ -478,6 +480,23 @@ mod tests {
         let long = HashMap::from([("A".to_owned(), "x".repeat(MAX_GROWTH_BYTES))]);
         assert!(Expander::new('\\').text("$A$A$A", &long).is_err());
         assert!(Expander::new('\\').text("${A//?/yy}", &long).is_err());
+    }
+
+    #[test]
+    fn patterns_cost_something_even_where_nothing_can_match() {
+        for text in ["${EMPTY#abcdef}", "${EMPTY%%abcdef}", "${EMPTY/abcdef/x}"] {
+            let mut scanner = Scanner {
+                rest: text,
+                expander: Expander::new('\\'),
+                variables: &variables(),
+                raw_escapes: false,
+                limit: MAX_GROWTH_BYTES,
+                steps: 6,
+                depth: 0,
+            };
+            let cause = scanner.until(None, false).err();
+            assert_eq!(cause.as_deref(), Some("the pattern takes too long to match"), "{text}");
+        }
     }
 
     #[test]
