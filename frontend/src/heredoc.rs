@@ -16,6 +16,8 @@ pub struct Heredoc {
     pub expands: bool,
     /// Whether tabs at the beginning of its lines are dropped (`<<-`).
     pub strip_tabs: bool,
+    /// Whether blanks stand before the word.
+    pub(crate) is_spaced: bool,
 }
 
 impl Heredoc {
@@ -45,7 +47,8 @@ pub(crate) fn announced_by(word: &str) -> Option<Heredoc> {
     let ([name], [raw]) = (plain.as_slice(), raw.as_slice()) else { return None };
     // Whether a quote has quoted is all that counts: an escaped one is in both, and an escape quotes nothing.
     let expands = quotes(name) == quotes(raw);
-    Some(Heredoc { name: name.clone(), content: String::new(), expands, strip_tabs })
+    let is_spaced = rest.starts_with(char::is_whitespace);
+    Some(Heredoc { name: name.clone(), content: String::new(), expands, strip_tabs, is_spaced })
 }
 
 fn quotes(text: &str) -> usize {

@@ -1,5 +1,6 @@
 //! The first layer of the parser: lines of a file become logical lines, one per instruction.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::diagnostic::Phase;
@@ -73,6 +74,8 @@ pub(crate) struct LineReader<'a> {
     fixed: Option<Span>,
     directives: DirectiveReader,
     comments: Vec<Token>,
+    /// Where each line begins, by its text, of several the last; made when it is first asked for.
+    index: Option<HashMap<&'a str, usize>>,
     /// What is wrong with the lines.
     pub(crate) diagnostics: Vec<Diagnostic>,
     /// The instructions that are continued over blank lines.
@@ -90,6 +93,7 @@ impl<'a> LineReader<'a> {
             fixed: None,
             directives: DirectiveReader::default(),
             comments: Vec::new(),
+            index: None,
             diagnostics: Vec::new(),
             empty_continuations: Vec::new(),
         }
@@ -211,6 +215,21 @@ impl<'a> LineReader<'a> {
             self.empty_continuations.push(EmptyContinuation { last_line, blank_lines });
         }
         logical
+    }
+
+    /// Whether a line of that text is still to come.
+    pub(crate) fn has_line(&mut self, text: &str) -> bool {
+        let all = self.text;
+        let index = self.index.get_or_insert_with(|| {
+            let mut at = 0;
+            let lines = all.split_inclusive('\n').map(|line| {
+                let start = at;
+                at += line.len();
+                (line.trim_end_matches(['\r', '\n']), start)
+            });
+            lines.collect()
+        });
+        index.get(text).is_some_and(|start| *start >= self.at)
     }
 
     /// Reads the bodies of the here-documents that a line announces, in order.

@@ -223,19 +223,23 @@ fn heredocs_are_files_and_scripts() {
 #[test]
 fn blanks_may_stand_before_the_name_of_a_heredoc() {
     check(
-        "FROM scratch\nRUN << S\none\nS\nRUN cat <<  'X' >y\n$E\nX\n",
+        "FROM scratch\nRUN << S\none\nS\nRUN cat <<  'X' >y\n$E\nX\nRUN echo $((1 << X))\nRUN x <<\n",
         &options(),
         &expect![[r#"
-         0 scratch | 
-         1 run ["/bin/sh", "-c", "one\n"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <0 | [1/2] RUN << S (one) @2-4
-        *2 run ["/bin/sh", "-c", "cat <<  'X' >y\n$E\nX"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <1 | [2/2] RUN cat <<  'X' >y @5-7
-        + RUN /bin/sh -c one
-         # buildkit
-        + RUN /bin/sh -c cat <<  'X' >y
-        $E
-        X # buildkit
-        {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"WorkingDir":"/"}
-    "#]],
+             0 scratch | 
+             1 run ["/bin/sh", "-c", "one\n"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <0 | [1/4] RUN << S (one) @2-4
+             2 run ["/bin/sh", "-c", "cat <<  'X' >y\n$E\nX"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <1 | [2/4] RUN cat <<  'X' >y @5-7
+             3 run ["/bin/sh", "-c", "echo $((1 << X))"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <2 | [3/4] RUN echo $((1 << X)) @8-8
+            *4 run ["/bin/sh", "-c", "x <<"] env ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"] proxy [] in / as "" Default Sandbox [] <3 | [4/4] RUN x << @9-9
+            + RUN /bin/sh -c one
+             # buildkit
+            + RUN /bin/sh -c cat <<  'X' >y
+            $E
+            X # buildkit
+            + RUN /bin/sh -c echo $((1 << X)) # buildkit
+            + RUN /bin/sh -c x << # buildkit
+            {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"WorkingDir":"/"}
+        "#]],
     );
 }
 
