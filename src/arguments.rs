@@ -179,6 +179,10 @@ pub(crate) struct BuildArguments {
     /// Write digests and names of the result to a file, as JSON
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub(crate) metadata_file: Option<PathBuf>,
+    /// Tell something of the Dockerfile instead of building it: `check`, `outline` or `targets`, perhaps with
+    /// `,format=json`
+    #[arg(long, alias = "print", value_name = "METHOD", help_heading = "Look")]
+    pub(crate) call: Option<String>,
     /// How progress is shown
     #[arg(
         long,
@@ -214,6 +218,16 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
         help_heading = "Output")]
     pub(crate) push: bool,
+    /// Look for mistakes and bad style instead of building (`--call=check`)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        help_heading = "Look")]
+    pub(crate) check: bool,
+    /// With `--check`: write the file anew with what can be mended without asking
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        help_heading = "Look")]
+    pub(crate) fix: bool,
     /// Show nothing but errors, and the digest of the image on standard output
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value = "false", action = ArgAction::Set, value_name = "BOOL", hide_default_value = true,
@@ -250,8 +264,6 @@ const LATER: &[(&str, bool)] = &[
     ("builder", true),
     ("cache-from", true),
     ("cache-to", true),
-    ("call", true),
-    ("check", false),
     ("compress", false),
     ("cpu-period", true),
     ("cpu-quota", true),
@@ -265,7 +277,6 @@ const LATER: &[(&str, bool)] = &[
     ("memory", true),
     ("memory-swap", true),
     ("policy", true),
-    ("print", true),
     ("provenance", true),
     ("resource", true),
     ("rm", false),
@@ -369,8 +380,8 @@ mod tests {
 
     #[test]
     fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
-        let arguments = build(&["rbuild", "--secret", "id=a,src=b", "--check", "."]);
-        assert_eq!(arguments.later.given, ["check", "secret"]);
+        let arguments = build(&["rbuild", "--secret", "id=a,src=b", "--load", "."]);
+        assert_eq!(arguments.later.given, ["load", "secret"]);
         let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
         assert!(error.contains("--target"), "{error}");
     }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{ImageStore, LocalWorker, Output, WorkerError, WorkerOptions};
 
 use crate::arguments::{BuildArguments, ProgressMode};
+use crate::call::Call;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Inputs};
 use crate::progress::{Progress, Show};
@@ -25,10 +26,12 @@ use crate::values;
 
 /// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
 pub(crate) struct Plan {
-    options: LowerOptions,
-    inputs: Inputs,
+    pub(crate) options: LowerOptions,
+    pub(crate) inputs: Inputs,
     outputs: Outputs,
-    progress: Arc<Progress>,
+    pub(crate) progress: Arc<Progress>,
+    /// What is asked for instead of a build.
+    pub(crate) call: Option<Call>,
     parallelism: usize,
     epoch: Option<i64>,
 }
@@ -38,6 +41,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     if let Some(flag) = arguments.later.given.first() {
         return Err(Failure::usage(format!("`--{flag}` is not supported yet")));
     }
+    let call = call(arguments)?;
     let outputs = Outputs::of(arguments)?;
     let inputs = inputs::read(arguments)?;
     let options = lower_options(arguments, &inputs)?;
@@ -45,6 +49,8 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
+        // An answer is what is asked for, not how it is found.
+        ProgressMode::Auto if call.is_some() => Show::Nothing,
         ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
     };
     let processors = std::thread::available_parallelism();
@@ -53,12 +59,45 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         inputs,
         outputs,
         progress: Arc::new(Progress::new(show)),
+        call,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
         parallelism: arguments
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
         epoch,
     })
+}
+
+/// `--call`, `--check` and `--fix`.
+fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
+    let method = match (&arguments.call, arguments.switches.check) {
+        (Some(call), false) => call,
+        (Some(call), true) if call.split(',').next().is_some_and(|name| matches!(name, "check" | "lint")) => {
+            call
+        }
+        (Some(_), true) => return Err(Failure::usage("`--check` and `--call` ask for different things")),
+        (None, true) => "check",
+        (None, false) => "build",
+    };
+    Call::read(method, arguments.switches.fix).map_err(Failure::usage)
+}
+
+impl Plan {
+    /// Opens the store, with a worker on it and the client of registries that the worker uses.
+    pub(crate) async fn open(
+        &self,
+        session: &Session,
+        root: PathBuf,
+    ) -> Result<(Store, registry::Client, LocalWorker), Failure> {
+        let store = session.open_store(root).await?;
+        let client = registry::Client::new(Environment::client_options()?);
+        let worker = LocalWorker::new(WorkerOptions {
+            store: store.clone(),
+            registry: client.clone(),
+            contexts: self.inputs.contexts.clone(),
+        });
+        Ok((store, client, worker))
+    }
 }
 
 fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOptions, Failure> {
@@ -94,6 +133,7 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
         ulimits: limits.map_err(Failure::usage)?,
         shm_size_bytes,
         cgroup_parent: arguments.cgroup_parent.clone(),
+        ignore: Some(inputs.ignore()).filter(|patterns| !patterns.is_empty()).cloned(),
         proxy_args: Environment::proxy_args()?,
         build_platform: Platform::host(),
         ..LowerOptions::new(platform(arguments.platform.as_deref())?)
@@ -140,13 +180,7 @@ fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> 
 pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<Option<String>, Failure> {
     let cancel = CancellationToken::new();
     cancel_on_signals(&cancel);
-    let store = session.open_store(root).await?;
-    let client = registry::Client::new(Environment::client_options()?);
-    let worker = LocalWorker::new(WorkerOptions {
-        store: store.clone(),
-        registry: client.clone(),
-        contexts: plan.inputs.contexts.clone(),
-    });
+    let (store, client, worker) = plan.open(&session, root).await?;
     let file = plan.inputs.dockerfile.clone();
     show_inputs(&plan);
     let lowered = tokio::select! {
@@ -299,7 +333,7 @@ fn warnings_text(warnings: &[Diagnostic]) -> String {
         1 => "1 warning".to_owned(),
         number => format!("{number} warnings"),
     };
-    let mut text = format!("\n {count} found:\n");
+    let mut text = format!("\n {count} found (`--check` tells more):\n");
     for warning in warnings {
         let line = warning.span.map_or_else(String::new, |span| format!(" (line {})", span.first_line));
         let _ = writeln!(text, " - {}: {}{line}", warning.code, warning.message);

@@ -10,7 +10,7 @@ use pattern::PatternSet;
 use worker::ContextSource;
 
 use crate::arguments::BuildArguments;
-use crate::report::Failure;
+use crate::report::{Failure, FailureKind};
 use crate::settings::absolute;
 use crate::values::{self, ContextText};
 
@@ -24,6 +24,8 @@ const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 pub(crate) struct Inputs {
     /// The Dockerfile.
     pub(crate) dockerfile: SourceFile,
+    /// Where it lies; `None` for standard input.
+    pub(crate) dockerfile_path: Option<PathBuf>,
     /// Directories with their ignore files, by the name under which the worker knows them.
     pub(crate) contexts: BTreeMap<String, ContextSource>,
     /// The contexts of `--build-context`.
@@ -62,7 +64,36 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
         };
         named.insert(name, meaning);
     }
-    Ok(Inputs { dockerfile, contexts, named })
+    Ok(Inputs { dockerfile, dockerfile_path: path, contexts, named })
+}
+
+impl Inputs {
+    /// The ignore file of the build context.
+    pub(crate) fn ignore(&self) -> &PatternSet {
+        &self.contexts[MAIN_CONTEXT].ignore
+    }
+}
+
+/// Puts another text in the place of a file: all of it or nothing, with the owner's and others' rights as before. A
+/// link goes on leading to it.
+pub(crate) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
+    let failed = |error: io::Error| {
+        let message = format!("cannot write `{}`: {error}", path.display());
+        Failure::new(FailureKind::Environment, message)
+    };
+    let path = std::fs::canonicalize(path).map_err(failed)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::set_permissions(&temporary, std::fs::metadata(&path)?.permissions()))
+        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, &path));
+    written.map_err(|error| {
+        // It may not even be there.
+        let _ = std::fs::remove_file(&temporary);
+        failed(error)
+    })
 }
 
 fn directory(path: &Path) -> Result<PathBuf, Failure> {

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod build;
+mod call;
 mod export;
 mod images;
 mod inputs;
@@ -31,7 +32,7 @@ fn main() {
         Err(error) => error.exit(),
     };
     let code = match run(line) {
-        Ok(text) => write_result(text.as_deref()),
+        Ok(answer) => answer.tell(),
         Err(failure) => {
             failure.print();
             failure.exit_code()
@@ -45,6 +46,42 @@ fn main() {
 pub(crate) fn exit_at_once(code: i32) -> ! {
     #[expect(clippy::exit, reason = "the user has asked twice")]
     std::process::exit(code)
+}
+
+/// How a command ends.
+pub(crate) struct Answer {
+    /// What goes to standard output.
+    text: Option<String>,
+    /// The exit code, unless there is a failure.
+    code: i32,
+    /// What went wrong all the same.
+    failure: Option<Failure>,
+}
+
+impl Answer {
+    /// A success with what goes to standard output.
+    pub(crate) fn text(text: String) -> Self {
+        Some(text).into()
+    }
+
+    /// Writes it, and gives the exit code.
+    fn tell(&self) -> i32 {
+        let written = write_result(self.text.as_deref());
+        match &self.failure {
+            Some(failure) => {
+                failure.print();
+                failure.exit_code()
+            }
+            None if written != 0 => written,
+            None => self.code,
+        }
+    }
+}
+
+impl From<Option<String>> for Answer {
+    fn from(text: Option<String>) -> Self {
+        Self { text, code: 0, failure: None }
+    }
 }
 
 fn write_result(text: Option<&str>) -> i32 {
@@ -61,14 +98,19 @@ fn write_result(text: Option<&str>) -> i32 {
     }
 }
 
-fn run(line: CommandLine) -> Result<Option<String>, Failure> {
+fn run(line: CommandLine) -> Result<Answer, Failure> {
     // Before the user namespace, in which everybody is root.
     let root = Environment::store_root(line.root)?;
     match line.action {
         Action::Build(arguments) => {
             let plan = build::plan(&arguments)?;
             let session = Session::begin()?;
-            block_on(build::run(plan, session, root))
+            return block_on(async {
+                match plan.call {
+                    Some(call) => call::run(plan, call, session, root).await,
+                    None => build::run(plan, session, root).await.map(Answer::from),
+                }
+            });
         }
         Action::Images { format } => block_on(images::list(Session::begin()?, root, format)),
         Action::Push { image } => block_on(images::push(Session::begin()?, root, image)),
@@ -76,6 +118,7 @@ fn run(line: CommandLine) -> Result<Option<String>, Failure> {
         Action::Prune(arguments) => block_on(images::prune(Session::begin()?, root, arguments)),
         Action::Du { format } => block_on(images::usage(Session::begin()?, root, format)),
     }
+    .map(Answer::from)
 }
 
 fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -61,8 +61,9 @@ impl Failure {
 
     /// Everything that is wrong with a Dockerfile: one excerpt for each mistake, the first mistake as the message.
     pub(crate) fn diagnostics(file: &SourceFile, diagnostics: &[Diagnostic]) -> Self {
-        let errors: Vec<&Diagnostic> =
+        let mut errors: Vec<&Diagnostic> =
             diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
+        errors.sort_by_key(|error| error.span.map_or(0, |span| span.start));
         let mut details = String::new();
         let mut hints = Vec::new();
         for (index, diagnostic) in errors.iter().enumerate() {
@@ -75,8 +76,10 @@ impl Failure {
             }
             hints.extend(diagnostic.help.clone());
         }
-        let message = errors.last().map_or("the Dockerfile cannot be built", |error| error.message.as_str());
-        Self { hints, details, ..Self::solve(message) }
+        let message = errors
+            .last()
+            .map_or_else(|| "the Dockerfile cannot be built".to_owned(), |error| error.summary());
+        Self { hints, details, ..Self::solve(&message) }
     }
 
     /// The same as another kind.
@@ -246,8 +249,8 @@ Dockerfile:2
     #[test]
     fn all_mistakes_are_told_and_warnings_are_not() {
         let span = |line| Span { start: 0, end: 0, first_line: line, last_line: line };
-        let warning =
-            Diagnostic { severity: Severity::Warning, ..Diagnostic::error("c", span(1), "careful") };
+        let mut warning = Diagnostic::error("c", span(1), "careful");
+        warning.severity = Severity::Warning;
         let diagnostics = [
             Diagnostic::error("a", span(1), "first"),
             warning,

@@ -5,7 +5,8 @@ use std::fmt;
 use crate::lint::Rule;
 use crate::{Fix, Span};
 
-/// A mistake, or something that deserves a second look.
+/// A mistake, or something that deserves a second look. What few have is in boxes, since most results carry room for
+/// one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.
@@ -20,11 +21,11 @@ pub struct Diagnostic {
     /// in the file (`--target`).
     pub span: Option<Span>,
     /// The words that it is about, where they are known more closely.
-    pub focus: Option<Span>,
+    pub focus: Option<Box<Span>>,
     /// What may help.
     pub help: Option<String>,
     /// What to write instead, if that can be told.
-    pub fix: Option<Fix>,
+    pub fix: Option<Box<Fix>>,
     /// Where in the work it was found.
     pub(crate) phase: Phase,
 }
@@ -88,14 +89,14 @@ impl Diagnostic {
     /// The same with the words that it is about.
     #[must_use]
     pub(crate) fn at(mut self, focus: Span) -> Self {
-        self.focus = Some(focus);
+        self.focus = Some(Box::new(focus));
         self
     }
 
     /// The same with what to write instead.
     #[must_use]
     pub(crate) fn with_fix(mut self, fix: Option<Fix>) -> Self {
-        self.fix = fix;
+        self.fix = fix.map(Box::new);
         self
     }
 
@@ -123,7 +124,7 @@ impl Diagnostic {
 
     /// The closest place that is known.
     pub fn place(&self) -> Option<Span> {
-        self.focus.or(self.span)
+        self.focus.as_deref().copied().or(self.span)
     }
 }
 

@@ -53,7 +53,7 @@ impl Edit {
 /// The text after all fixes that are certain, each made as a whole or not at all; where two would change the same
 /// place, the first one is made. `None` if there is nothing to change.
 pub fn apply_fixes(text: &str, diagnostics: &[Diagnostic]) -> Option<String> {
-    let fixes = diagnostics.iter().filter_map(|diagnostic| diagnostic.fix.as_ref());
+    let fixes = diagnostics.iter().filter_map(|diagnostic| diagnostic.fix.as_deref());
     let mut edits: Vec<&Edit> = Vec::new();
     for fix in fixes.filter(|fix| fix.certainty == Certainty::Certain) {
         if fix.edits.iter().all(|edit| edits.iter().all(|other| !overlap(edit, other))) {

@@ -138,9 +138,10 @@ fn lint_casing(dockerfile: &Dockerfile, findings: &mut Findings) {
     let count = |wanted| keywords().filter(|(keyword, _)| casing(&keyword.text) == Some(wanted)).count();
     let is_lower = count(Casing::Lower) > count(Casing::Upper);
     for (keyword, span) in keywords() {
-        let (wanted, name) = match is_lower {
-            true => (keyword.text.to_lowercase(), "lowercase"),
-            false => (keyword.text.to_uppercase(), "uppercase"),
+        let (wanted, name) = if is_lower {
+            (keyword.text.to_lowercase(), "lowercase")
+        } else {
+            (keyword.text.to_uppercase(), "uppercase")
         };
         if keyword.text != wanted {
             let message =

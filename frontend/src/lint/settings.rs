@@ -53,13 +53,11 @@ impl Settings {
                 "skip" => settings.skips = Names::read(value),
                 "experimental" => settings.experimental = Names::read(value),
                 "error" => {
-                    settings.is_error = read_bool(value.trim()).ok_or_else(|| {
-                        format!(
-                            "failed to parse check option {}: {} is neither true nor false",
-                            go_quote(part),
-                            go_quote(value.trim())
-                        )
-                    })?
+                    let value = value.trim();
+                    settings.is_error = read_bool(value).ok_or_else(|| {
+                        let (part, value) = (go_quote(part), go_quote(value));
+                        format!("failed to parse check option {part}: {value} is neither true nor false")
+                    })?;
                 }
                 other => return Err(format!("invalid check option {}", go_quote(other))),
             }

@@ -248,11 +248,10 @@ impl<'a> Lowering<'a> {
             Source::Copy(from) => from,
         };
         let none: HashMap<String, String> = HashMap::new();
-        let expander = Expander::new(self.dockerfile.directives.escape);
-        let expanded = expander
+        let value = Expander::new(self.dockerfile.directives.escape)
             .text(&from.text, &none)
             .map_err(|message| Diagnostic::error("expansion", span, message).at(from.span))?;
-        if expanded != from.text {
+        if value != from.text {
             let message = "variable expansion is not supported for --from, define a new stage with FROM using ARG \
                            from global scope as a workaround";
             return Err(Diagnostic::error("from-variable", span, message).at(from.span));
