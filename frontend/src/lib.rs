@@ -1,7 +1,8 @@
 //! Dockerfile text to build graph and image config.
 //!
 //! [`parse()`] makes a tree of a text and tells everything that is wrong with it; [`lower()`] makes a
-//! [`solver::Graph`] and an [`oci::ImageConfig`] of the tree, for the stages that the target needs.
+//! [`solver::Graph`] and an [`oci::ImageConfig`] of the tree, for the stages that the target needs. [`format()`] writes
+//! a text in one way, whatever its blanks and capitals were.
 //!
 //! What is deliberately absent: files, registries, processes, the clock and the environment. Images become known
 //! through the [`ImageResolver`] that the caller brings. Nothing here panics or recurses without a bound, whatever
@@ -13,6 +14,7 @@ mod directive;
 mod expand;
 mod fix;
 mod flags;
+mod format;
 mod fuzz;
 mod glob;
 mod heredoc;
@@ -33,6 +35,7 @@ mod words;
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use fix::{Certainty, Edit, Fix, apply_fixes};
+pub use format::format;
 pub use fuzz::fuzz_parse;
 pub use heredoc::Heredoc;
 pub use lint::Rule;

@@ -236,7 +236,7 @@ enum IsJson {
     No,
 }
 
-fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
+pub(crate) fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
     if !text.starts_with('[') {
         return Ok(None);
     }
@@ -298,7 +298,7 @@ fn unknown_keyword(request: &Request<'_>) -> Diagnostic {
 }
 
 /// RUN, COPY and ADD that are not JSON, and ONBUILD of them.
-fn may_have_heredocs(keyword: &str, rest: &str) -> bool {
+pub(crate) fn may_have_heredocs(keyword: &str, rest: &str) -> bool {
     match keyword {
         "RUN" | "COPY" | "ADD" => !matches!(json_list(rest), Ok(Some(_))),
         "ONBUILD" => {
