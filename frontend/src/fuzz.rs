@@ -1,10 +1,10 @@
-//! The body of the fuzz target.
+//! The bodies of the fuzz targets.
 
 use oci::{Digest, ImageConfig, Platform};
-use solver::ImageSource;
+use solver::{ImageSource, VertexDigest};
 
-use crate::options::{ImageRequest, ImageResolver, LowerOptions, ResolveError, ResolvedImage};
-use crate::{SourceFile, lower, parse};
+use crate::options::{ImageRequest, ImageResolver, LowerOptions, Lowered, ResolveError, ResolvedImage};
+use crate::{Diagnostic, SourceFile, format, lower, parse};
 
 /// Answers every request with an image that has a layer, an environment and triggers.
 struct AnyImage;
@@ -37,17 +37,48 @@ fn image(request: &ImageRequest) -> Result<ResolvedImage, ResolveError> {
     Ok(ResolvedImage { source, config, index_or_manifest: digest })
 }
 
+fn source(text: String) -> SourceFile {
+    SourceFile { name: "Dockerfile".to_owned(), text }
+}
+
 /// Parses and lowers arbitrary bytes as a Dockerfile. Mistakes are found or not; it must end, and not panic.
 pub fn fuzz_parse(data: &[u8]) {
-    let text = String::from_utf8_lossy(data).into_owned();
-    let length = text.len();
-    let file = parse(&SourceFile { name: "Dockerfile".to_owned(), text });
+    let source = source(String::from_utf8_lossy(data).into_owned());
+    let length = source.text.len();
+    let file = parse(&source);
     let spans = file.diagnostics.iter().filter_map(|diagnostic| diagnostic.span);
     for span in spans {
         assert!(span.start <= span.end && span.end <= length, "a span is within its file: {span:?}");
     }
-    let options = LowerOptions::new(Platform::new("linux", "amd64", None));
-    if let Ok(lowered) = lower(&file, &options, &mut AnyImage) {
+    if let Ok(lowered) = lower(&file, &options(), &mut AnyImage) {
         assert!(lowered.target.index() < lowered.graph.vertices().len(), "the target is in the graph");
     }
+}
+
+fn options() -> LowerOptions {
+    LowerOptions::new(Platform::new("linux", "amd64", None))
+}
+
+/// Formats arbitrary bytes as a Dockerfile. What can be formatted builds the same as before, and is not changed when it
+/// is formatted again.
+pub fn fuzz_format(data: &[u8]) {
+    let before = source(String::from_utf8_lossy(data).into_owned());
+    let Ok(text) = format(&before) else { return };
+    let after = source(text);
+    assert_eq!(format(&after).as_ref(), Ok(&after.text), "the second time changes nothing");
+    assert_eq!(outcome(&before), outcome(&after), "the same is built");
+}
+
+/// The vertices, which one is the target, and the config.
+type Built = (Vec<VertexDigest>, usize, ImageConfig);
+
+/// What is built; where nothing is, all mistakes, each with its code and its message.
+fn outcome(source: &SourceFile) -> Result<Built, Vec<(&'static str, String)>> {
+    let built = |lowered: Lowered| {
+        let vertices = lowered.graph.vertices().iter().map(|vertex| vertex.digest).collect();
+        (vertices, lowered.target.index(), lowered.config)
+    };
+    let mistake = |diagnostic: Diagnostic| (diagnostic.code, diagnostic.message);
+    let lowered = lower(&parse(source), &options(), &mut AnyImage);
+    lowered.map(built).map_err(|diagnostics| diagnostics.into_iter().map(mistake).collect())
 }

@@ -4,7 +4,7 @@ mod stub;
 
 use std::fmt::Write as _;
 
-use frontend::fuzz_parse;
+use frontend::{fuzz_format, fuzz_parse};
 use stub::{build, options};
 
 #[test]
@@ -23,16 +23,26 @@ fn twenty_thousand_instructions_are_lowered() {
     assert_eq!(lowered.config.history.len(), 20_000 + 1);
 }
 
+fn replay(text: &str) {
+    fuzz_parse(text.as_bytes());
+    fuzz_format(text.as_bytes());
+}
+
 #[test]
 fn hostile_files_end() {
     let mut doubling = "FROM scratch\nENV A=xxxxxxxxxxxxxxxx\n".to_owned();
     for _ in 0..64 {
         doubling.push_str("ENV A=$A$A\nLABEL l=$A\n");
     }
-    fuzz_parse(doubling.as_bytes());
-    fuzz_parse(format!("FROM a\nENV B={}", "${a:-".repeat(12_000)).as_bytes());
-    fuzz_parse(format!("FROM a\nCMD {}", "[".repeat(60_000)).as_bytes());
-    fuzz_parse(format!("FROM a\n{} RUN x", "ONBUILD ".repeat(8_000)).as_bytes());
+    replay(&doubling);
+    replay(&format!("FROM a\nENV B={}", "${a:-".repeat(12_000)));
+    replay(&format!("FROM a\nCMD {}", "[".repeat(60_000)));
+    replay(&format!("FROM a\n{} RUN x", "ONBUILD ".repeat(8_000)));
     let stars = "*a".repeat(5_000);
-    fuzz_parse(format!("FROM a\nARG V={}\nENV X=${{V//{stars}/b}}", "a".repeat(50_000)).as_bytes());
+    replay(&format!("FROM a\nARG V={}\nENV X=${{V//{stars}/b}}", "a".repeat(50_000)));
+    replay(&format!("FROM a\nEXPOSE{}", "  1".repeat(20_000)));
+    replay(&format!("FROM a\nEXPOSE{}", "  \\\n1".repeat(20_000)));
+    replay(&format!("FROM a\nEXPOSE 1{}", "  \\\n".repeat(20_000)));
+    replay(&format!("FROM a\nRUN{}", "  \\\nx".repeat(20_000)));
+    replay(&format!("FROM a\nCMD [{}\"\"]", "\"\",".repeat(20_000)));
 }

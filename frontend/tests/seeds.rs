@@ -1,18 +1,27 @@
-//! Replays the seeds of the fuzz target, and every beginning of each.
+//! Replays the seeds of the fuzz targets, and every beginning of each.
 
 use std::fs;
 use std::path::Path;
 
-#[test]
-fn seeds_are_parsed_and_lowered() {
+fn replay(body: fn(&[u8])) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/dockerfile");
     let mut count = 0;
     for entry in fs::read_dir(&directory).expect("the seeds are in the repository") {
         let data = fs::read(entry.expect("the directory can be read").path()).expect("a seed can be read");
         for end in 0..=data.len() {
-            frontend::fuzz_parse(&data[..end]);
+            body(&data[..end]);
         }
         count += 1;
     }
     assert!(count >= 8, "only {count} seeds in {}", directory.display());
+}
+
+#[test]
+fn seeds_are_parsed_and_lowered() {
+    replay(frontend::fuzz_parse);
+}
+
+#[test]
+fn seeds_are_formatted() {
+    replay(frontend::fuzz_format);
 }
