@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// The names of the subcommands; anything else in their place begins a build.
-const SUBCOMMANDS: &[&str] = &["build", "images", "push", "rmi", "prune", "du", "help"];
+const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "help"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,8 +43,11 @@ pub(crate) struct CommandLine {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Action {
     /// Build an image from a Dockerfile (the default)
-    #[command(after_help = EXAMPLES)]
+    // As with docker, the last of several counts.
+    #[command(after_help = EXAMPLES, args_override_self = true)]
     Build(Box<BuildArguments>),
+    /// Format Dockerfiles; what they build stays the same
+    Fmt(FormatArguments),
     /// List the images that `-t` kept
     Images {
         /// How to write the list; `json` is one object on each line
@@ -80,6 +83,17 @@ pub(crate) enum ListFormat {
     Table,
     /// For programs
     Json,
+}
+
+/// The flags of `rbuild fmt`.
+#[derive(Debug, Args)]
+pub(crate) struct FormatArguments {
+    /// Dockerfiles, directories with a Dockerfile, or `-` for standard input, which is written to standard output
+    #[arg(value_name = "FILE", default_value = ".")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Write nothing: name the files that are not formatted, and fail if there are any
+    #[arg(long)]
+    pub(crate) check: bool,
 }
 
 /// The flags of `rbuild prune`.
@@ -369,6 +383,24 @@ mod tests {
         let line = parse(vec!["rbuild".into(), "--root".into(), "x".into(), "images".into()]).unwrap();
         assert!(matches!(line.action, Action::Images { .. }));
         assert_eq!(line.root, Some("x".into()));
+    }
+
+    #[test]
+    fn the_last_of_several_counts() {
+        let arguments = build(&[
+            "rbuild",
+            "--target=a",
+            "-t",
+            "x",
+            "--check",
+            "--target=b",
+            "-t",
+            "y",
+            "--check=false",
+            ".",
+        ]);
+        assert_eq!((arguments.target.as_deref(), arguments.switches.check), (Some("b"), false));
+        assert_eq!(arguments.tags, ["x", "y"]);
     }
 
     #[test]

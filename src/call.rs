@@ -156,6 +156,7 @@ fn failed(file: &SourceFile, diagnostics: &[Diagnostic]) -> Failure {
 fn check(file: SourceFile, path: Option<&Path>, call: Call, mut work: Work) -> Result<Answer, Failure> {
     let mut findings = find(&file, &work.options, &mut work.resolver);
     let mut file = file;
+    let mut note = None;
     if call.fix {
         let path =
             path.ok_or_else(|| Failure::usage("`--fix` needs a file: the Dockerfile is standard input"))?;
@@ -169,10 +170,10 @@ fn check(file: SourceFile, path: Option<&Path>, call: Call, mut work: Work) -> R
         if file.text != original {
             inputs::replace_file(path, &file.text)?;
             let fixed = before.saturating_sub(findings.len());
-            work.resolver.progress.note(&format!("fixed {} in {}\n", counted(fixed), path.display()));
+            note = Some(format!("fixed {} in {}\n", counted(fixed), path.display()));
         }
     }
-    Ok(answer(&file, &findings, call, work.resolver.hints))
+    Ok(Answer { note, ..answer(&file, &findings, call, work.resolver.hints) })
 }
 
 fn find(file: &SourceFile, options: &LowerOptions, resolver: &mut dyn ImageResolver) -> Vec<Diagnostic> {
@@ -195,7 +196,7 @@ fn answer(file: &SourceFile, findings: &[Diagnostic], call: Call, hints: Vec<Str
     });
     let is_wrong = call.status && !warnings.is_empty();
     let code = if is_wrong { FailureKind::Build.exit_code() } else { 0 };
-    Answer { text: Some(text), code, failure }
+    Answer { text: Some(text), note: None, code, failure }
 }
 
 fn counted(number: usize) -> String {
@@ -234,9 +235,12 @@ fn warning_text(file: &SourceFile, warning: &Diagnostic) -> String {
     if let Some(span) = warning.span {
         text += &report::excerpt(file, span.first_line, span.last_line);
     }
-    for help in warning.fix.iter().map(|fix| &fix.title).chain(&warning.help) {
-        let _ = writeln!(text, "help: {help}");
-    }
+    let help = match (&warning.fix, warning.rule) {
+        (Some(fix), _) => fix.title.as_str(),
+        (None, Some(rule)) => rule.advice(),
+        (None, None) => return text,
+    };
+    let _ = writeln!(text, "help: {help}");
     text
 }
 

@@ -117,7 +117,10 @@ fn directory(path: &Path) -> Result<PathBuf, Failure> {
 }
 
 /// The Dockerfile and where it lies; `None` for standard input.
-fn dockerfile(file: Option<&Path>, context: &Path) -> Result<(SourceFile, Option<PathBuf>), Failure> {
+pub(crate) fn dockerfile(
+    file: Option<&Path>,
+    context: &Path,
+) -> Result<(SourceFile, Option<PathBuf>), Failure> {
     match file {
         Some(path) if path == Path::new("-") => {
             let text = read_text(io::stdin().lock(), Path::new("standard input"))?;

@@ -7,6 +7,7 @@ mod arguments;
 mod build;
 mod call;
 mod export;
+mod format;
 mod images;
 mod inputs;
 mod progress;
@@ -52,6 +53,8 @@ pub(crate) fn exit_at_once(code: i32) -> ! {
 pub(crate) struct Answer {
     /// What goes to standard output.
     text: Option<String>,
+    /// What goes to standard error, before that.
+    note: Option<String>,
     /// The exit code, unless there is a failure.
     code: i32,
     /// What went wrong all the same.
@@ -66,6 +69,10 @@ impl Answer {
 
     /// Writes it, and gives the exit code.
     fn tell(&self) -> i32 {
+        if let Some(note) = &self.note {
+            // Nobody is left to be told if standard error is closed.
+            let _ = std::io::stderr().lock().write_all(note.as_bytes());
+        }
         let written = write_result(self.text.as_deref());
         match &self.failure {
             Some(failure) => {
@@ -80,7 +87,7 @@ impl Answer {
 
 impl From<Option<String>> for Answer {
     fn from(text: Option<String>) -> Self {
-        Self { text, code: 0, failure: None }
+        Self { text, note: None, code: 0, failure: None }
     }
 }
 
@@ -112,6 +119,7 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
                 }
             });
         }
+        Action::Fmt(arguments) => return format::run(&arguments),
         Action::Images { format } => block_on(images::list(Session::begin()?, root, format)),
         Action::Push { image } => block_on(images::push(Session::begin()?, root, image)),
         Action::Rmi { images } => block_on(images::remove(Session::begin()?, root, images)),

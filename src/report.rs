@@ -59,8 +59,14 @@ impl Failure {
         Self::new(FailureKind::Build, format!("failed to build: failed to solve: {message}"))
     }
 
-    /// Everything that is wrong with a Dockerfile: one excerpt for each mistake, the first mistake as the message.
+    /// The mistakes of a Dockerfile that cannot be built.
     pub(crate) fn diagnostics(file: &SourceFile, diagnostics: &[Diagnostic]) -> Self {
+        let mistakes = Self::mistakes(file, diagnostics);
+        Self { message: Self::solve(&mistakes.message).message, ..mistakes }
+    }
+
+    /// Everything that is wrong with a Dockerfile: one excerpt for each mistake, the last mistake as the message.
+    pub(crate) fn mistakes(file: &SourceFile, diagnostics: &[Diagnostic]) -> Self {
         let mut errors: Vec<&Diagnostic> =
             diagnostics.iter().filter(|diagnostic| diagnostic.is_error()).collect();
         errors.sort_by_key(|error| error.span.map_or(0, |span| span.start));
@@ -79,7 +85,7 @@ impl Failure {
         let message = errors
             .last()
             .map_or_else(|| "the Dockerfile cannot be built".to_owned(), |error| error.summary());
-        Self { hints, details, ..Self::solve(&message) }
+        Self { hints, details, ..Self::new(FailureKind::Build, message) }
     }
 
     /// The same as another kind.

@@ -45,6 +45,7 @@ pub fn format(source: &SourceFile) -> Result<String, Vec<Diagnostic>> {
         writer.copy_up_to(line.span.start);
         let lines = instruction(&source.text, &line, &parts, escape);
         writer.replace_up_to(line.span.end, &lines);
+        reader.retain_announced(&parts.keyword(&line.text), &mut parts.heredocs);
         if !parts.heredocs.is_empty() {
             reader.read_bodies(&mut line, &mut parts.heredocs);
             writer.copy_bodies_up_to(line.span.end);

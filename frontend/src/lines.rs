@@ -217,8 +217,15 @@ impl<'a> LineReader<'a> {
         logical
     }
 
+    /// Drops here-documents that an instruction only seems to announce: `$((1 << n))` looks like one, which shows in
+    /// that its last line never comes; and COPY splits its words at the blanks.
+    pub(crate) fn retain_announced(&mut self, keyword: &str, heredocs: &mut Vec<Heredoc>) {
+        let is_line = matches!(keyword, "RUN" | "ONBUILD");
+        heredocs.retain(|heredoc| !heredoc.is_spaced || (is_line && self.has_line(&heredoc.name)));
+    }
+
     /// Whether a line of that text is still to come.
-    pub(crate) fn has_line(&mut self, text: &str) -> bool {
+    fn has_line(&mut self, text: &str) -> bool {
         let all = self.text;
         let index = self.index.get_or_insert_with(|| {
             let mut at = 0;

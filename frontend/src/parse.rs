@@ -277,11 +277,7 @@ fn read_request<'a>(
     let mut heredocs = Vec::new();
     if may_have_heredocs(&keyword, &line.text[rest.clone()]) {
         heredocs = heredoc::of_line(&line.text);
-        // `$((1 << n))` announces nothing, nor does a blank behind the sign where words are split at blanks.
-        heredocs.retain(|heredoc| {
-            !heredoc.is_spaced
-                || (matches!(keyword.as_str(), "RUN" | "ONBUILD") && reader.has_line(&heredoc.name))
-        });
+        reader.retain_announced(&keyword, &mut heredocs);
         reader.read_bodies(line, &mut heredocs);
     }
     let request = Request { line, keyword, keyword_range, flags, rest, heredocs, escape: reader.escape() };

@@ -25,7 +25,9 @@ fn built(text: &str, options: &LowerOptions) -> Result<Built, Vec<(&'static str,
         }
         Err(mistakes) => mistakes,
     };
-    Err(mistakes.into_iter().map(|mistake| (mistake.code, mistake.message)).collect())
+    // Some warnings are about the layout itself.
+    let mistakes = mistakes.into_iter().filter(Diagnostic::is_error);
+    Err(mistakes.map(|mistake| (mistake.code, mistake.message)).collect())
 }
 
 /// What the tree says, one instruction a line, without the places. Stages that no target needs are in here too, and

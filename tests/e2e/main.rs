@@ -5,6 +5,7 @@ mod caching;
 mod concurrency;
 mod crash;
 mod lab;
+mod looking;
 mod outputs;
 mod registries;
 mod rootless;

@@ -60,6 +60,11 @@ impl Parts {
         parts
     }
 
+    /// The keyword in capitals.
+    pub(super) fn keyword(&self, text: &str) -> String {
+        self.list.first().map_or_else(String::new, |part| text[part.range.clone()].to_ascii_uppercase())
+    }
+
     /// What the parts say, whatever their layout.
     pub(super) fn meaning(&self, text: &str) -> Vec<(PartKind, String)> {
         let mut found = Vec::new();
