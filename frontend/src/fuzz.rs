@@ -4,7 +4,7 @@ use oci::{Digest, ImageConfig, Platform};
 use solver::{ImageSource, VertexDigest};
 
 use crate::options::{ImageRequest, ImageResolver, LowerOptions, Lowered, ResolveError, ResolvedImage};
-use crate::{Diagnostic, SourceFile, format, lower, parse};
+use crate::{Diagnostic, Rule, SourceFile, Span, apply_fixes, check, format, lower, parse};
 
 /// Answers every request with an image that has a layer, an environment and triggers.
 struct AnyImage;
@@ -80,5 +80,41 @@ fn outcome(source: &SourceFile) -> Result<Built, Vec<(&'static str, String)>> {
     };
     let mistake = |diagnostic: Diagnostic| (diagnostic.code, diagnostic.message);
     let lowered = lower(&parse(source), &options(), &mut AnyImage);
-    lowered.map(built).map_err(|diagnostics| diagnostics.into_iter().map(mistake).collect())
+    // Some warnings are about the layout itself.
+    let mistakes =
+        |list: Vec<Diagnostic>| list.into_iter().filter(Diagnostic::is_error).map(mistake).collect();
+    lowered.map(built).map_err(mistakes)
+}
+
+/// Looks for what breaks lint rules in arbitrary bytes, and fixes it. Places are within the text, fixes lead to a text
+/// that parses where it did before, they come to an end, and those that only change how a thing is said build the same.
+pub fn fuzz_lint(data: &[u8]) {
+    let before = source(String::from_utf8_lossy(data).into_owned());
+    let findings = check(&parse(&before), &options(), &mut AnyImage);
+    for place in findings.iter().flat_map(places) {
+        let is_within = before.text.get(place.start..place.end).is_some();
+        assert!(is_within, "a place is within its file: {place:?}");
+    }
+    let is_saying = |diagnostic: &Diagnostic| {
+        !matches!(diagnostic.rule, Some(Rule::MaintainerDeprecated | Rule::JsonArgsRecommended))
+    };
+    let saying: Vec<Diagnostic> = findings.iter().filter(|found| is_saying(found)).cloned().collect();
+    if let Some(text) = apply_fixes(&before.text, &saying) {
+        assert_eq!(outcome(&before), outcome(&source(text)), "the same is built");
+    }
+    let parses = |source: &SourceFile| !parse(source).diagnostics.iter().any(Diagnostic::is_error);
+    let (mut fixed, mut findings) = (before.clone(), findings);
+    for round in 0.. {
+        let Some(text) = apply_fixes(&fixed.text, &findings) else { break };
+        assert!(round < 5, "fixes come to an end: {text:?}");
+        fixed = source(text);
+        findings = check(&parse(&fixed), &options(), &mut AnyImage);
+        assert!(parses(&fixed) || !parses(&before), "what parsed still does: {:?}", fixed.text);
+    }
+}
+
+/// All places that a diagnostic names.
+fn places(diagnostic: &Diagnostic) -> Vec<Span> {
+    let edits = diagnostic.fix.iter().flat_map(|fix| fix.edits.iter().map(|edit| edit.span));
+    edits.chain(diagnostic.span).chain(diagnostic.focus.as_deref().copied()).collect()
 }

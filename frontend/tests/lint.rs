@@ -17,15 +17,15 @@ fn look(text: &str, options: &LowerOptions) -> Vec<Diagnostic> {
 /// `line rule: message [words] => what is written instead`, with `?` for a guess.
 fn describe(text: &str, found: &Diagnostic) -> String {
     let line = found.span.map_or(0, |span| span.first_line);
-    let mut described = format!("{line} {}: {}", found.code, found.message);
-    if let Some(focus) = &found.focus {
-        described += &format!(" [{}]", text[focus.start..focus.end].escape_debug());
-    }
-    if let Some(fix) = &found.fix {
+    let words = found
+        .focus
+        .as_ref()
+        .map_or_else(String::new, |focus| format!(" [{}]", text[focus.start..focus.end].escape_debug()));
+    let fix = found.fix.as_ref().map_or_else(String::new, |fix| {
         let arrow = if fix.certainty == Certainty::Certain { "=>" } else { "=>?" };
-        described += &format!(" {arrow} {}", fix.title);
-    }
-    described
+        format!(" {arrow} {}", fix.title)
+    });
+    format!("{line} {}: {}{words}{fix}", found.code, found.message)
 }
 
 #[track_caller]

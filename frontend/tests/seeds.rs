@@ -25,3 +25,8 @@ fn seeds_are_parsed_and_lowered() {
 fn seeds_are_formatted() {
     replay(frontend::fuzz_format);
 }
+
+#[test]
+fn seeds_are_looked_at_and_fixed() {
+    replay(frontend::fuzz_lint);
+}
