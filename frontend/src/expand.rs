@@ -7,7 +7,7 @@ use crate::glob::Glob;
 /// How deep `${a:-${b:-…}}` may nest. Each level is a frame of the stack.
 const MAX_DEPTH: usize = 100;
 /// The longest result, beyond the length of the text itself. `ENV a=$a$a` doubles with each line.
-const MAX_GROWTH_BYTES: usize = 1 << 20;
+pub(crate) const MAX_GROWTH_BYTES: usize = 1 << 20;
 /// The most steps that matching the patterns of one text may take.
 const MAX_MATCH_STEPS: usize = 1 << 26;
 

@@ -1,8 +1,11 @@
 //! The bodies of the fuzz targets.
 
+use std::collections::HashMap;
+
 use oci::{Digest, ImageConfig, Platform};
 use solver::{ImageSource, VertexDigest};
 
+use crate::expand::{Expander, MAX_GROWTH_BYTES, Quotes};
 use crate::options::{ImageRequest, ImageResolver, LowerOptions, Lowered, ResolveError, ResolvedImage};
 use crate::{Diagnostic, Rule, SourceFile, Span, apply_fixes, check, format, lower, parse};
 
@@ -117,4 +120,101 @@ pub fn fuzz_lint(data: &[u8]) {
 fn places(diagnostic: &Diagnostic) -> Vec<Span> {
     let edits = diagnostic.fix.iter().flat_map(|fix| fix.edits.iter().map(|edit| edit.span));
     edits.chain(diagnostic.span).chain(diagnostic.focus.as_deref().copied()).collect()
+}
+
+/// Expands an arbitrary text with arbitrary variables. Mistakes are found or not; it must end, not panic, and keep to
+/// what is true of all texts.
+///
+/// The data are a line that says how to expand, lines `NAME=value`, an empty line, and the text. In the first line a
+/// backtick makes itself the escape character, `k` keeps quotes, `l` makes them characters like any other, and `u`
+/// keeps references to what is not set.
+pub fn fuzz_expand(data: &[u8]) {
+    let data = String::from_utf8_lossy(data);
+    let (how, mut text) = data.split_once('\n').unwrap_or(("", &data));
+    let mut variables = HashMap::new();
+    while let Some((line, rest)) = text.split_once('\n') {
+        text = rest;
+        if line.is_empty() {
+            break;
+        }
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        variables.insert(name.to_owned(), value.to_owned());
+    }
+    let expander = expander_of(how);
+    check_expansion(expander, text, &variables);
+    check_unset(expander, text);
+    check_quoted(expander, text, &variables);
+}
+
+fn expander_of(how: &str) -> Expander {
+    let quotes = match how.chars().find(|c| matches!(c, 'k' | 'l')) {
+        Some('k') => Quotes::Keep,
+        Some(_) => Quotes::Literal,
+        None => Quotes::Remove,
+    };
+    let escape = if how.contains('`') { '`' } else { '\\' };
+    Expander { escape, quotes, keep_unset: how.contains('u') }
+}
+
+/// Text and words tell the same, within the limit. Without a `$` no variable matters, and what has nothing to expand
+/// stays as it is.
+fn check_expansion(expander: Expander, text: &str, variables: &HashMap<String, String>) {
+    let result = expander.text(text, variables);
+    match (&result, expander.words(text, variables)) {
+        (Ok(whole), Ok(words)) => {
+            assert!(whole.len() <= text.len() + MAX_GROWTH_BYTES, "{} bytes", whole.len());
+            check_words(whole, &words);
+        }
+        (Err(cause), Err(other)) => assert_eq!(*cause, other),
+        (_, words) => panic!("{result:?} as a text, {words:?} as words"),
+    }
+    if !text.contains('$') {
+        assert_eq!(result, expander.text(text, &HashMap::new()), "there are no variables in it");
+    }
+    if !text.contains(['$', '\'', '"', expander.escape]) {
+        assert_eq!(result.as_deref(), Ok(text), "there is nothing to expand");
+    }
+}
+
+/// Words are parts of the text in its order, with white space alone between them.
+fn check_words(text: &str, words: &[String]) {
+    let mut rest = text;
+    for word in words {
+        assert!(!word.is_empty(), "a word has at least a character");
+        // The first match is the right one, or both are white space.
+        let parts = rest.split_once(word.as_str());
+        let (blanks, behind) = parts.unwrap_or_else(|| panic!("{word:?} is not in {rest:?}"));
+        assert_eq!(blanks.trim(), "", "words are not separated by anything else");
+        rest = behind;
+    }
+    assert_eq!(rest.trim(), "", "no word is left out");
+}
+
+/// With nothing set, references that are to stay do, to the letter. An escape within braces is used up, though, and
+/// `${a//b/c}` becomes `${a/b/c}`, as it does in BuildKit.
+fn check_unset(expander: Expander, text: &str) {
+    let loses_quotes = expander.quotes == Quotes::Remove && text.contains(['\'', '"']);
+    if loses_quotes || text.contains(expander.escape) || text.contains("//") {
+        return;
+    }
+    let expander = Expander { keep_unset: true, ..expander };
+    if let Ok(kept) = expander.text(text, &HashMap::new()) {
+        assert_eq!(kept, text, "nothing is set");
+    }
+}
+
+/// Quotes keep a text, and hold it together as one word.
+fn check_quoted(expander: Expander, text: &str, variables: &HashMap<String, String>) {
+    let expander = Expander { quotes: Quotes::Remove, ..expander };
+    let special = ['"', '$', expander.escape];
+    let escaped =
+        text.chars().flat_map(|c| special.contains(&c).then_some(expander.escape).into_iter().chain([c]));
+    let double_quoted = format!("\"{}\"", escaped.collect::<String>());
+    let single_quoted = (!text.contains('\'')).then(|| format!("'{text}'"));
+    // There are no empty words.
+    let word: Vec<String> = (!text.is_empty()).then(|| text.to_owned()).into_iter().collect();
+    for quoted in single_quoted.into_iter().chain([double_quoted]) {
+        assert_eq!(expander.text(&quoted, variables).as_deref(), Ok(text), "{quoted}");
+        assert_eq!(expander.words(&quoted, variables).as_ref(), Ok(&word), "{quoted}");
+    }
 }

@@ -36,7 +36,7 @@ pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use fix::{Certainty, Edit, Fix, apply_fixes};
 pub use format::format;
-pub use fuzz::{fuzz_format, fuzz_lint, fuzz_parse};
+pub use fuzz::{fuzz_expand, fuzz_format, fuzz_lint, fuzz_parse};
 pub use heredoc::Heredoc;
 pub use lint::Rule;
 pub use lower::{check, lower, outline};

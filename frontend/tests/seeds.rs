@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-fn replay(body: fn(&[u8])) {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz/dockerfile");
+fn replay(target: &str, body: fn(&[u8])) {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testdata/fuzz").join(target);
     let mut count = 0;
     for entry in fs::read_dir(&directory).expect("the seeds are in the repository") {
         let data = fs::read(entry.expect("the directory can be read").path()).expect("a seed can be read");
@@ -18,15 +18,20 @@ fn replay(body: fn(&[u8])) {
 
 #[test]
 fn seeds_are_parsed_and_lowered() {
-    replay(frontend::fuzz_parse);
+    replay("dockerfile", frontend::fuzz_parse);
 }
 
 #[test]
 fn seeds_are_formatted() {
-    replay(frontend::fuzz_format);
+    replay("dockerfile", frontend::fuzz_format);
 }
 
 #[test]
 fn seeds_are_looked_at_and_fixed() {
-    replay(frontend::fuzz_lint);
+    replay("dockerfile", frontend::fuzz_lint);
+}
+
+#[test]
+fn seeds_are_expanded() {
+    replay("expand", frontend::fuzz_expand);
 }
