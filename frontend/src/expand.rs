@@ -234,7 +234,11 @@ impl<'a> Scanner<'a> {
                         Some(next) if next == '"' || next == '$' || next == escape => {
                             result.extend(self.next());
                         }
-                        Some(_) => result.extend((!self.raw_escapes).then_some(c)),
+                        // One that escapes nothing stays. In a pattern it is doubled, which makes it itself there.
+                        Some(_) => {
+                            let stays = !self.raw_escapes || self.expander.quotes == Quotes::Remove;
+                            result.extend(stays.then_some(c));
+                        }
                     }
                 }
                 c => result.push(c),
@@ -435,6 +439,7 @@ mod tests {
             ),
             ("${P#?usr?} ${P##} ${P%no}", "lib/libz.so.1 /usr/lib/libz.so.1 /usr/lib/libz.so.1"),
             (r"${S#a\*} ${S%\**} ${S##*\*}", "b*c a*b c"),
+            (r#"${W#"one\."}"#, "one.two.three"),
             ("${W/./-} ${W//./-} ${W//./}", "one-two.three one-two-three onetwothree"),
             (r"${W//t*/'[$0$1]'} ${W/t*/'[$0]'} ${W//./\$0}", r"one.[two.three] one.[$0] one\.two\.three"),
             ("${W/t*e/Z} ${W/?wo/2} ${W//o?/0} ${W/.*/}", "one.Z one.2.three 0e.tw0three one"),
