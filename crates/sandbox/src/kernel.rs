@@ -32,8 +32,10 @@ struct Child {
 
 /// Starts a process and gives its pidfd once it has become the executable.
 pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<OwnedFd> {
+    // Were it one of the first four itself, it would be overwritten before it is executed.
+    let executable = rustix::io::fcntl_dupfd_cloexec(launch.executable, 4)?;
     let mut child = Child {
-        executable: launch.executable.as_raw_fd(),
+        executable: executable.as_raw_fd(),
         descriptors: launch.descriptors.map(|descriptor| descriptor.as_raw_fd()),
         arguments: [launch.name.as_ptr(), ptr::null()],
         environment: [ptr::null()],

@@ -1,5 +1,4 @@
-//! Mount points inside the new root: finding them, making those that are missing, and leaving no trace in the times of
-//! the directories above.
+//! Mount points inside the new root: finding them, and making those that are missing.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -7,9 +6,8 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, open, stat, utimensat};
+use rustix::fs::{Mode, OFlags, open};
 
-use crate::stubs::times;
 use crate::wire::Stub;
 
 const MAX_LINKS: u32 = 40;
@@ -61,18 +59,17 @@ pub(super) enum PointKind {
     File,
 }
 
-/// Makes sure that a mount point is there, and gives its path without links. What had to be made is added to the stubs,
-/// and the directory that it was made in keeps its times.
+/// Makes sure that a mount point is there, and gives its path without links. What had to be made is added to the stubs.
+/// The directory that it was made in has the time of that from then on, as with other builders: it shows in RUN and to
+/// `COPY --from`, and in no layer, since a directory is not changed by its time alone.
 pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io::Result<PathBuf> {
     let path = canonical(path)?;
     let mut prefix = PathBuf::new();
     for component in path.components() {
-        let parent = prefix.clone();
         prefix.push(component);
         if prefix.symlink_metadata().is_ok() {
             continue;
         }
-        let before = times(&stat(&parent)?);
         let is_directory = kind == PointKind::Directory || prefix != path;
         if is_directory {
             rustix::fs::mkdir(&prefix, Mode::from_raw_mode(0o755))?;
@@ -80,7 +77,6 @@ pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io:
             let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
             open(&prefix, flags, Mode::from_raw_mode(0o644))?;
         }
-        utimensat(CWD, &parent, &before, AtFlags::SYMLINK_NOFOLLOW)?;
         stubs.push(Stub { path: prefix.clone(), is_directory });
     }
     Ok(path)
@@ -115,11 +111,9 @@ mod tests {
     }
 
     #[test]
-    fn made_points_are_told_and_leave_the_times_alone() {
+    fn made_points_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 5);
-        fs::File::open(&root).unwrap().set_modified(long_ago).unwrap();
         let mut stubs = Vec::new();
         let made = ensure(&root.join("x/y"), PointKind::File, &mut stubs).unwrap();
         assert_eq!(made, root.join("x/y"));
@@ -130,7 +124,6 @@ mod tests {
                 Stub { path: root.join("x/y"), is_directory: false },
             ]
         );
-        assert_eq!(fs::metadata(&root).unwrap().modified().unwrap(), long_ago);
         assert_eq!(fs::metadata(root.join("x/y")).unwrap().len(), 0);
         stubs.clear();
         ensure(&root.join("x"), PointKind::Directory, &mut stubs).unwrap();

@@ -371,7 +371,8 @@ fn stubs(fixture: &Fixture) {
     assert_eq!(run(&spec).unwrap().exit, Exit::Code(0));
     assert_eq!(tree(&upper.path()), ["bin", "bin/sh", "dev", "proc", "sys", "x"]);
 
-    // Over an image: the directory keeps its time, and files that are there stay as they are.
+    // Over an image: the directory has the time at which the mount point was made in it, as with other builders, and
+    // files that are there stay as they are.
     let long_ago = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 7);
     fs::File::open(fixture.path("base/etc")).unwrap().set_modified(long_ago).unwrap();
     let upper = fixture.upper();
@@ -380,7 +381,7 @@ fn stubs(fixture: &Fixture) {
     spec.hosts = Some(b"127.0.0.1 localhost\n".to_vec());
     assert_eq!(run(&spec).unwrap().stdout, "127.0.0.1 localhost\nread-only\n");
     assert_eq!(tree(&upper.path()), ["dev", "etc", "proc", "sys"]);
-    assert_eq!(fs::metadata(upper.path().join("etc")).unwrap().modified().unwrap(), long_ago);
+    assert!(fs::metadata(upper.path().join("etc")).unwrap().modified().unwrap() > long_ago);
 }
 
 fn mounts(fixture: &Fixture) {
