@@ -131,7 +131,9 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
             })
         }
         Method::Check => {
-            let work = begin(&plan, session, root).await?;
+            let mut work = begin(&plan, session, root).await?;
+            // As with BuildKit, a check is the same whatever the build is for.
+            work.options.platform = work.options.build_platform.clone();
             let path = plan.inputs.dockerfile_path.clone();
             blocking(move || check(file, path.as_deref(), call, work)).await
         }

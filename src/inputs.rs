@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use frontend::{NamedContext, SourceFile};
@@ -74,8 +74,8 @@ impl Inputs {
     }
 }
 
-/// Puts another text in the place of a file: all of it or nothing, with the owner's and others' rights as before. A
-/// link goes on leading to it.
+/// Puts another text in the place of a file: all of it or nothing, with the owner and the rights as before. A link goes
+/// on leading to it.
 pub(crate) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     let failed = |error: io::Error| {
         let message = format!("cannot write `{}`: {error}", path.display());
@@ -85,15 +85,22 @@ pub(crate) fn replace_file(path: &Path, text: &str) -> Result<(), Failure> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = path.with_file_name(name);
-    let written = std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::set_permissions(&temporary, std::fs::metadata(&path)?.permissions()))
-        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
-        .and_then(|()| std::fs::rename(&temporary, &path));
-    written.map_err(|error| {
+    write_like(&temporary, text, &path).and_then(|()| std::fs::rename(&temporary, &path)).map_err(|error| {
         // It may not even be there.
         let _ = std::fs::remove_file(&temporary);
         failed(error)
     })
+}
+
+/// Writes a new file with the owner and the rights of another, down to the disk.
+fn write_like(path: &Path, text: &str, other: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let metadata = std::fs::metadata(other)?;
+    let mut file = std::fs::File::create_new(path)?;
+    fchown(&file, Some(metadata.uid()), Some(metadata.gid()))?;
+    file.set_permissions(metadata.permissions())?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()
 }
 
 fn directory(path: &Path) -> Result<PathBuf, Failure> {

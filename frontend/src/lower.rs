@@ -273,7 +273,7 @@ impl<'a> Lowering<'a> {
     /// Takes `bytes` of text from the budget.
     fn spend(&mut self, bytes: usize, span: Span) -> Result<(), Diagnostic> {
         let Some(left) = self.budget.checked_sub(bytes) else {
-            let message = "variables make more text than a build can hold";
+            let message = format!("variables make more than {TEXT_BUDGET_BYTES} bytes of text");
             return Err(Diagnostic::error("too-much-text", span, message));
         };
         self.budget = left;

@@ -1,6 +1,7 @@
 //! What is told of a Dockerfile without building it, and what is written into it.
 
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -203,9 +204,12 @@ fn files_are_formatted_in_place() {
     assert_eq!(listed.code, Some(1));
     assert_eq!(listed.stdout, "ctx/Dockerfile\nctx/other/web.Dockerfile\n");
     assert_eq!(written(&lab), before);
+    std::os::unix::fs::chown(lab.path("ctx/Dockerfile"), Some(1234), Some(56)).expect("root may do that");
     let ran = lab.rbuild(&["fmt", "ctx", "ctx/other/web.Dockerfile"]).succeeded();
     assert_eq!((ran.stdout.as_str(), ran.stderr.as_str()), ("", ""));
     assert_eq!(written(&lab), after);
+    let metadata = std::fs::metadata(lab.path("ctx/Dockerfile")).expect("it is there");
+    assert_eq!((metadata.uid(), metadata.gid()), (1234, 56), "the owner stays");
     assert_eq!(std::fs::read_to_string(lab.path("ctx/other/web.Dockerfile")).expect("it is there"), after);
     lab.rbuild(&["fmt", "--check", "ctx"]).succeeded();
 
