@@ -18,108 +18,92 @@ pub(crate) fn see(text: &str) -> Result<Vec<Seen>, Mistake> {
         let line = diagnostic.span.map_or(0, line);
         return Err(Mistake { line, message: diagnostic.message.clone() });
     }
-    let view = View { text, escape: file.directives.escape };
-    let mut seen: Vec<Seen> = file.global_arguments.iter().map(|arg| view.instruction(arg)).collect();
+    let escape = file.directives.escape;
+    let mut seen: Vec<Seen> = file.global_arguments.iter().map(|arg| instruction(arg, escape)).collect();
     for stage in &file.stages {
-        seen.push(view.from(stage));
-        seen.extend(stage.instructions.iter().map(|instruction| view.instruction(instruction)));
+        seen.push(from(stage));
+        seen.extend(stage.instructions.iter().map(|each| instruction(each, escape)));
     }
     Ok(seen)
 }
 
-struct View<'a> {
-    text: &'a str,
-    escape: char,
+fn from(stage: &Stage) -> Seen {
+    let mut seen = keyword(&stage.keyword, stage.span);
+    add_flag(&mut seen, "platform", stage.platform.as_ref());
+    add_word(&mut seen, "image", &stage.base);
+    if let Some(name) = &stage.name {
+        add_word(&mut seen, "name", name);
+    }
+    seen.sorted()
 }
 
-impl View<'_> {
-    fn from(&self, stage: &Stage) -> Seen {
-        let mut seen = Seen::new("FROM", line(stage.span));
-        seen.last_line = stage.span.last_line as usize;
-        add_flag(&mut seen, "platform", stage.platform.as_ref());
-        self.add_word(&mut seen, "image", &stage.base);
-        if let Some(name) = &stage.name {
-            seen.add_at("name", &*name.text, Some(range(name.span)));
+fn instruction(instruction: &Instruction, escape: char) -> Seen {
+    let mut seen = keyword(&instruction.keyword, instruction.span);
+    add_arguments(&mut seen, &instruction.kind, escape);
+    seen.sorted()
+}
+
+fn add_arguments(seen: &mut Seen, kind: &InstructionKind, escape: char) {
+    match kind {
+        InstructionKind::Add(copy) | InstructionKind::Copy(copy) => add_files(seen, copy),
+        InstructionKind::Arg(arguments) => add_arg(seen, arguments),
+        InstructionKind::Cmd(command) | InstructionKind::Entrypoint(command) => {
+            add_command(seen, command);
         }
-        seen.sorted()
-    }
-
-    fn instruction(&self, instruction: &Instruction) -> Seen {
-        let keyword = &instruction.keyword;
-        let mut seen = Seen::new(&keyword.text, line(keyword.span));
-        seen.last_line = instruction.span.last_line as usize;
-        seen.add_at("keyword", &*keyword.text, Some(range(keyword.span)));
-        self.add_arguments(&mut seen, &instruction.kind);
-        seen.sorted()
-    }
-
-    fn add_arguments(&self, seen: &mut Seen, kind: &InstructionKind) {
-        match kind {
-            InstructionKind::Add(copy) | InstructionKind::Copy(copy) => self.add_files(seen, copy),
-            InstructionKind::Arg(arguments) => add_arg(seen, arguments),
-            InstructionKind::Cmd(command) | InstructionKind::Entrypoint(command) => {
-                add_command(seen, command);
-            }
-            InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => add_variables(seen, pairs),
-            InstructionKind::Expose(words) | InstructionKind::Volume(words) => {
-                for word in words {
-                    self.add_word(seen, "word", word);
-                }
-            }
-            InstructionKind::Healthcheck(check) => add_healthcheck(seen, check),
-            InstructionKind::Maintainer(name) => seen.add("word", text_of(name)),
-            InstructionKind::Onbuild(trigger) => seen.add_trigger(self.trigger(text_of(trigger))),
-            InstructionKind::Run(run) => add_run(seen, run),
-            InstructionKind::Shell(list) => seen.add_exec(texts_of(list)),
-            InstructionKind::StopSignal(word)
-            | InstructionKind::User(word)
-            | InstructionKind::Workdir(word) => {
-                self.add_word(seen, "word", word);
+        InstructionKind::Env(pairs) | InstructionKind::Label(pairs) => add_variables(seen, pairs),
+        InstructionKind::Expose(words) | InstructionKind::Volume(words) => {
+            for word in words {
+                add_word(seen, "word", word);
             }
         }
+        InstructionKind::Healthcheck(check) => add_healthcheck(seen, check),
+        InstructionKind::Onbuild(trigger) => seen.add_trigger(trigger_of(&trigger.text, escape)),
+        InstructionKind::Run(run) => add_run(seen, run),
+        InstructionKind::Shell(list) => add_exec(seen, list),
+        InstructionKind::Maintainer(word)
+        | InstructionKind::StopSignal(word)
+        | InstructionKind::User(word)
+        | InstructionKind::Workdir(word) => add_word(seen, "word", word),
     }
+}
 
-    fn add_word(&self, seen: &mut Seen, what: &'static str, word: &Token) {
-        // Theirs has no places of the words of a list in JSON.
-        let is_of_list = self.text[range(word.span)].starts_with('"') && !word.text.starts_with('"');
-        seen.add_at(what, &*word.text, (!is_of_list).then(|| range(word.span)));
-    }
+/// The tree has a trigger as a text, which is a file of its own here.
+fn trigger_of(text: &str, escape: char) -> Seen {
+    let file = format!("# escape={escape}\nFROM base\n{text}");
+    let found = see(&file).map(|seen| seen.into_iter().nth(1));
+    found.ok().flatten().unwrap_or_else(|| Seen::new("no instruction", 0))
+}
 
-    fn add_files(&self, seen: &mut Seen, copy: &Copy) {
-        let texts = [
-            ("from", &copy.from),
-            ("chown", &copy.chown),
-            ("chmod", &copy.chmod),
-            ("checksum", &copy.checksum),
-        ];
-        for (name, value) in texts {
-            add_flag(seen, name, value.as_ref());
-        }
-        for pattern in &copy.exclude {
-            add_flag(seen, "exclude", Some(pattern));
-        }
-        let bools = [
-            ("link", Some(copy.link)),
-            ("parents", Some(copy.parents)),
-            ("unpack", copy.unpack),
-            ("keep-git-dir", copy.keep_git_dir),
-        ];
-        for (name, value) in bools {
-            seen.add_flag(name, &value.map_or_else(String::new, |value| value.to_string()), None);
-        }
-        for source in &copy.sources {
-            self.add_word(seen, "source", source);
-        }
-        self.add_word(seen, "destination", &copy.destination);
-        add_heredocs(seen, &copy.heredocs);
+fn add_files(seen: &mut Seen, copy: &Copy) {
+    let texts =
+        [("from", &copy.from), ("chown", &copy.chown), ("chmod", &copy.chmod), ("checksum", &copy.checksum)];
+    for (name, value) in texts {
+        add_flag(seen, name, value.as_ref());
     }
+    for pattern in &copy.exclude {
+        add_flag(seen, "exclude", Some(pattern));
+    }
+    let bools = [
+        ("link", Some(copy.link)),
+        ("parents", Some(copy.parents)),
+        ("unpack", copy.unpack),
+        ("keep-git-dir", copy.keep_git_dir),
+    ];
+    for (name, value) in bools {
+        seen.add_flag(name, &value.map_or_else(String::new, |value| value.to_string()), None);
+    }
+    for source in &copy.sources {
+        add_word(seen, "source", source);
+    }
+    add_word(seen, "destination", &copy.destination);
+    add_heredocs(seen, &copy.heredocs);
+}
 
-    /// The tree has a trigger as a text, which is a file of its own here.
-    fn trigger(&self, text: &str) -> Seen {
-        let file = format!("# escape={}\nFROM base\n{text}", self.escape);
-        let found = see(&file).map(|seen| seen.into_iter().nth(1));
-        found.ok().flatten().unwrap_or_else(|| Seen::new("no instruction", 0))
-    }
+fn keyword(keyword: &Token, instruction: Span) -> Seen {
+    let mut seen = Seen::new(&keyword.text, line(keyword.span));
+    seen.last_line = instruction.last_line as usize;
+    add_word(&mut seen, "keyword", keyword);
+    seen
 }
 
 fn add_arg(seen: &mut Seen, arguments: &[Argument]) {
@@ -162,8 +146,7 @@ fn add_run(seen: &mut Seen, run: &Run) {
     match &run.command {
         Command::Shell(line) if !run.heredocs.is_empty() => {
             // Theirs leaves out the word that announces the body, if it is the first.
-            let line = text_of(line);
-            let rest = line.strip_prefix("<<").and_then(|line| line.split_once(' '));
+            let rest = line.text.strip_prefix("<<").and_then(|line| line.split_once(' '));
             seen.add("command of heredoc", rest.map_or("", |(_, rest)| rest.trim()));
         }
         command => add_command(seen, command),
@@ -191,17 +174,25 @@ fn add_healthcheck(seen: &mut Seen, check: &Healthcheck) {
         }
     }
     match check.test.split_first() {
-        Some((kind, list)) if kind == "CMD" => seen.add_exec(list.iter().map(String::as_str)),
-        Some((kind, [line])) if kind == "CMD-SHELL" => seen.add_shell(line),
+        Some((kind, list)) if kind == "CMD" => seen.add_exec(list.iter().map(|word| (word.as_str(), None))),
+        Some((kind, [line])) if kind == "CMD-SHELL" => seen.add_shell(line, None),
         _ => seen.add("none", ""),
     }
 }
 
 fn add_command(seen: &mut Seen, command: &Command) {
     match command {
-        Command::Exec(list) => seen.add_exec(texts_of(list)),
-        Command::Shell(line) => seen.add_shell(text_of(line)),
+        Command::Exec(list) => add_exec(seen, list),
+        Command::Shell(line) => seen.add_shell(&line.text, Some(range(line.span))),
     }
+}
+
+fn add_exec(seen: &mut Seen, list: &[Token]) {
+    seen.add_exec(list.iter().map(|word| (word.text.as_str(), Some(range(word.span)))));
+}
+
+fn add_word(seen: &mut Seen, what: &'static str, word: &Token) {
+    seen.add_at(what, &*word.text, Some(range(word.span)));
 }
 
 fn add_flag(seen: &mut Seen, name: &str, value: Option<&Token>) {
@@ -216,14 +207,4 @@ fn line(span: Span) -> usize {
 
 fn range(span: Span) -> Range<usize> {
     span.start..span.end
-}
-
-/// The text of a line as the tree has it.
-fn text_of(token: &Token) -> &str {
-    &token.text
-}
-
-/// The texts of a list as the tree has it.
-fn texts_of(list: &[Token]) -> impl Iterator<Item = &str> {
-    list.iter().map(|token| token.text.as_str())
 }

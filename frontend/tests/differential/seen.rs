@@ -75,14 +75,17 @@ impl Seen {
         }
     }
 
-    /// Adds the exec form.
-    pub(crate) fn add_exec<'a>(&mut self, words: impl Iterator<Item = &'a str>) {
-        self.add("exec form", format!("{:?}", words.collect::<Vec<_>>()));
+    /// Adds the shell form: the command on one line.
+    pub(crate) fn add_shell(&mut self, line: &str, place: Option<Range<usize>>) {
+        self.add_at("shell form", line, place);
     }
 
-    /// Adds the shell form, on one line.
-    pub(crate) fn add_shell(&mut self, line: &str) {
-        self.add("shell form", line);
+    /// Adds the exec form. The place of a word is that of the string in JSON, quotes included.
+    pub(crate) fn add_exec<'a>(&mut self, words: impl Iterator<Item = (&'a str, Option<Range<usize>>)>) {
+        self.add("exec form", "");
+        for (word, place) in words {
+            self.add_at("word", word, place);
+        }
     }
 
     /// Adds a here-document.
@@ -96,10 +99,15 @@ impl Seen {
         self.add_at("pairs", pairs.split_whitespace().collect::<String>(), Some(place));
     }
 
-    /// Adds the instruction that an ONBUILD holds. Its text has no place of its own in the file.
+    /// Adds the instruction that an ONBUILD holds.
     pub(crate) fn add_trigger(&mut self, trigger: Self) {
-        self.add("trigger", trigger.keyword);
-        self.facts.extend(trigger.facts.into_iter().map(|fact| Fact { place: None, ..fact }));
+        self.add("trigger", &*trigger.keyword);
+        self.add_without_places(trigger);
+    }
+
+    /// Adds what is told of something that has no place in our tree.
+    pub(crate) fn add_without_places(&mut self, part: Self) {
+        self.facts.extend(part.facts.into_iter().map(|fact| Fact { place: None, ..fact }));
     }
 
     /// Brings the flags in an order: one parser does not keep theirs.

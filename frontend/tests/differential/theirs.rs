@@ -32,10 +32,7 @@ impl View<'_> {
         let line = self.line_of(place.start);
         let name = self.joined(&self.text[place.clone()]);
         let mut seen = Seen::new(&name, line);
-        // Our FROM has no place of its keyword.
-        if !matches!(instruction, Instruction::From(_)) {
-            seen.add_at("keyword", name, Some(place));
-        }
+        seen.add_at("keyword", name, Some(place));
         self.add_arguments(&mut seen, instruction);
         seen.sorted()
     }
@@ -52,10 +49,7 @@ impl View<'_> {
             Instruction::From(from) => self.add_from(seen, from),
             Instruction::Healthcheck(check) => self.add_healthcheck(seen, check),
             Instruction::Label(label) => self.add_pairs(seen, &label.arguments),
-            Instruction::Maintainer(maintainer) => {
-                self.reach(seen, &maintainer.name.span);
-                seen.add("word", &*maintainer.name.value);
-            }
+            Instruction::Maintainer(maintainer) => self.add_word(seen, "word", &maintainer.name),
             Instruction::Onbuild(onbuild) => {
                 let trigger = self.instruction(&onbuild.instruction);
                 seen.last_line = trigger.last_line;
@@ -68,7 +62,9 @@ impl View<'_> {
             Instruction::Volume(volume) => match &volume.arguments {
                 JsonOrStringArray::Json(list) => {
                     self.reach(seen, &list.span);
-                    list.value.iter().for_each(|word| seen.add("word", &*word.value));
+                    list.value.iter().for_each(|word| {
+                        seen.add_at("word", &*word.value, Some(self.place_of_json(&word.span)));
+                    });
                 }
                 JsonOrStringArray::String(words) => self.add_words(seen, words),
             },
@@ -98,12 +94,11 @@ impl View<'_> {
 
     fn add_files(&self, seen: &mut Seen, (flags, sources, destination): Files<'_>) {
         self.add_flags(seen, flags);
-        // Of a list in JSON we tell the place of the whole list alone.
         let is_json = self.text[..self.place(&destination.span).start].ends_with('"');
         let mut add = |what, word: &UnescapedString<'_>| {
             self.reach(seen, &word.span);
-            let place = (!is_json).then(|| self.place(&word.span));
-            seen.add_at(what, &*word.value, place);
+            let place = if is_json { self.place_of_json(&word.span) } else { self.place(&word.span) };
+            seen.add_at(what, &*word.value, Some(place));
         };
         for source in sources {
             if let Source::Path(path) = source {
@@ -137,7 +132,12 @@ impl View<'_> {
     fn add_healthcheck(&self, seen: &mut Seen, check: &HealthcheckInstruction<'_>) {
         self.add_flags(seen, &check.options);
         match &check.arguments {
-            HealthcheckArguments::Cmd { arguments, .. } => self.add_command(seen, arguments),
+            HealthcheckArguments::Cmd { arguments, .. } => {
+                let mut command = Seen::new("", seen.last_line);
+                self.add_command(&mut command, arguments);
+                seen.last_line = command.last_line;
+                seen.add_without_places(command);
+            }
             HealthcheckArguments::None { .. } => seen.add("none", ""),
             other => panic!("this test does not know {other:?}"),
         }
@@ -151,7 +151,7 @@ impl View<'_> {
             }
             Command::Shell(line) => {
                 self.reach(seen, &line.span);
-                seen.add_shell(self.joined(line.value).trim_end());
+                seen.add_shell(self.joined(line.value).trim_end(), Some(self.place(&line.span)));
             }
             other => panic!("this test does not know {other:?}"),
         }
@@ -169,7 +169,7 @@ impl View<'_> {
         if let Some(last) = list.last() {
             self.reach(seen, &last.span);
         }
-        seen.add_exec(list.iter().map(|word| &*word.value));
+        seen.add_exec(list.iter().map(|word| (&*word.value, Some(self.place_of_json(&word.span)))));
     }
 
     fn add_words(&self, seen: &mut Seen, words: &[UnescapedString<'_>]) {
@@ -194,6 +194,12 @@ impl View<'_> {
 
     fn place(&self, span: &Span) -> Range<usize> {
         self.mark_bytes + span.start..self.mark_bytes + span.end
+    }
+
+    /// It leaves out the quotes of a string in JSON.
+    fn place_of_json(&self, span: &Span) -> Range<usize> {
+        let place = self.place(span);
+        place.start - 1..place.end + 1
     }
 
     /// A command on one line; it is given as it stands in the file.
