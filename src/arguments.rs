@@ -1,7 +1,9 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
+use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// The names of the subcommands; anything else in their place begins a build.
@@ -213,40 +215,67 @@ pub(crate) struct BuildArguments {
     pub(crate) later: NotSupportedYet,
 }
 
-/// The flags that are on or off. `--flag`, `--flag=true` and `--flag=false` are all right, as with docker.
+/// The flags that are on or off. `--flag`, `--flag=true` and `--flag=0` are all right, as with docker: see [`GoBool`].
 #[derive(Debug, Args)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub(crate) struct Switches {
     /// Run all steps anew
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Cache")]
     pub(crate) no_cache: bool,
     /// Look for newer versions of all base images (rbuild always does)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Cache")]
     pub(crate) pull: bool,
     /// Push the image to the registries of its names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Output")]
     pub(crate) push: bool,
     /// Look for mistakes and bad style instead of building (`--call=check`)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Look")]
     pub(crate) check: bool,
     /// With `--check`: write the file anew with what can be mended without asking
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        action = ArgAction::Set, value_name = "BOOL", hide_default_value = true, hide_possible_values = true,
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Look")]
     pub(crate) fix: bool,
     /// Show nothing but errors, and the digest of the image on standard output
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
-        default_value = "false", action = ArgAction::Set, value_name = "BOOL", hide_default_value = true,
-        hide_possible_values = true, help_heading = "Output")]
+        default_value = "false", action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool,
+        hide_default_value = true, help_heading = "Output")]
     pub(crate) quiet: bool,
+}
+
+/// Reads what docker takes for the value of a flag that is on or off, and refuses the rest in docker's words.
+#[derive(Debug, Clone, Copy)]
+struct GoBool;
+
+impl TypedValueParser for GoBool {
+    type Value = bool;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        argument: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<bool, clap::Error> {
+        let text = value.to_string_lossy();
+        crate::values::go_bool(&text).ok_or_else(|| {
+            let long = argument.and_then(Arg::get_long).unwrap_or_default();
+            let short = argument.and_then(Arg::get_short);
+            let short = short.map_or_else(String::new, |short| format!("-{short}, "));
+            let message = format!(
+                "invalid argument {text:?} for \"{short}--{long}\" flag: strconv.ParseBool: parsing {text:?}: \
+                 invalid syntax"
+            );
+            clap::Error::raw(clap::error::ErrorKind::InvalidValue, message).with_cmd(command)
+        })
+    }
 }
 
 /// How progress is shown.
@@ -308,7 +337,8 @@ impl Args for NotSupportedYet {
             if *takes_value {
                 argument
             } else {
-                argument.num_args(0..=1).require_equals(true).default_missing_value("true")
+                let switch = argument.num_args(0..=1).require_equals(true);
+                switch.default_missing_value("true").value_parser(GoBool)
             }
         }))
     }
@@ -320,7 +350,14 @@ impl Args for NotSupportedYet {
 
 impl FromArgMatches for NotSupportedYet {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = LATER.iter().map(|(name, _)| *name).filter(|name| matches.contains_id(name)).collect();
+        let is_given = |(name, takes_value): &(&'static str, bool)| {
+            if *takes_value {
+                return matches.contains_id(name);
+            }
+            // What is switched off is not asked for; the last of several counts.
+            matches.get_many::<bool>(name).and_then(Iterator::last).copied().unwrap_or_default()
+        };
+        let given = LATER.iter().copied().filter(is_given).map(|(name, _)| name).collect();
         Ok(Self { given })
     }
 
@@ -408,6 +445,22 @@ mod tests {
         let arguments = build(&["rbuild", "--no-cache", "--pull=true", "--push=false", "-q", "."]);
         assert!(arguments.switches.no_cache && arguments.switches.pull && arguments.switches.quiet);
         assert!(!arguments.switches.push);
+    }
+
+    #[test]
+    fn switches_take_what_go_takes_for_a_bool() {
+        for value in ["1", "t", "T", "TRUE", "true", "True"] {
+            assert!(build(&["rbuild", &format!("--check={value}"), "."]).switches.check, "{value}");
+        }
+        for value in ["0", "f", "F", "FALSE", "false", "False"] {
+            let arguments = build(&["rbuild", "-q", &format!("-q={value}"), "--load", "--load=0", "."]);
+            assert!(!arguments.switches.quiet && arguments.later.given.is_empty(), "{value}");
+        }
+        let error = |flag: &str| parse(["rbuild", flag, "."].map(Into::into).into()).unwrap_err().to_string();
+        let wanted = "invalid argument \"yes\" for \"--check\" flag: strconv.ParseBool: parsing \"yes\": invalid syntax";
+        assert!(error("--check=yes").contains(wanted), "{}", error("--check=yes"));
+        let wanted = "invalid argument \"tRUE\" for \"-q, --quiet\" flag: strconv.ParseBool: parsing \"tRUE\": invalid";
+        assert!(error("-q=tRUE").contains(wanted), "{}", error("-q=tRUE"));
     }
 
     #[test]

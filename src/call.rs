@@ -18,6 +18,7 @@ use crate::inputs;
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::Resolver;
 use crate::session::{Session, blocking};
+use crate::values;
 
 /// How often fixes are made of what the fixes before have left.
 const MOST_ROUNDS: usize = 10;
@@ -68,7 +69,12 @@ impl Call {
                 Some(("format", other)) => {
                     return Err(format!("`--call` knows no format `{other}`: it should be `json` or `text`"));
                 }
-                Some(("ignorestatus", value)) => status = value != "true" && value != "1",
+                Some(("ignorestatus", value)) => {
+                    let ignored = values::go_bool(value);
+                    status = !ignored.ok_or_else(|| {
+                        format!("invalid value `{value}` for `ignorestatus` in `--call`: it should be `true` or `false`")
+                    })?;
+                }
                 Some((other, _)) => return Err(format!("`--call` knows no option `{other}`")),
                 None if field == "ignorestatus" => status = false,
                 None if name.is_some() => return Err(format!("invalid value `{text}` for `--call`")),
@@ -481,6 +487,8 @@ mod tests {
         assert_eq!((call.method, call.format, call.status), (Method::Check, Format::Json, true));
         let call = read("lint,ignorestatus=true").unwrap().unwrap();
         assert_eq!((call.method, call.format, call.status), (Method::Check, Format::Text, false));
+        assert!(read("check,ignorestatus=F").unwrap().unwrap().status);
+        assert!(read("check,ignorestatus=no").unwrap_err().contains("`no`"));
         assert_eq!(read("outline").unwrap().unwrap().method, Method::Outline);
         for (text, wanted) in [
             ("chek", "`--call` knows no `chek`: it should be `build`, `check`, `outline` or `targets`"),
