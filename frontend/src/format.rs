@@ -295,6 +295,7 @@ mod tests {
     fn triggers_are_recorded_as_they_are_written() {
         check(&[
             ("  onbuild   copy   a  b  \n", "ONBUILD copy   a  b  \n"),
+            ("  onbuild   --  run  a \n", "ONBUILD --  run  a \n"),
             ("onbuild   run  [\"a\",\"b\"]\n", "ONBUILD run  [\"a\",\"b\"]\n"),
             ("onbuild  \\ \n  env A=1 \\ \n  B=2\n", "ONBUILD \\\n  env A=1 \\ \n  B=2\n"),
             ("onbuild  copy  <<A  /x \n a \nA\n", "ONBUILD copy  <<A  /x \n a \nA\n"),

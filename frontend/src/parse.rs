@@ -240,7 +240,9 @@ pub(crate) fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
     if !text.starts_with('[') {
         return Ok(None);
     }
-    let Ok(values) = serde_json::from_str::<Vec<serde_json::Value>>(text) else { return Ok(None) };
+    let read = |text: &str| serde_json::from_str::<Vec<serde_json::Value>>(text).ok();
+    let values = read(text).or_else(|| read(&without_lone_surrogates(text)?));
+    let Some(values) = values else { return Ok(None) };
     let strings = values.into_iter().map(|value| match value {
         serde_json::Value::String(text) => Some(text),
         _ => None,
@@ -248,6 +250,34 @@ pub(crate) fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
     let list: Option<Vec<String>> = strings.collect();
     let message = "when using JSON array syntax, arrays must be comprised of strings only";
     list.map(Some).ok_or_else(|| message.to_owned())
+}
+
+/// The text with U+FFFD for each escaped half of a surrogate pair that lacks its other half, as Go reads JSON;
+/// `None` where there is no such half. All other text stays as it is, whether or not it is JSON.
+fn without_lone_surrogates(text: &str) -> Option<String> {
+    let unit = |at: usize| {
+        let digits = text.get(at..at + 6)?.strip_prefix("\\u")?;
+        let are_digits = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        u16::from_str_radix(digits, 16).ok().filter(|_| are_digits)
+    };
+    let mut changed = String::new();
+    let (mut copied, mut at) = (0, 0);
+    while let Some(found) = text[at..].find('\\') {
+        at += found;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                changed += &text[copied..at];
+                changed += "\\ufffd";
+                copied = at + 6;
+                6
+            }
+            (Some(_), _) => 6,
+            // Of what is escaped only a backslash could be taken for the beginning of another escape.
+            (None, _) => 1 + text[at + 1..].chars().next().map_or(0, char::len_utf8),
+        };
+    }
+    (copied > 0).then(|| changed + &text[copied..])
 }
 
 /// Where the string literals of a JSON list of strings are.
@@ -479,4 +509,29 @@ fn parse_volume(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
         }
     }
     Ok(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::json_list;
+
+    #[test]
+    fn a_lone_surrogate_is_a_replacement_character() {
+        let read = |text: &str| json_list(text).expect("no list of something else");
+        for (text, wanted) in [
+            (r#"["\ud800"]"#, "\u{fffd}"),
+            (r#"["a\uDFFFb"]"#, "a\u{fffd}b"),
+            (r#"["\ud83d\ude00\ud800"]"#, "\u{1f600}\u{fffd}"),
+            (r#"["\ud800\ud83d\ude00"]"#, "\u{fffd}\u{1f600}"),
+            (r#"["\ude00\ud83d\u0041"]"#, "\u{fffd}\u{fffd}A"),
+            (r#"["\\ud800 \ud800"]"#, "\\ud800 \u{fffd}"),
+            (r#"["\\ud800"]"#, "\\ud800"),
+        ] {
+            assert_eq!(read(text), Some(vec![wanted.to_owned()]), "{text}");
+        }
+        for text in [r#"["\ud80"]"#, r#"["\ud800"#, r#"["\ud800", \]"#, r#"["\ud800\"]"#, r#"["\ud800é\é"]"#]
+        {
+            assert_eq!(read(text), None, "{text}");
+        }
+    }
 }

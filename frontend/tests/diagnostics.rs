@@ -116,6 +116,8 @@ fn of_arguments() {
             "2 invalid-trigger: Chaining ONBUILD via `ONBUILD ONBUILD` isn't allowed",
         ),
         ("FROM busybox\nONBUILD FROM x", "2 invalid-trigger: FROM isn't allowed as an ONBUILD trigger"),
+        ("FROM busybox\nONBUILD --", "2 missing-argument: ONBUILD requires at least one argument"),
+        ("FROM busybox AS a\nONBUILD -- RUN x\nFROM a", "3 unknown-instruction: unknown instruction: --"),
     ]);
 }
 

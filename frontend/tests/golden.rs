@@ -350,6 +350,20 @@ fn config_instructions_are_recorded() {
 }
 
 #[test]
+fn what_onbuild_records_begins_behind_the_keyword() {
+    let text = "FROM scratch\nonbuild \t -- RUN x \nONBUILD \\\n  --  CMD [\"\\ud800\"]\nCMD [\"\\ud800\"]\n";
+    check(
+        text,
+        &options(),
+        &expect![[r#"
+        *0 scratch | 
+        - CMD ["�"]
+        {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],"Cmd":["�"],"WorkingDir":"/","ArgsEscaped":true,"OnBuild":["-- RUN x ","--  CMD [\"\\ud800\"]"]}
+    "#]],
+    );
+}
+
+#[test]
 fn ports_are_in_the_order_of_the_words_as_they_were_written() {
     let text = "FROM scratch\nENV PORTS=\"9 10/UDP\" P=1\n\
                 EXPOSE 99-101 8080:80 $PORTS 80/ 80 80/TCP 127.0.0.1::7/sctp\nEXPOSE ${P}0 9 5$P\n";

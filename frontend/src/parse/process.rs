@@ -97,8 +97,9 @@ pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<Token, Diagnostic> 
     if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME") {
         json_list(&rest[arguments]).map_err(|message| request.line_error("json-not-strings", message))?;
     }
-    // It is recorded as it stands, blanks at its end included.
-    let mut text = request.line.text[request.rest.start..].to_owned();
+    // It is recorded as it stands: a `--` that ends the flags of ONBUILD and blanks at the end included.
+    let behind = &request.line.text[request.keyword_range.end..];
+    let mut text = behind.trim_start().to_owned();
     for heredoc in &request.heredocs {
         text.push('\n');
         text.push_str(&heredoc.content);
