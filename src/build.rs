@@ -1,6 +1,6 @@
 //! `rbuild build`: from the command line to an image.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,7 +33,6 @@ pub(crate) struct Plan {
     /// What is asked for instead of a build.
     pub(crate) call: Option<Call>,
     parallelism: usize,
-    epoch: Option<i64>,
 }
 
 /// Checks the command line and reads what the build is made of.
@@ -45,7 +44,6 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let outputs = Outputs::of(arguments)?;
     let inputs = inputs::read(arguments)?;
     let options = lower_options(arguments, &inputs)?;
-    let epoch = epoch(&options.build_args)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
@@ -64,7 +62,6 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         parallelism: arguments
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
-        epoch,
     })
 }
 
@@ -167,15 +164,6 @@ fn platform(text: Option<&str>) -> Result<Platform, Failure> {
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
-fn epoch(build_args: &BTreeMap<String, String>) -> Result<Option<i64>, Failure> {
-    match build_args.get(EPOCH).map(String::as_str) {
-        None | Some("") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            Failure::usage(format!("invalid value `{text}` for {EPOCH}: it should be seconds since 1970"))
-        }),
-    }
-}
-
 /// Builds. The result is what goes to standard output.
 pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<Option<String>, Failure> {
     let cancel = CancellationToken::new();
@@ -189,7 +177,7 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     };
     let warnings = warnings_text(&lowered.warnings);
     let target = lowered.target;
-    let config = lowered.config;
+    let (config, epoch) = (lowered.config, lowered.epoch);
     let outcome = solve(&plan, (Arc::new(lowered.graph), target), &worker, session.salt(), &cancel).await;
     if outcome.is_err() {
         tidy(&store).await;
@@ -210,7 +198,7 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
         store: &store,
         client: &client,
         worker: &worker,
-        epoch: plan.epoch,
+        epoch,
     };
     tokio::select! {
         result = export.run(config, output) => result,

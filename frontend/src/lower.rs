@@ -23,6 +23,7 @@ mod arguments;
 mod config;
 mod copy;
 mod environment;
+mod epoch;
 mod images;
 mod mode;
 mod mounts;
@@ -184,6 +185,8 @@ struct Lowering<'a> {
     globals: HashMap<String, String>,
     /// The names of the global arguments of the file, with a value or without.
     declared: BTreeSet<String>,
+    /// The time of what is made, in seconds since 1970.
+    epoch: Option<i64>,
     plans: Vec<Plan<'a>>,
     /// Stages by their names; of several with one name the last.
     names: HashMap<&'a str, usize>,
@@ -217,6 +220,7 @@ impl<'a> Lowering<'a> {
             build_args,
             globals: HashMap::new(),
             declared: BTreeSet::new(),
+            epoch: None,
             plans: Vec::new(),
             names: HashMap::new(),
             images: Images::new(&options.named_contexts),
@@ -263,7 +267,7 @@ impl<'a> Lowering<'a> {
         config.config.labels.extend(self.options.labels.clone());
         let graph = self.take_graph();
         let contexts = std::mem::take(&mut self.contexts);
-        Some(Lowered { graph, target, config, warnings: Vec::new(), contexts })
+        Some(Lowered { graph, target, config, warnings: Vec::new(), contexts, epoch: self.epoch })
     }
 
     fn take_graph(&mut self) -> Graph {

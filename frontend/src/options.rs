@@ -151,4 +151,7 @@ pub struct Lowered {
     pub warnings: Vec<Diagnostic>,
     /// The local contexts that are used: `context` for the build context, else names of `--build-context`.
     pub contexts: BTreeSet<String>,
+    /// `SOURCE_DATE_EPOCH`, in seconds since 1970: the time that files and the config are to have at most. It comes from
+    /// the build argument or from the default of a global ARG.
+    pub epoch: Option<i64>,
 }

@@ -350,6 +350,58 @@ fn config_instructions_are_recorded() {
 }
 
 #[test]
+fn the_time_of_a_build_comes_from_the_argument_or_a_global_default() {
+    let epoch = |text: &str, given: Option<&str>| {
+        let given = given.map(|value| ("SOURCE_DATE_EPOCH".to_owned(), value.to_owned()));
+        let named = [("named".to_owned(), NamedContext::Local)].into();
+        let options =
+            LowerOptions { build_args: given.into_iter().collect(), named_contexts: named, ..options() };
+        let lowered = lower(
+            &parse(&SourceFile { name: "Dockerfile".to_owned(), text: text.to_owned() }),
+            &options,
+            &mut Stub::default(),
+        );
+        let lowered = lowered.map_err(|list| {
+            let line = list[0].span.map_or(0, |span| span.first_line);
+            format!("{line} {}: {}", list[0].code, list[0].message)
+        })?;
+        let mtimes = lowered.graph.vertices().iter().filter_map(|vertex| match &vertex.op {
+            Op::Mkdir(mkdir) => Some(mkdir.mtime),
+            _ => None,
+        });
+        assert_eq!(mtimes.collect::<Vec<_>>(), [lowered.epoch]);
+        Ok::<_, String>(lowered.epoch)
+    };
+    let with = |default: &str| {
+        format!("ARG X=12\nARG SOURCE_DATE_EPOCH{default}\nFROM busybox AS base\nWORKDIR /d\n")
+    };
+    let without = "FROM busybox\nARG SOURCE_DATE_EPOCH=5\nWORKDIR /d\n";
+    let unsupported = |name: &str| {
+        Err(format!(
+            "2 invalid-epoch: SOURCE_DATE_EPOCH={name}: the time of a context or stage is not supported yet, it should \
+             be seconds since 1970"
+        ))
+    };
+    for (text, given, wanted) in [
+        (without.to_owned(), None, Ok(None)),
+        (without.to_owned(), Some("7"), Ok(Some(7))),
+        (with(""), None, Ok(None)),
+        (with("=123"), None, Ok(Some(123))),
+        (with("=${X}3"), None, Ok(Some(123))),
+        (with("=123"), Some("7"), Ok(Some(7))),
+        (with("=123"), Some(""), Ok(None)),
+        (with("=x"), Some("0"), Ok(Some(0))),
+        (with("=x"), None, Err("2 invalid-epoch: invalid SOURCE_DATE_EPOCH: x".to_owned())),
+        (with("=1"), Some("1.5"), Err("0 invalid-epoch: invalid SOURCE_DATE_EPOCH: 1.5".to_owned())),
+        (with("=context"), None, unsupported("context")),
+        (with("=named"), None, unsupported("named")),
+        (with("=BASE"), None, unsupported("BASE")),
+    ] {
+        assert_eq!(epoch(&text, given), wanted, "{text} {given:?}");
+    }
+}
+
+#[test]
 fn what_onbuild_records_begins_behind_the_keyword() {
     let text = "FROM scratch\nonbuild \t -- RUN x \nONBUILD \\\n  --  CMD [\"\\ud800\"]\nCMD [\"\\ud800\"]\n";
     check(

@@ -127,14 +127,17 @@ fn a_bad_output_is_a_usage_error() {
 
 #[test]
 fn the_same_build_gives_the_same_image_in_another_store() {
-    let files =
-        [("Dockerfile", "FROM busybox\nCOPY --chmod=644 f /f\nLABEL a=b\nWORKDIR /w\n"), ("f", "content")];
-    let build = || {
+    let text = "FROM busybox\nCOPY --chmod=644 f /f\nLABEL a=b\nWORKDIR /w\n";
+    let with_default = format!("ARG SOURCE_DATE_EPOCH=1000000000\n{text}");
+    let build = |dockerfile: &str, argument: &str| {
         let lab = Lab::new();
-        let context = lab.context("ctx", &files);
+        let context = lab.context("ctx", &[("Dockerfile", dockerfile), ("f", "content")]);
         testkit::set_times(&context.join("f"), std::time::UNIX_EPOCH);
-        let built = lab.build(&context, &["-t", "x", "--build-arg=SOURCE_DATE_EPOCH=1000000000"]).succeeded();
-        built.stdout
+        lab.build(&context, &["-t", "x", argument]).succeeded().stdout
     };
-    assert_eq!(build(), build());
+    let expected = build(text, "--build-arg=SOURCE_DATE_EPOCH=1000000000");
+    assert_eq!(build(text, "--build-arg=SOURCE_DATE_EPOCH=1000000000"), expected);
+    // The default of a global ARG counts like the argument, unless there is an argument.
+    assert_eq!(build(&with_default, "--progress=plain"), expected);
+    assert_ne!(build(&with_default, "--build-arg=SOURCE_DATE_EPOCH="), expected);
 }

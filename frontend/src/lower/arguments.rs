@@ -127,7 +127,8 @@ impl Lowering<'_> {
     }
 }
 
-fn global_arguments(dockerfile: &Dockerfile) -> impl Iterator<Item = (&Instruction, &Argument)> {
+/// The arguments of the ARG instructions before the first FROM, each with its instruction.
+pub(super) fn global_arguments(dockerfile: &Dockerfile) -> impl Iterator<Item = (&Instruction, &Argument)> {
     dockerfile.global_arguments.iter().flat_map(|instruction| {
         let arguments = match &instruction.kind {
             InstructionKind::Arg(arguments) => arguments.as_slice(),

@@ -84,6 +84,7 @@ impl<'a> Lowering<'a> {
         for (index, stage) in self.dockerfile.stages.iter().enumerate() {
             self.add_plan(index, stage);
         }
+        self.find_epoch();
         let target = self.find_target();
         self.check_sources();
         let target = target?;

@@ -204,8 +204,7 @@ impl Lowering<'_> {
             return Ok(());
         }
         let user = Some(state.config.config.user.clone()).filter(|user| !user.is_empty());
-        let mtime = self.options.build_args.get("SOURCE_DATE_EPOCH").and_then(|epoch| epoch.parse().ok());
-        let op = Op::Mkdir(MkdirOp { path: paths::clean(&directory), owner: user, mtime });
+        let op = Op::Mkdir(MkdirOp { path: paths::clean(&directory), owner: user, mtime: self.epoch });
         let meta = current.step(instruction, "");
         self.add_on_root(&mut current.state, (op, Vec::new()), meta, instruction.span)?;
         current.state.commit(format!("WORKDIR {directory}"), Layer::Made);
