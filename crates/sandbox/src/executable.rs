@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
-use rustix::mount::{OpenTreeFlags, open_tree};
+use rustix::mount::{MountAttrFlags, OpenTreeFlags, open_tree};
 
 use crate::kernel;
 
@@ -53,7 +53,7 @@ fn read_only_mount() -> io::Result<OwnedFd> {
     if (found.st_dev as u64, found.st_ino as u64) != (own.dev(), own.ino()) {
         return Err(io::ErrorKind::NotFound.into());
     }
-    kernel::set_read_only(tree.as_fd(), false)?;
+    kernel::restrict(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false)?;
     Ok(tree)
 }
 

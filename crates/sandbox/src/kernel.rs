@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 
+use rustix::mount::MountAttrFlags;
+
 use crate::seccomp::Instruction;
 
 /// A program to be started in a new process.
@@ -228,10 +230,10 @@ struct MountAttributes {
     user_namespace: u64,
 }
 
-/// Makes a mount (and with `recursive` those below) read-only: `mount_setattr(2)`.
-pub(crate) fn set_read_only(mount: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-    const MOUNT_ATTR_RDONLY: u64 = 1;
-    let attributes = MountAttributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
+/// Takes rights from a mount (and with `recursive` from those below): `mount_setattr(2)`.
+pub(crate) fn restrict(mount: BorrowedFd<'_>, taken: MountAttrFlags, recursive: bool) -> io::Result<()> {
+    let attributes =
+        MountAttributes { set: u64::from(taken.bits()), clear: 0, propagation: 0, user_namespace: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path ends in a null byte and the structure is of the size that is passed; both outlive the call.
     let result = unsafe {

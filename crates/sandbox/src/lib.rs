@@ -31,7 +31,7 @@ pub use error::{SandboxError, SetupFailure};
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};
 pub use spec::{
-    DEFAULT_SHM_SIZE_BYTES, Fallback, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs,
-    Security,
+    DEFAULT_SHM_SIZE_BYTES, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec, ResourceLimit,
+    RootFs, Security, UpperSpec,
 };
 pub use user_namespace::{IdMap, IdMode, UserNamespaceError, enter_user_namespace};

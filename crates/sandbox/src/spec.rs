@@ -129,7 +129,7 @@ pub struct MountSpec {
     pub kind: MountKind,
 }
 
-/// What a mount shows.
+/// What a mount shows. Device nodes in it work no more than those of the root file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MountKind {
     /// A file or a directory of the calling process.
@@ -139,6 +139,14 @@ pub enum MountKind {
         source: PathBuf,
         /// Whether it is mounted read-only.
         read_only: bool,
+    },
+    /// A file or a directory of an overlay that is mounted for this alone. Without an upper directory it is read-only.
+    Overlay {
+        /// The overlay.
+        overlay: OverlaySpec,
+        /// The path from the root of the overlay; no part of it is a link.
+        #[serde(with = "raw_path")]
+        source: PathBuf,
     },
     /// An empty directory in memory, mode 1777.
     Tmpfs {
@@ -157,6 +165,29 @@ pub enum MountKind {
         /// Its group.
         gid: u32,
     },
+}
+
+/// Directories that an overlay is made of. All paths are absolute.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlaySpec {
+    /// The lower directories, top first: at least one, and at least two without an upper one.
+    #[serde(with = "raw_paths")]
+    pub lower_dirs: Vec<PathBuf>,
+    /// Where writes go.
+    pub upper: Option<UpperSpec>,
+    /// Whether overlay keeps its marks in `user.overlay.*` (a user namespace) instead of `trusted.overlay.*`.
+    pub user_xattrs: bool,
+}
+
+/// Where the writes to an overlay go.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpperSpec {
+    /// The upper directory.
+    #[serde(with = "raw_path")]
+    pub directory: PathBuf,
+    /// An empty directory on the same file system.
+    #[serde(with = "raw_path")]
+    pub work: PathBuf,
 }
 
 /// A limit of the process: `setrlimit(2)`.

@@ -11,8 +11,8 @@ use rustix::mount::{
     open_tree, unmount,
 };
 
-use super::points::{PointKind, ensure, ensure_fixed};
-use super::{During, Step};
+use super::points::{PointKind, Points, ensure_fixed};
+use super::{During, Step, rootfs};
 use crate::wire::{Stub, Surroundings};
 use crate::{Fallback, MountKind, MountSpec, ProcessSpec, Security, kernel};
 
@@ -53,15 +53,27 @@ const CLOSED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
 /// A mount that is attached nowhere yet.
 struct Detached {
     tree: OwnedFd,
-    /// Whether it is to be made read-only, and with it what is mounted below.
-    read_only: ReadOnly,
+    restriction: Restriction,
 }
 
+/// What a mount is to allow no longer once it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ReadOnly {
-    No,
-    This,
-    Recursive,
+struct Restriction {
+    taken: MountAttrFlags,
+    /// Whether it holds for what is mounted below, too.
+    recursive: bool,
+}
+
+impl Restriction {
+    const NONE: Self = Self { taken: MountAttrFlags::empty(), recursive: false };
+    const READ_ONLY: Self = Self { taken: MountAttrFlags::MOUNT_ATTR_RDONLY, recursive: false };
+    const READ_ONLY_BELOW: Self = Self { recursive: true, ..Self::READ_ONLY };
+
+    /// Of a mount of the caller: device nodes in it reach the machine no more than those of the root file system.
+    fn of_bind(read_only: bool, spec: &ProcessSpec) -> Self {
+        let read_only = if read_only { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
+        Self { taken: read_only | rootfs::flags(spec).0, recursive: true }
+    }
 }
 
 /// Everything that comes from outside of the new root.
@@ -71,7 +83,7 @@ pub(super) struct Gathered {
     cgroup: Option<Detached>,
     /// The caller's device nodes, where none can be made.
     nodes: Vec<(String, Detached)>,
-    /// The sources of the caller's bind mounts, in their order.
+    /// What the caller's mounts of files and directories show, in their order.
     binds: Vec<Detached>,
 }
 
@@ -89,16 +101,10 @@ pub(super) fn gather(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Gat
         let read_only = if sandboxed { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
         fresh("sysfs", &[], CLOSED | read_only)
     };
-    let binds = spec.mounts.iter().filter_map(|mount| match &mount.kind {
-        MountKind::Bind { source, read_only } => Some(
-            outside(source, if *read_only { ReadOnly::Recursive } else { ReadOnly::No })
-                .during("open the source of a mount", source),
-        ),
-        _ => None,
-    });
-    let sys_below = if sandboxed { ReadOnly::Recursive } else { ReadOnly::No };
+    let binds = spec.mounts.iter().filter_map(|mount| gather_bind(mount, spec));
+    let sys_below = if sandboxed { Restriction::READ_ONLY_BELOW } else { Restriction::NONE };
     Ok(Gathered {
-        proc: or_outside(fresh_proc, "/proc", ReadOnly::No)?,
+        proc: or_outside(fresh_proc, "/proc", Restriction::NONE)?,
         sys: or_outside(fresh_sys, "/sys", sys_below)?,
         cgroup: gather_cgroup(sandboxed),
         nodes: gather_nodes(spec, surroundings)?,
@@ -106,12 +112,28 @@ pub(super) fn gather(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Gat
     })
 }
 
+/// What a mount shows that is of the caller's files.
+fn gather_bind(mount: &MountSpec, spec: &ProcessSpec) -> Option<Step<Detached>> {
+    let (source, detached) = match &mount.kind {
+        MountKind::Bind { source, read_only } => {
+            (source, outside(source, Restriction::of_bind(*read_only, spec)))
+        }
+        MountKind::Overlay { overlay, source } => {
+            let part = rootfs::part_of_overlay(overlay, source, spec);
+            // It is mounted like the root file system, and cannot be written to without an upper directory.
+            (source, part.map(|tree| Detached { tree, restriction: Restriction::NONE }))
+        }
+        MountKind::Tmpfs { .. } | MountKind::File { .. } => return None,
+    };
+    Some(detached.during("open the source of a mount", source))
+}
+
 /// The kernel refuses a fresh file system where parts of the caller's are hidden from it, and `/sys` to a user
 /// namespace that does not own the network; what the caller sees is then shown.
-fn or_outside(fresh: io::Result<OwnedFd>, path: &'static str, read_only: ReadOnly) -> Step<Detached> {
+fn or_outside(fresh: io::Result<OwnedFd>, path: &'static str, restriction: Restriction) -> Step<Detached> {
     match fresh {
-        Ok(tree) => Ok(Detached { tree, read_only: ReadOnly::No }),
-        Err(_) => outside(Path::new(path), read_only).during("bind", path),
+        Ok(tree) => Ok(Detached { tree, restriction: Restriction::NONE }),
+        Err(_) => outside(Path::new(path), restriction).during("bind", path),
     }
 }
 
@@ -124,7 +146,7 @@ fn gather_cgroup(sandboxed: bool) -> Option<Detached> {
     }
     let read_only = if sandboxed { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let tree = fresh("cgroup2", &[], CLOSED | read_only).ok()?;
-    Some(Detached { tree, read_only: ReadOnly::No })
+    Some(Detached { tree, restriction: Restriction::NONE })
 }
 
 fn gather_nodes(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Vec<(String, Detached)>> {
@@ -133,7 +155,10 @@ fn gather_nodes(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Vec<(Str
         for (name, ..) in DEVICES {
             let path = Path::new("/dev").join(name);
             // Read-only: writing to the device stays possible, changing the mode of the machine's node does not.
-            nodes.push((name.to_owned(), outside(&path, ReadOnly::This).during("bind the device", &path)?));
+            nodes.push((
+                name.to_owned(),
+                outside(&path, Restriction::READ_ONLY).during("bind the device", &path)?,
+            ));
         }
     }
     if spec.security == Security::Insecure {
@@ -149,7 +174,7 @@ fn gather_nodes(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Vec<(Str
             {
                 continue;
             }
-            if let Ok(node) = outside(&entry.path(), ReadOnly::No) {
+            if let Ok(node) = outside(&entry.path(), Restriction::NONE) {
                 nodes.push((name, node));
             }
         }
@@ -171,19 +196,19 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
         let _ = context.attach(&cgroup, "/sys/fs/cgroup");
     }
     attach_dev(spec, gathered.nodes, prepared.nodes, &context)?;
-    let mut stubs = Vec::new();
+    let mut points = Points::on(Path::new("/")).during("look at", "/")?;
     for (path, file) in prepared.files_of_etc {
-        context.attach_at_point(&file, Path::new(path), PointKind::File, &mut stubs)?;
+        context.attach_at_point(&file, Path::new(path), PointKind::File, &mut points)?;
     }
     let mut binds = gathered.binds.into_iter();
     let mut files = prepared.files.into_iter();
     for mount in &spec.mounts {
-        attach_mount(mount, &mut binds, &mut files, &context, &mut stubs)?;
+        attach_mount(mount, &mut binds, &mut files, &context, &mut points)?;
     }
     if spec.security == Security::Sandbox {
         hide(&prepared.empty_directory, &context)?;
     }
-    Ok(stubs)
+    Ok(points.into_stubs())
 }
 
 /// How mounts are attached.
@@ -198,41 +223,41 @@ impl Attaching {
     }
 
     fn try_attach(&self, mount: &Detached, target: &Path) -> io::Result<()> {
-        let recursive = mount.read_only == ReadOnly::Recursive;
-        let set = mount.read_only != ReadOnly::No
+        let Restriction { taken, recursive } = mount.restriction;
+        let set = !taken.is_empty()
             && !self.by_remount
-            && match kernel::set_read_only(mount.tree.as_fd(), recursive) {
+            && match kernel::restrict(mount.tree.as_fd(), taken, recursive) {
                 Ok(()) => true,
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
                 Err(error) => return Err(error),
             };
         move_mount(mount.tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
-        if mount.read_only == ReadOnly::No || set {
+        if taken.is_empty() || set {
             return Ok(());
         }
-        remount_read_only(target)?;
+        remount(target, taken)?;
         if recursive {
             for below in mounts_below(target)? {
-                remount_read_only(&below)?;
+                remount(&below, taken)?;
             }
         }
         Ok(())
     }
 
-    fn attach_at_point(
-        &self,
-        mount: &Detached,
-        target: &Path,
-        kind: PointKind,
-        stubs: &mut Vec<Stub>,
-    ) -> Step {
-        let point = ensure(target, kind, stubs).during("make the mount point", target)?;
+    fn attach_at_point(&self, mount: &Detached, target: &Path, kind: PointKind, points: &mut Points) -> Step {
+        let point = points.ensure(target, kind).during("make the mount point", target)?;
         self.attach(mount, point)
     }
 }
 
-fn remount_read_only(target: &Path) -> io::Result<()> {
-    let flags = MountFlags::BIND | MountFlags::RDONLY | kept_flags(target)?;
+/// Takes rights from a mount that is attached.
+fn remount(target: &Path, taken: MountAttrFlags) -> io::Result<()> {
+    let pairs = [
+        (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
+        (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+    ];
+    let wanted = pairs.into_iter().filter(|(flag, _)| taken.contains(*flag));
+    let flags = wanted.fold(MountFlags::BIND | kept_flags(target)?, |flags, (_, flag)| flags | flag);
     Ok(mount_remount(target, flags, c"")?)
 }
 
@@ -301,7 +326,7 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     // single files.
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
     let tree = fresh("tmpfs", &[("mode", "0755")], attributes).during(during, "")?;
-    context.attach(&Detached { tree, read_only: ReadOnly::No }, "/proc")?;
+    context.attach(&Detached { tree, restriction: Restriction::NONE }, "/proc")?;
     let mut files_of_etc = Vec::new();
     for (path, name, content) in [
         ("/etc/resolv.conf", "/proc/resolv.conf", &spec.resolv_conf),
@@ -309,7 +334,7 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     ] {
         if let Some(content) = content {
             std::fs::write(name, content).during(during, path)?;
-            files_of_etc.push((path, outside(Path::new(name), ReadOnly::This).during(during, path)?));
+            files_of_etc.push((path, outside(Path::new(name), Restriction::READ_ONLY).during(during, path)?));
         }
     }
     let mut files = Vec::new();
@@ -322,7 +347,7 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
                     .during("set the owner of", &mount.target)?;
             }
             rustix::fs::chmod(&name, Mode::from_raw_mode(*mode)).during(during, &mount.target)?;
-            files.push(outside(Path::new(&name), ReadOnly::This).during(during, &mount.target)?);
+            files.push(outside(Path::new(&name), Restriction::READ_ONLY).during(during, &mount.target)?);
         }
     }
     mkdir("/proc/empty", Mode::from_raw_mode(0o755)).during(during, "")?;
@@ -345,7 +370,7 @@ fn make_nodes() -> Step<Vec<(&'static str, Detached)>> {
         }
         // The mask took bits away.
         rustix::fs::chmod(&path, mode).during("make the device", name)?;
-        nodes.push((name, outside(Path::new(&path), ReadOnly::No).during("make the device", name)?));
+        nodes.push((name, outside(Path::new(&path), Restriction::NONE).during("make the device", name)?));
     }
     Ok(nodes)
 }
@@ -367,7 +392,7 @@ fn attach_dev(
     }
     let exec = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let pts = fresh_pts(exec).during("mount", "/dev/pts")?;
-    context.attach(&Detached { tree: pts, read_only: ReadOnly::No }, "/dev/pts")?;
+    context.attach(&Detached { tree: pts, restriction: Restriction::NONE }, "/dev/pts")?;
     let size = spec.shm_size_bytes.to_string();
     mount_fresh("tmpfs", &[("mode", "1777"), ("size", &size)], CLOSED, "/dev/shm", context)?;
     mount_fresh("mqueue", &[], CLOSED, "/dev/mqueue", context)?;
@@ -401,7 +426,7 @@ fn mount_fresh(
     context: &Attaching,
 ) -> Step {
     let tree = fresh(kind, options, attributes).during("mount", target)?;
-    context.attach(&Detached { tree, read_only: ReadOnly::No }, target)
+    context.attach(&Detached { tree, restriction: Restriction::NONE }, target)
 }
 
 fn attach_mount(
@@ -409,11 +434,11 @@ fn attach_mount(
     binds: &mut impl Iterator<Item = Detached>,
     files: &mut impl Iterator<Item = Detached>,
     context: &Attaching,
-    stubs: &mut Vec<Stub>,
+    points: &mut Points,
 ) -> Step {
     let (detached, kind) = match &mount.kind {
-        MountKind::Bind { .. } => {
-            let tree = binds.next().expect("each bind mount was gathered");
+        MountKind::Bind { .. } | MountKind::Overlay { .. } => {
+            let tree = binds.next().expect("what is outside was gathered");
             let stat = rustix::fs::fstat(&tree.tree).during("look at the source of", &mount.target)?;
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
             (tree, if is_directory { PointKind::Directory } else { PointKind::File })
@@ -424,16 +449,16 @@ fn attach_mount(
             let mut options = vec![("mode", "1777")];
             options.extend(size.as_deref().map(|size| ("size", size)));
             let tree = fresh("tmpfs", &options, CLOSED).during("mount", &mount.target)?;
-            (Detached { tree, read_only: ReadOnly::No }, PointKind::Directory)
+            (Detached { tree, restriction: Restriction::NONE }, PointKind::Directory)
         }
     };
-    context.attach_at_point(&detached, &mount.target, kind, stubs)
+    context.attach_at_point(&detached, &mount.target, kind, points)
 }
 
 fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
     for path in READ_ONLY {
         if Path::new(path).symlink_metadata().is_ok() {
-            let tree = outside(Path::new(path), ReadOnly::Recursive).during("open", path)?;
+            let tree = outside(Path::new(path), Restriction::READ_ONLY_BELOW).during("open", path)?;
             context.attach(&tree, path)?;
         }
     }
@@ -444,9 +469,9 @@ fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
                 | OpenTreeFlags::OPEN_TREE_CLOEXEC
                 | OpenTreeFlags::AT_EMPTY_PATH;
             let tree = open_tree(empty_directory, "", flags).during("mask", path)?;
-            Detached { tree, read_only: ReadOnly::This }
+            Detached { tree, restriction: Restriction::READ_ONLY }
         } else {
-            outside(Path::new("/dev/null"), ReadOnly::No).during("mask", path)?
+            outside(Path::new("/dev/null"), Restriction::NONE).during("mask", path)?
         };
         context.attach(&mask, path)?;
     }
@@ -454,8 +479,8 @@ fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
 }
 
 /// A copy of a mount of this namespace.
-fn outside(path: &Path, read_only: ReadOnly) -> io::Result<Detached> {
-    Ok(Detached { tree: clone_tree(path, true)?, read_only })
+fn outside(path: &Path, restriction: Restriction) -> io::Result<Detached> {
+    Ok(Detached { tree: clone_tree(path, true)?, restriction })
 }
 
 fn clone_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
@@ -486,5 +511,5 @@ pub(super) fn try_fresh(kind: &str) -> io::Result<()> {
 /// Whether a mount can be made read-only before it is attached.
 pub(super) fn try_read_only() -> io::Result<()> {
     let tree = fresh("tmpfs", &[], CLOSED)?;
-    kernel::set_read_only(tree.as_fd(), false)
+    kernel::restrict(tree.as_fd(), MountAttrFlags::MOUNT_ATTR_RDONLY, false)
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx};
 
 use crate::wire::Stub;
 
@@ -59,27 +59,60 @@ pub(super) enum PointKind {
     File,
 }
 
-/// Makes sure that a mount point is there, and gives its path without links. What had to be made is added to the stubs.
-/// The directory that it was made in has the time of that from then on, as with other builders: it shows in RUN and to
-/// `COPY --from`, and in no layer, since a directory is not changed by its time alone.
-pub(super) fn ensure(path: &Path, kind: PointKind, stubs: &mut Vec<Stub>) -> io::Result<PathBuf> {
-    let path = canonical(path)?;
-    let mut prefix = PathBuf::new();
-    for component in path.components() {
-        prefix.push(component);
-        if prefix.symlink_metadata().is_ok() {
-            continue;
-        }
-        let is_directory = kind == PointKind::Directory || prefix != path;
-        if is_directory {
-            rustix::fs::mkdir(&prefix, Mode::from_raw_mode(0o755))?;
-        } else {
-            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-            open(&prefix, flags, Mode::from_raw_mode(0o644))?;
-        }
-        stubs.push(Stub { path: prefix.clone(), is_directory });
+/// The mount points of a sandbox, and which of them had to be made.
+pub(super) struct Points {
+    /// The mount that holds the root file system.
+    root_mount: u64,
+    stubs: Vec<Stub>,
+}
+
+impl Points {
+    /// Points in the file system that is mounted at `root`, and on what is mounted there later.
+    pub(super) fn on(root: &Path) -> io::Result<Self> {
+        Ok(Self { root_mount: mount_of(root)?, stubs: Vec::new() })
     }
-    Ok(path)
+
+    /// Makes sure that a mount point is there, and gives its path without links. The directory that something had to
+    /// be made in has the time of that from then on, as with other builders: it shows in RUN and to `COPY --from`, and
+    /// in no layer, since a directory is not changed by its time alone.
+    pub(super) fn ensure(&mut self, path: &Path, kind: PointKind) -> io::Result<PathBuf> {
+        let path = canonical(path)?;
+        let mut prefix = PathBuf::new();
+        for component in path.components() {
+            let parent = prefix.clone();
+            prefix.push(component);
+            if prefix.symlink_metadata().is_ok() {
+                continue;
+            }
+            let is_directory = kind == PointKind::Directory || prefix != path;
+            make(&prefix, is_directory)?;
+            // One that was made on another mount is of no concern to the root file system, where the same path may
+            // well belong to the image.
+            if mount_of(&parent)? == self.root_mount {
+                self.stubs.push(Stub { path: prefix.clone(), is_directory });
+            }
+        }
+        Ok(path)
+    }
+
+    /// Those that had to be made in the root file system, parents before children.
+    pub(super) fn into_stubs(self) -> Vec<Stub> {
+        self.stubs
+    }
+}
+
+fn make(path: &Path, is_directory: bool) -> io::Result<()> {
+    if is_directory {
+        return Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?);
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    open(path, flags, Mode::from_raw_mode(0o644))?;
+    Ok(())
+}
+
+/// The number of the mount that a path is on (Linux 5.8).
+fn mount_of(path: &Path) -> io::Result<u64> {
+    Ok(statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// Makes sure that one of the fixed mount points (`/proc`, `/sys`, `/dev`) is an ordinary directory. Made ones stay in
@@ -114,19 +147,26 @@ mod tests {
     fn made_points_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let mut stubs = Vec::new();
-        let made = ensure(&root.join("x/y"), PointKind::File, &mut stubs).unwrap();
+        let mut points = Points::on(&root).unwrap();
+        let made = points.ensure(&root.join("x/y"), PointKind::File).unwrap();
         assert_eq!(made, root.join("x/y"));
+        points.ensure(&root.join("x"), PointKind::Directory).unwrap();
         assert_eq!(
-            stubs,
+            points.into_stubs(),
             [
                 Stub { path: root.join("x"), is_directory: true },
                 Stub { path: root.join("x/y"), is_directory: false },
             ]
         );
         assert_eq!(fs::metadata(root.join("x/y")).unwrap().len(), 0);
-        stubs.clear();
-        ensure(&root.join("x"), PointKind::Directory, &mut stubs).unwrap();
-        assert!(stubs.is_empty());
+    }
+
+    #[test]
+    fn points_on_other_mounts_are_not_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().canonicalize().unwrap();
+        let mut points = Points { root_mount: mount_of(Path::new("/proc")).unwrap(), stubs: Vec::new() };
+        points.ensure(&root.join("x"), PointKind::Directory).unwrap();
+        assert!(root.join("x").is_dir() && points.into_stubs().is_empty());
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -15,7 +15,7 @@ use rustix::mount::{
 };
 
 use super::{During, Step};
-use crate::{Fallback, ProcessSpec, RootFs, Security};
+use crate::{Fallback, OverlaySpec, ProcessSpec, RootFs, Security, UpperSpec};
 
 /// Spelt out because distributions change the defaults: an upper directory with metadata-only copies or redirected
 /// directories could not be exported.
@@ -30,7 +30,7 @@ const MAX_OPTIONS_BYTES: usize = 4096;
 pub(super) fn enter(spec: &ProcessSpec) -> Step {
     let target = match &spec.rootfs {
         RootFs::Overlay { lower_dirs, upper, work, user_xattrs } if !lower_dirs.is_empty() => {
-            let layers = Layers::new(lower_dirs, upper, work, *user_xattrs);
+            let layers = Layers::new(lower_dirs, Some((upper, work)), *user_xattrs);
             mount_overlay(&layers, spec).during("mount the overlay at", upper)?;
             upper
         }
@@ -47,8 +47,38 @@ pub(super) fn enter(spec: &ProcessSpec) -> Step {
     rustix::process::chdir("/").during("enter the new root", "")
 }
 
+/// Mounts an overlay for a moment, and gives a mount of its own of what is at `source` in it. To be called before the
+/// root changes.
+pub(super) fn part_of_overlay(
+    overlay: &OverlaySpec,
+    source: &Path,
+    spec: &ProcessSpec,
+) -> io::Result<OwnedFd> {
+    let OverlaySpec { lower_dirs, upper, user_xattrs } = overlay;
+    let upper = upper.as_ref().map(|UpperSpec { directory, work }| (directory.as_path(), work.as_path()));
+    let layers = Layers::new(lower_dirs, upper, *user_xattrs);
+    mount_overlay(&layers, spec)?;
+    // Only what is attached can be cloned. It hides one of its own directories meanwhile, of which others may be made.
+    let part = clone_beneath(&layers.target, source);
+    unmount(&layers.target, UnmountFlags::DETACH)?;
+    part
+}
+
+/// A mount of what is at `path` beneath `root`, no link on the way.
+fn clone_beneath(root: &Path, path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let root = openat(CWD, root, flags | OFlags::DIRECTORY, Mode::empty())?;
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let found = openat2(root, path, flags | OFlags::NOFOLLOW, Mode::empty(), resolve)?;
+    let clone =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(found, "", clone)?)
+}
+
 /// Device nodes that the program makes must not reach the machine's devices; `/dev` brings those that it may use.
-fn flags(spec: &ProcessSpec) -> (MountAttrFlags, MountFlags) {
+pub(super) fn flags(spec: &ProcessSpec) -> (MountAttrFlags, MountFlags) {
     match spec.security {
         Security::Sandbox => (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
         Security::Insecure => (MountAttrFlags::empty(), MountFlags::empty()),
@@ -78,32 +108,48 @@ fn attach_at(tree: &OwnedFd, target: &Path) -> rustix::io::Result<()> {
 struct Layers {
     base: PathBuf,
     lower_dirs: Vec<PathBuf>,
-    upper: PathBuf,
-    work: PathBuf,
+    /// The upper directory and the work directory.
+    upper: Option<(PathBuf, PathBuf)>,
     user_xattrs: bool,
+    /// Where it is mounted: over one of its own directories, so that none has to be made.
     target: PathBuf,
 }
 
 impl Layers {
-    fn new(lower_dirs: &[PathBuf], upper: &Path, work: &Path, user_xattrs: bool) -> Self {
-        let all = lower_dirs.iter().map(PathBuf::as_path).chain([upper, work]);
-        let base = all.fold(upper.to_owned(), |base, path| common_parent(&base, path));
+    /// There is at least one lower directory, and without an upper one there are two.
+    fn new(lower_dirs: &[PathBuf], upper: Option<(&Path, &Path)>, user_xattrs: bool) -> Self {
+        let target = upper.map_or(lower_dirs[0].as_path(), |(upper, _)| upper);
+        let all = lower_dirs.iter().map(PathBuf::as_path);
+        let all = all.chain(upper.into_iter().flat_map(|(upper, work)| [upper, work]));
+        let base = all.fold(target.to_owned(), |base, path| common_parent(&base, path));
         let relative = |path: &Path| {
             let rest = path.strip_prefix(&base).unwrap_or(path);
             if rest.as_os_str().is_empty() { PathBuf::from(".") } else { rest.to_owned() }
         };
         Self {
             lower_dirs: lower_dirs.iter().map(|lower| relative(lower)).collect(),
-            upper: relative(upper),
-            work: relative(work),
+            upper: upper.map(|(upper, work)| (relative(upper), relative(work))),
             user_xattrs,
-            target: upper.to_owned(),
+            target: target.to_owned(),
             base,
         }
     }
 
     fn options(&self) -> impl Iterator<Item = (&'static str, &'static str)> {
         OVERLAY_OPTIONS.into_iter().chain((!self.user_xattrs).then_some(NO_REDIRECTS))
+    }
+
+    /// An unmount must not wait for the disk: until it is recorded, an upper directory is thrown away after a crash.
+    fn flags(&self) -> impl Iterator<Item = &'static str> {
+        self.upper.is_some().then_some("volatile").into_iter().chain(self.user_xattrs.then_some("userxattr"))
+    }
+
+    /// The upper directory and the work directory, each with its option, special bytes escaped.
+    fn writable_dirs(&self, special: &[u8]) -> Vec<(&'static str, OsString)> {
+        let Some((upper, work)) = &self.upper else { return Vec::new() };
+        [("upperdir", upper), ("workdir", work)]
+            .map(|(key, path)| (key, escape(path.as_os_str(), special)))
+            .into()
     }
 }
 
@@ -135,16 +181,15 @@ fn overlay_piecewise(layers: &Layers, spec: &ProcessSpec) -> rustix::io::Result<
     for (key, value) in layers.options() {
         fsconfig_set_string(overlay, key, value)?;
     }
-    // An unmount must not wait for the disk: until it is recorded, an upper directory is thrown away after a crash.
-    fsconfig_set_flag(overlay, "volatile")?;
-    if layers.user_xattrs {
-        fsconfig_set_flag(overlay, "userxattr")?;
+    for flag in layers.flags() {
+        fsconfig_set_flag(overlay, flag)?;
     }
     for lower in &layers.lower_dirs {
         fsconfig_set_string(overlay, "lowerdir+", lower)?;
     }
-    fsconfig_set_string(overlay, "upperdir", escape(layers.upper.as_os_str(), b"\\"))?;
-    fsconfig_set_string(overlay, "workdir", escape(layers.work.as_os_str(), b"\\"))?;
+    for (key, directory) in layers.writable_dirs(b"\\") {
+        fsconfig_set_string(overlay, key, directory)?;
+    }
     fsconfig_create(overlay)?;
     let mounted = fsmount(overlay, FsMountFlags::FSMOUNT_CLOEXEC, flags(spec).0)?;
     attach_at(&mounted, &layers.target)
@@ -152,19 +197,20 @@ fn overlay_piecewise(layers: &Layers, spec: &ProcessSpec) -> rustix::io::Result<
 
 /// Older kernels: all in one page.
 fn overlay_by_mount(layers: &Layers, spec: &ProcessSpec) -> io::Result<()> {
-    let mut options = OsString::from("volatile");
+    let mut options = OsString::new();
     for (key, value) in layers.options() {
-        options.push(format!(",{key}={value}"));
+        options.push(format!("{key}={value},"));
     }
-    if layers.user_xattrs {
-        options.push(",userxattr");
+    for flag in layers.flags() {
+        options.push(format!("{flag},"));
     }
-    options.push(",upperdir=");
-    options.push(escape(layers.upper.as_os_str(), b"\\,"));
-    options.push(",workdir=");
-    options.push(escape(layers.work.as_os_str(), b"\\,"));
+    for (key, directory) in layers.writable_dirs(b"\\,") {
+        options.push(format!("{key}="));
+        options.push(directory);
+        options.push(",");
+    }
     for (index, lower) in layers.lower_dirs.iter().enumerate() {
-        options.push(if index == 0 { ",lowerdir=" } else { ":" });
+        options.push(if index == 0 { "lowerdir=" } else { ":" });
         options.push(escape(lower.as_os_str(), b"\\,:"));
     }
     if options.len() >= MAX_OPTIONS_BYTES {
@@ -192,13 +238,15 @@ mod tests {
     #[test]
     fn layers_are_named_from_their_common_parent() {
         let lower = [PathBuf::from("/s/snapshots/b/fs"), PathBuf::from("/s/snapshots/a:1/fs")];
-        let layers = Layers::new(&lower, Path::new("/s/tmp/1/fs"), Path::new("/s/tmp/1/work"), false);
+        let upper = (Path::new("/s/tmp/1/fs"), Path::new("/s/tmp/1/work"));
+        let layers = Layers::new(&lower, Some(upper), false);
         assert_eq!(layers.base, Path::new("/s"));
+        assert_eq!(layers.target, Path::new("/s/tmp/1/fs"));
         assert_eq!(layers.lower_dirs, [Path::new("snapshots/b/fs"), Path::new("snapshots/a:1/fs")]);
-        assert_eq!(
-            (layers.upper.as_path(), layers.work.as_path()),
-            (Path::new("tmp/1/fs"), Path::new("tmp/1/work"))
-        );
+        assert_eq!(layers.upper, Some((PathBuf::from("tmp/1/fs"), PathBuf::from("tmp/1/work"))));
+        let layers = Layers::new(&lower, None, false);
+        assert_eq!((layers.base.as_path(), &layers.target), (Path::new("/s/snapshots"), &lower[0]));
+        assert_eq!(layers.flags().count(), 0);
         assert_eq!(escape(OsStr::new("a:1,\\"), b"\\,:"), OsStr::new("a\\:1\\,\\\\"));
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{
-    Exit, Fallback, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Security, spawn,
+    Exit, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec, ResourceLimit, RootFs, Security,
+    UpperSpec, spawn,
 };
 
 use crate::Test;
@@ -41,6 +42,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("limits_and_shm_size", limits),
     ("mount_points_leave_no_trace", stubs),
     ("mounts_of_the_caller", mounts),
+    ("parts_of_overlays", overlay_parts),
+    ("nested_mounts", nested),
+    ("device_nodes_in_mounts_do_not_work", device_nodes_in_mounts),
     ("links_of_the_image_lead_nowhere", links),
     ("failures_name_step_and_path", failures),
     ("lack_of_memory_is_told", out_of_memory),
@@ -415,6 +419,129 @@ fn mounts(fixture: &Fixture) {
     );
     assert_eq!(fs::read_to_string(source.join("made")).unwrap(), "changed\n");
     assert_eq!(tree(&upper.path()), ["dev", "new", "new/dir", "new/dir/x", "proc", "sys"]);
+}
+
+/// Two directories with the same file, and a whiteout in the upper one of them.
+fn layers(fixture: &Fixture) -> Vec<PathBuf> {
+    let [top, bottom] = ["layer-top", "layer-bottom"].map(|name| fixture.path(name));
+    for layer in [&top, &bottom] {
+        fs::create_dir_all(layer.join("dir/sub")).unwrap();
+        fs::write(layer.join("dir/file"), layer.file_name().unwrap().as_encoded_bytes()).unwrap();
+    }
+    fs::write(bottom.join("dir/removed"), "").unwrap();
+    let whiteout = top.join("dir/removed");
+    if !whiteout.exists() {
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &whiteout,
+            rustix::fs::FileType::CharacterDevice,
+            rustix::fs::Mode::empty(),
+            0,
+        )
+        .unwrap();
+    }
+    vec![top, bottom]
+}
+
+fn overlay_parts(fixture: &Fixture) {
+    let layers = layers(fixture);
+    let mount = |target: &str, source: &str, upper: Option<UpperSpec>| {
+        let overlay = OverlaySpec { lower_dirs: layers.clone(), upper, user_xattrs: false };
+        MountSpec { target: target.into(), kind: MountKind::Overlay { overlay, source: source.into() } }
+    };
+    let script = "ls /ro; cat /one; echo; (echo x > /ro/file) 2>/dev/null || echo ro; (touch /all/x) 2>/dev/null || echo ro; \
+                  echo changed > /rw/file; rm -r /rw/sub; cat /rw/file /ro/file";
+    for by_mount in [false, true] {
+        let (upper, scratch) = (fixture.upper(), fixture.upper());
+        let scratch_upper =
+            UpperSpec { directory: scratch.path(), work: scratch.path().with_file_name("work") };
+        let mut spec = fixture.script_on(&upper, script);
+        if by_mount {
+            spec.fallbacks.insert(Fallback::OverlayByMount);
+        }
+        spec.mounts = vec![
+            mount("/ro", "/dir", None),
+            mount("/one", "/dir/file", None),
+            mount("/all", "/", None),
+            mount("/rw", "/dir", Some(scratch_upper)),
+        ];
+        let outcome = run(&spec).unwrap_or_else(|error| panic!("{}", chain(&error)));
+        assert_eq!(
+            (outcome.stdout.as_str(), outcome.stderr.as_str()),
+            ("file\nsub\nlayer-top\nro\nro\nchanged\nlayer-top", ""),
+        );
+        assert_eq!(fs::read_to_string(layers[0].join("dir/file")).unwrap(), "layer-top");
+        assert_eq!(fs::read_to_string(scratch.path().join("dir/file")).unwrap(), "changed\n");
+        assert_eq!(tree(&upper.path()), ["dev", "proc", "sys"]);
+    }
+    let upper = fixture.upper();
+    let mut spec = fixture.script_on(&upper, "true");
+    spec.mounts = vec![mount("/x", "/dir/none", None)];
+    let shown = chain(&run(&spec).unwrap_err());
+    assert_eq!(
+        shown,
+        "cannot set up the sandbox: open the source of a mount `/dir/none`: No such file or directory (os error 2)"
+    );
+}
+
+/// Points that are made on other mounts are not taken for some of the root file system.
+fn nested(fixture: &Fixture) {
+    let (root, outer) = (fixture.path("nested-root"), fixture.path("nested-outer"));
+    assert!(Command::new("cp").arg("-a").arg(fixture.path("base")).arg(&root).status().unwrap().success());
+    // The image has at the same place what a stub looks like.
+    fs::create_dir_all(root.join("outer/inner")).unwrap();
+    fs::create_dir(&outer).unwrap();
+    let tmpfs = |target: &str| MountSpec {
+        target: target.into(),
+        kind: MountKind::Tmpfs { size_bytes: Some(1 << 16) },
+    };
+    let bind = MountKind::Bind { source: outer.clone(), read_only: false };
+    let mut spec =
+        fixture.script_on(&fixture.upper(), "touch /outer/a /outer/inner/b /first/x; ls /first /same");
+    spec.rootfs = RootFs::Directory(root.clone());
+    spec.mounts = vec![
+        MountSpec { target: "/outer".into(), kind: bind.clone() },
+        tmpfs("/outer/inner"),
+        tmpfs("/first"),
+        MountSpec { target: "/same".into(), kind: bind },
+        tmpfs("/same"),
+    ];
+    let outcome = run(&spec).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("/first:\nx\n\n/same:\n", ""));
+    assert_eq!(tree(&outer), ["a", "inner"]);
+    assert_eq!(tree(&root.join("outer")), ["inner"]);
+    assert!(!root.join("first").exists() && !root.join("same").exists());
+}
+
+fn device_nodes_in_mounts(fixture: &Fixture) {
+    let source = fixture.path("devices");
+    fs::create_dir(&source).unwrap();
+    let overlay = OverlaySpec {
+        lower_dirs: vec![source.clone(), fixture.path("base/opt")],
+        upper: None,
+        user_xattrs: false,
+    };
+    let bind = |target: &str, read_only| MountSpec {
+        target: target.into(),
+        kind: MountKind::Bind { source: source.clone(), read_only },
+    };
+    for fallback in [None, Some(Fallback::ReadOnlyByRemount)] {
+        let script = "mknod /rw/zero c 1 5 2>/dev/null; for d in /rw /ro /part /mem; do mknod /mem/zero c 1 5 2>/dev/null; \
+                      stat -c %F $d/zero; head -c 1 $d/zero 2>/dev/null | wc -c; done";
+        let outcome = fixture.shell_with(script, |spec| {
+            spec.fallbacks.extend(fallback);
+            spec.mounts = vec![
+                bind("/rw", false),
+                bind("/ro", true),
+                MountSpec {
+                    target: "/part".into(),
+                    kind: MountKind::Overlay { overlay: overlay.clone(), source: "/".into() },
+                },
+                MountSpec { target: "/mem".into(), kind: MountKind::Tmpfs { size_bytes: None } },
+            ];
+        });
+        assert_eq!(outcome.stdout, "character special file\n0\n".repeat(4), "{fallback:?}");
+    }
 }
 
 fn links(fixture: &Fixture) {

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::Command;
 
-use sandbox::{Exit, Fallback, IdMode, Network, RootFs, enter_user_namespace};
+use sandbox::{
+    Exit, Fallback, IdMode, MountKind, MountSpec, Network, OverlaySpec, RootFs, UpperSpec,
+    enter_user_namespace,
+};
 
 use crate::Test;
 use crate::fixture::{Fixture, chain, run as run_spec};
@@ -100,6 +103,21 @@ fn common(fixture: &Fixture) {
         shown,
         "0\n0\n1\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\nro\nro\n2\ndenied\n32 bits\n"
     );
+    part_of_overlay(fixture);
+}
+
+fn part_of_overlay(fixture: &Fixture) {
+    let scratch = fixture.upper();
+    let upper = UpperSpec { directory: scratch.path(), work: scratch.path().with_file_name("work") };
+    let mount = |target: &str, upper| {
+        let lower_dirs = vec![fixture.path("base/etc"), fixture.path("base/opt")];
+        let overlay = OverlaySpec { lower_dirs, upper, user_xattrs: true };
+        MountSpec { target: target.into(), kind: MountKind::Overlay { overlay, source: "/group".into() } }
+    };
+    let script = "head -n 1 /ro; (echo x > /ro) 2>/dev/null || echo ro; echo written > /rw; cat /rw";
+    let outcome =
+        fixture.shell_with(script, |spec| spec.mounts = vec![mount("/ro", None), mount("/rw", Some(upper))]);
+    assert_eq!(outcome.stdout, "root:x:0:\nro\nwritten\n");
 }
 
 fn mapped(fixture: &Fixture) {
