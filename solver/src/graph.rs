@@ -137,6 +137,14 @@ pub enum GraphError {
         /// The name of the vertex.
         vertex: String,
     },
+    /// A mount of a RUN was to show an input that is not there, or is one by chain.
+    #[error("`{vertex}` mounts input {input}, which is no input by content")]
+    MountOfNoContent {
+        /// The name of the vertex.
+        vertex: String,
+        /// The index of the input.
+        input: usize,
+    },
     /// More than [`GraphBuilder::MAX_VERTICES`].
     #[error("a build has more than {} steps", GraphBuilder::MAX_VERTICES)]
     TooManyVertices,
@@ -166,6 +174,11 @@ impl GraphBuilder {
             if takes_chain && matches!(self.graph.vertex(input.vertex).op, Op::Context(_)) {
                 return Err(GraphError::ContextByChain { vertex: meta.name });
             }
+        }
+        let has_content =
+            |input: &usize| inputs.get(*input).is_some_and(|input| matches!(input.key, InputKey::Content(_)));
+        if let Some(input) = op.mounted_inputs().into_iter().find(|input| !has_content(input)) {
+            return Err(GraphError::MountOfNoContent { vertex: meta.name, input });
         }
         let input_digests: Vec<_> =
             inputs.iter().map(|input| self.graph.vertex(input.vertex).digest).collect();

@@ -347,6 +347,10 @@ fn write_mount(mount: &RunMount, sink: &mut impl Sink) {
             sink.bytes("run.mount.inline", content);
             sink.text("run.mount.mode", &format!("{mode:o}"));
         }
+        RunMountKind::Bind { input, read_only } => {
+            sink.number("run.mount.bind", input);
+            sink.flag("run.mount.read_only", *read_only);
+        }
     }
 }
 

@@ -16,7 +16,8 @@ pub enum Op {
     Copy(CopyOp),
     /// WORKDIR: makes a directory. Input 0 (chain): the root file system.
     Mkdir(MkdirOp),
-    /// RUN. Input 0 (chain): the root file system. Inputs 1 and up: what the mounts name.
+    /// RUN. Input 0 (chain): the root file system. Inputs 1 and up (content): what the mounts show, the only path of the
+    /// input's selector.
     Run(RunOp),
     /// Puts what input 1 (chain) added to the empty root file system on top of input 0 (chain); COPY --link.
     Merge,
@@ -30,6 +31,16 @@ impl Op {
             Self::Scratch | Self::Image(_) | Self::Context(_) => false,
             Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => true,
         }
+    }
+
+    /// The indexes of the inputs that mounts show.
+    pub(crate) fn mounted_inputs(&self) -> Vec<usize> {
+        let Self::Run(run) = self else { return Vec::new() };
+        let inputs = run.mounts.iter().filter_map(|mount| match &mount.kind {
+            RunMountKind::Bind { input, .. } => Some(*input),
+            RunMountKind::Inline { .. } => None,
+        });
+        inputs.collect()
     }
 }
 
@@ -166,7 +177,7 @@ pub struct RunOp {
     pub network: NetworkMode,
     /// Which confinement.
     pub security: SecurityMode,
-    /// What is mounted.
+    /// What is mounted, in the order in which it is: what comes later is on top.
     pub mounts: Vec<RunMount>,
     /// Entries of `/etc/hosts`; the addresses are not in the identity.
     pub extra_hosts: Vec<ExtraHost>,
@@ -229,7 +240,7 @@ pub struct RunMount {
     pub kind: RunMountKind,
 }
 
-/// What a RUN mounts. (Further kinds come with `RUN --mount`.)
+/// What a RUN mounts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunMountKind {
     /// A file whose content stands in the Dockerfile (the body of a here-document that begins with `#!`).
@@ -238,5 +249,13 @@ pub enum RunMountKind {
         content: Vec<u8>,
         /// Its mode.
         mode: u32,
+    },
+    /// A file or a directory of an input. What is written to it is seen by this RUN alone, and lost with it: so the
+    /// selected content is all that the result depends on, whether it can be written to or not.
+    Bind {
+        /// The index of the input in the vertex's inputs.
+        input: usize,
+        /// Whether it cannot be written to.
+        read_only: bool,
     },
 }

@@ -113,7 +113,8 @@ impl LocalWorker {
         Ok(SourceTree::Snapshot(Arc::new(view.await?)))
     }
 
-    async fn context(&self, name: &str) -> Result<Arc<Context>, WorkerError> {
+    /// The context of that name, opened.
+    pub(crate) async fn context(&self, name: &str) -> Result<Arc<Context>, WorkerError> {
         let context = self.shared.contexts.get(name);
         let context = context.ok_or_else(|| WorkerError::UnknownContext(name.to_owned()))?;
         let opened = context.open.get_or_try_init(|| {
@@ -126,23 +127,17 @@ impl LocalWorker {
         opened.await.cloned()
     }
 
-    async fn copy(
-        &self,
-        vertex: &Vertex,
-        op: &CopyOp,
-        inputs: (&[Output], &[Option<ContentDigest>]),
-        context: &ExecContext,
-    ) -> Result<Snapshot, WorkerError> {
-        let (outputs, digests) = inputs;
-        let base = outputs.first().unwrap_or(&Output::Scratch);
+    async fn copy(&self, op: &CopyOp, execution: &Execution<'_>) -> Result<Snapshot, WorkerError> {
+        let base = execution.inputs.first().unwrap_or(&Output::Scratch);
         let parent = self.snapshot_of(base).await?;
         let mut sources = vec![SourceTree::Empty];
-        for output in outputs.iter().skip(1) {
+        for output in execution.inputs.iter().skip(1) {
             sources.push(self.source_tree(output).await?);
         }
         let on_empty_root = matches!(base, Output::Scratch);
-        let (op, digests, vertex_inputs) = (op.clone(), digests.to_vec(), vertex.inputs.clone());
-        let (store, cancel) = (self.shared.store.clone(), context.cancel.clone());
+        let (op, digests) = (op.clone(), execution.digests.to_vec());
+        let vertex_inputs = execution.vertex.inputs.clone();
+        let (store, cancel) = (self.shared.store.clone(), execution.context.cancel.clone());
         blocking(move || {
             write_snapshot(&store, parent.as_ref(), |writer| {
                 let request = CopyRequest {
@@ -164,6 +159,14 @@ impl LocalWorker {
     fn stored(&self, key: &CacheKey) -> Result<Option<Output>, WorkerError> {
         Ok(self.shared.store.lookup(&RecordKey(key.0))?.map(Output::Snapshot))
     }
+}
+
+/// What a vertex is executed with; see [`Worker::exec`].
+pub(crate) struct Execution<'a> {
+    pub(crate) vertex: &'a Vertex,
+    pub(crate) inputs: &'a [Output],
+    pub(crate) digests: &'a [Option<ContentDigest>],
+    pub(crate) context: &'a ExecContext,
 }
 
 /// Makes a snapshot on top of `parent` by writing its files.
@@ -310,16 +313,17 @@ impl Worker for LocalWorker {
             None => Ok(None),
         };
         let store = self.shared.store.clone();
+        let execution = Execution { vertex, inputs, digests, context };
         let snapshot = match &vertex.op {
             Op::Scratch => return Ok(Output::Scratch),
             Op::Context(op) => return Ok(Output::Context(op.name.clone())),
             Op::Image(op) => return Ok(Output::Image(self.shared.images.name(&op.source, context).await?)),
-            Op::Copy(op) => self.copy(vertex, op, (inputs, digests), context).await?,
+            Op::Copy(op) => self.copy(op, &execution).await?,
             Op::Mkdir(op) => {
                 let (op, parent) = (op.clone(), base().await?);
                 blocking(move || mkdir::mkdir(&store, parent.as_ref(), &op)).await?
             }
-            Op::Run(op) => run::run(&store, base().await?, op, context).await?,
+            Op::Run(op) => run::run(self, op, &execution).await?,
             Op::Merge => {
                 let parent = base().await?;
                 let added = match inputs.get(1) {

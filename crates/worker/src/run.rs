@@ -1,6 +1,7 @@
 //! RUN: one process in a sandbox over the snapshot of its input.
 
 mod hosts;
+mod mounts;
 mod output;
 
 use std::path::PathBuf;
@@ -8,67 +9,115 @@ use std::sync::Arc;
 
 use cache::tree::{TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot, Store};
-use sandbox::{Exit, MountKind, MountSpec, Network, ProcessSpec, ResourceLimit, RootFs, Running, Security};
-use solver::{ExecContext, LogStream, NetworkMode, RunMountKind, RunOp, SecurityMode};
+use sandbox::{Exit, Network, ProcessSpec, ResourceLimit, RootFs, Running, Security};
+use solver::{ContentDigest, ExecContext, Input, LogStream, NetworkMode, RunOp, SecurityMode};
+use tokio_util::sync::CancellationToken;
 
-use crate::WorkerError;
 use crate::error::ProcessFailure;
-use crate::local::blocking;
+use crate::local::{Execution, blocking};
+use crate::run::mounts::{Mounts, Preparation, Source};
 use crate::run::output::forward;
 use crate::user::{self, ProcessUser};
+use crate::{LocalWorker, Output, WorkerError};
 
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Runs the process of a RUN on top of `parent`, streaming its output, and makes a snapshot of what it leaves. When
-/// the build is cancelled it is killed.
+/// Runs the process of a RUN on top of its first input, streaming its output, and makes a snapshot of what it leaves.
+/// When the build is cancelled it is killed.
 pub(crate) async fn run(
-    store: &Store,
-    parent: Option<Snapshot>,
+    worker: &LocalWorker,
     op: &RunOp,
-    context: &ExecContext,
+    execution: &Execution<'_>,
 ) -> Result<Snapshot, WorkerError> {
+    let parent = worker.snapshot_of(execution.inputs.first().unwrap_or(&Output::Scratch)).await?;
+    let sources = Source::all(worker, execution).await?;
     let command: Arc<str> = op.args.join(" ").into();
-    let (active, running) = {
-        let (store, op, command) = (store.clone(), op.clone(), Arc::clone(&command));
-        blocking(move || start(&store, parent.as_ref(), &op, &command)).await?
+    let start = Start {
+        store: worker.store().clone(),
+        parent,
+        op: op.clone(),
+        command: Arc::clone(&command),
+        inputs: execution.vertex.inputs.clone(),
+        sources,
+        digests: execution.digests.to_vec(),
+        cancel: execution.context.cancel.clone(),
     };
-    let exit = finish(running, &command, context).await?;
+    let Started { active, running, mounts } = blocking(move || start.start()).await?;
+    let ended = finish(running, &command, execution.context).await;
+    blocking(move || {
+        // Also what is thrown away takes its time.
+        drop(mounts);
+        check(ended?, &command)?;
+        Ok(active.commit()?)
+    })
+    .await
+}
+
+/// Tells a process that did not end well.
+fn check(exit: Exit, command: &str) -> Result<(), WorkerError> {
     let failure = match exit {
-        Exit::Code(0) => return blocking(move || Ok(active.commit()?)).await,
+        Exit::Code(0) => return Ok(()),
         Exit::Code(code) => ProcessFailure::Code(code),
         Exit::Signal(signal) => ProcessFailure::Signal(signal),
         Exit::OutOfMemory => ProcessFailure::OutOfMemory,
     };
-    Err(WorkerError::Process { command: command.to_string(), failure })
+    Err(WorkerError::Process { command: command.to_owned(), failure })
 }
 
-fn start(
-    store: &Store,
-    parent: Option<&Snapshot>,
-    op: &RunOp,
-    command: &str,
-) -> Result<(ActiveSnapshot, Running), WorkerError> {
-    let view = match parent {
-        Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
-        None => None,
-    };
-    let user = user::process_user(view.as_ref(), &op.user)
-        .map_err(|cause| WorkerError::ProcessUser { command: command.to_owned(), cause })?;
-    drop(view);
-    let active = store.prepare(parent)?;
-    let rootfs = match store.tree_mode().kind {
-        TreeKind::Plain => RootFs::Directory(active.upper().to_owned()),
-        TreeKind::Overlay { user_xattrs } => RootFs::Overlay {
-            lower_dirs: active.lower_dirs().to_vec(),
-            upper: active.upper().to_owned(),
-            work: active.work_dir()?,
-            user_xattrs,
-        },
-    };
-    let running = sandbox::spawn(&process_spec(rootfs, op, &user))
-        .map_err(|cause| WorkerError::Sandbox { command: command.to_owned(), cause })?;
-    Ok((active, running))
+/// Everything that a process is started with.
+struct Start {
+    store: Store,
+    parent: Option<Snapshot>,
+    op: RunOp,
+    command: Arc<str>,
+    inputs: Vec<Input>,
+    sources: Vec<Source>,
+    digests: Vec<Option<ContentDigest>>,
+    cancel: CancellationToken,
+}
+
+/// A process that has been started, and what it runs on.
+struct Started {
+    active: ActiveSnapshot,
+    running: Running,
+    mounts: Mounts,
+}
+
+impl Start {
+    fn start(&self) -> Result<Started, WorkerError> {
+        let Self { store, parent, op, .. } = self;
+        let view = match parent {
+            Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
+            None => None,
+        };
+        let user = user::process_user(view.as_ref(), &op.user)
+            .map_err(|cause| WorkerError::ProcessUser { command: self.command.to_string(), cause })?;
+        drop(view);
+        let preparation = Preparation {
+            store,
+            inputs: &self.inputs,
+            sources: &self.sources,
+            digests: &self.digests,
+            cancel: &self.cancel,
+        };
+        let mut mounts = preparation.mounts(op)?;
+        let active = store.prepare(parent.as_ref())?;
+        let rootfs = match store.tree_mode().kind {
+            TreeKind::Plain => RootFs::Directory(active.upper().to_owned()),
+            TreeKind::Overlay { user_xattrs } => RootFs::Overlay {
+                lower_dirs: active.lower_dirs().to_vec(),
+                upper: active.upper().to_owned(),
+                work: active.work_dir()?,
+                user_xattrs,
+            },
+        };
+        let mut spec = process_spec(rootfs, op, &user);
+        spec.mounts = std::mem::take(&mut mounts.specs);
+        let running = sandbox::spawn(&spec)
+            .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;
+        Ok(Started { active, running, mounts })
+    }
 }
 
 fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser) -> ProcessSpec {
@@ -86,7 +135,6 @@ fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser) -> ProcessSpec {
         SecurityMode::Sandbox => Security::Sandbox,
         SecurityMode::Insecure => Security::Insecure,
     };
-    spec.mounts = op.mounts.iter().map(mount).collect();
     spec.hosts = Some(hosts::hosts(hostname, &op.extra_hosts));
     spec.resolv_conf = Some(hosts::resolv_conf());
     if let Some(bytes) = op.shm_size_bytes {
@@ -100,15 +148,6 @@ fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser) -> ProcessSpec {
     spec.limits = op.ulimits.iter().map(limit).collect();
     spec.cgroup_parent.clone_from(&op.cgroup_parent);
     spec
-}
-
-fn mount(mount: &solver::RunMount) -> MountSpec {
-    let kind = match &mount.kind {
-        RunMountKind::Inline { content, mode } => {
-            MountKind::File { content: content.clone(), mode: *mode, uid: 0, gid: 0 }
-        }
-    };
-    MountSpec { target: PathBuf::from(&mount.target), kind }
 }
 
 /// The environment: what the Dockerfile says comes last and holds.

@@ -51,6 +51,17 @@ fn run() -> RunOp {
     }
 }
 
+fn mount(kind: RunMountKind) -> RunMount {
+    RunMount { target: text("/m"), kind }
+}
+
+/// A RUN with a mount of each kind, the last one being the first that there was.
+fn mounting() -> RunOp {
+    let mut mounts = vec![mount(RunMountKind::Bind { input: 1, read_only: true })];
+    mounts.extend(run().mounts);
+    RunOp { mounts, ..run() }
+}
+
 fn image() -> ImageOp {
     ImageOp {
         chain_id: ChainId(Digest::sha256(b"chain")),
@@ -84,7 +95,7 @@ fn assert_all_differ(ops: &[(&str, Op)]) {
 
 macro_rules! changed {
     ($base:expr, $wrap:path, $($name:literal => |$op:ident| $change:expr),+ $(,)?) => {
-        vec![("as it is", $wrap($base)), $(($name, { let mut $op = $base; $change; $wrap($op) })),+]
+        Vec::from([("as it is", $wrap($base)), $(($name, { let mut $op = $base; $change; $wrap($op) })),+])
     };
 }
 
@@ -123,6 +134,19 @@ fn every_field_of_a_run_changes_its_key() {
         "variant" => |op| op.platform.variant = None,
         "os version" => |op| op.platform.os_version = None,
         "os features" => |op| op.platform.os_features.clear(),
+    ));
+}
+
+#[test]
+fn every_field_of_a_mount_changes_its_key() {
+    let bind = |input, read_only| mount(RunMountKind::Bind { input, read_only });
+    assert_all_differ(&changed!(mounting(), Op::Run,
+        "order" => |op| op.mounts.reverse(),
+        "one less" => |op| { op.mounts.pop(); },
+        "one twice" => |op| op.mounts.push(op.mounts[0].clone()),
+        "target of a bind" => |op| op.mounts[0].target = text("/n"),
+        "input of a bind" => |op| op.mounts[0] = bind(2, true),
+        "a bind that can be written to" => |op| op.mounts[0] = bind(1, false),
     ));
 }
 
@@ -241,6 +265,7 @@ fn the_parts_of_a_key_name_what_it_is_made_of() {
         parts.iter().map(|part| format!("{} = {}", part.name, part.value)).collect::<Vec<_>>().join("\n")
     };
     expect_test::expect_file!["expected/run-parts.txt"].assert_eq(&(shown(&Op::Run(run())) + "\n"));
+    expect_test::expect_file!["expected/mounting-parts.txt"].assert_eq(&(shown(&Op::Run(mounting())) + "\n"));
     expect_test::expect_file!["expected/copy-parts.txt"].assert_eq(&(shown(&Op::Copy(copy())) + "\n"));
 }
 
@@ -255,6 +280,7 @@ fn known_answers() {
         ("copy", Op::Copy(copy())),
         ("mkdir", Op::Mkdir(mkdir())),
         ("run", Op::Run(run())),
+        ("mounting", Op::Run(mounting())),
         ("merge", Op::Merge),
     ];
     let mut shown = Vec::new();

@@ -217,7 +217,7 @@ impl Worker for MemoryWorker {
         if !vertex.op.is_step() {
             assert!(inputs.is_empty());
             self.inside().calls.named.push(name.clone());
-            return Ok(result_of(&vertex.op, inputs, &self.contexts));
+            return Ok(result_of(&vertex.op, &vertex.inputs, inputs, &self.contexts));
         }
         assert!(!context.cancel.is_cancelled(), "nothing starts after the end");
         for ((input, tree), digest) in vertex.inputs.iter().zip(inputs).zip(digests) {
@@ -233,7 +233,7 @@ impl Worker for MemoryWorker {
             None => {}
             Some(Conduct::Fails) => return Err(MemoryError::Scripted(name.clone())),
             Some(Conduct::Writes(value)) => {
-                let mut tree = result_of(&vertex.op, inputs, &self.contexts);
+                let mut tree = result_of(&vertex.op, &vertex.inputs, inputs, &self.contexts);
                 tree.insert("f".to_owned(), *value);
                 return Ok(tree);
             }
@@ -245,7 +245,7 @@ impl Worker for MemoryWorker {
             }
         }
         drop(running);
-        Ok(result_of(&vertex.op, inputs, &self.contexts))
+        Ok(result_of(&vertex.op, &vertex.inputs, inputs, &self.contexts))
     }
 
     async fn save(
@@ -288,8 +288,13 @@ pub(crate) fn digest_of(tree: &Tree, selector: &Selector) -> ContentDigest {
     ContentDigest(hash(selected))
 }
 
-/// What an op makes of its inputs.
-pub(crate) fn result_of(op: &Op, inputs: &[Tree], contexts: &HashMap<String, Tree>) -> Tree {
+/// What an op makes of the trees of its inputs.
+pub(crate) fn result_of(
+    op: &Op,
+    described: &[Input],
+    inputs: &[Tree],
+    contexts: &HashMap<String, Tree>,
+) -> Tree {
     let number = |value: [u8; 32]| u64::from_le_bytes(value[..8].try_into().unwrap());
     match op {
         Op::Scratch => Tree::new(),
@@ -312,7 +317,16 @@ pub(crate) fn result_of(op: &Op, inputs: &[Tree], contexts: &HashMap<String, Tre
         }
         Op::Run(run) => {
             let mut tree = inputs[0].clone();
-            let made = number(hash((&run.args, &tree)));
+            // A process sees what is selected for its mounts, and nothing else of those inputs.
+            let mounted: Vec<_> = described
+                .iter()
+                .zip(inputs)
+                .filter_map(|(input, tree)| match &input.key {
+                    InputKey::Chain => None,
+                    InputKey::Content(selector) => Some(digest_of(tree, selector)),
+                })
+                .collect();
+            let made = number(hash((&run.args, &tree, mounted)));
             tree.insert(run.args.concat(), made);
             tree
         }
@@ -328,7 +342,7 @@ pub(crate) fn result_of(op: &Op, inputs: &[Tree], contexts: &HashMap<String, Tre
 pub(crate) fn oracle(graph: &Graph, vertex: VertexId, contexts: &HashMap<String, Tree>) -> Tree {
     let vertex = graph.vertex(vertex);
     let inputs: Vec<_> = vertex.inputs.iter().map(|input| oracle(graph, input.vertex, contexts)).collect();
-    result_of(&vertex.op, &inputs, contexts)
+    result_of(&vertex.op, &vertex.inputs, &inputs, contexts)
 }
 
 /// Everything about a finished build.
@@ -378,6 +392,12 @@ impl Draft {
 
     pub(crate) fn run_uncached(&mut self, base: VertexId, name: &str) -> VertexId {
         self.add(super::run_op(name), vec![chain(base)], name, true)
+    }
+
+    /// `RUN --mount=from=from,source=path name`
+    pub(crate) fn run_with(&mut self, base: VertexId, from: VertexId, path: &str, name: &str) -> VertexId {
+        let inputs = vec![chain(base), content(from, &[path])];
+        self.add(super::run_with_mount(name), inputs, name, false)
     }
 
     /// `COPY path name/`

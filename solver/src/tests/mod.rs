@@ -6,7 +6,8 @@ mod property;
 mod scale;
 
 use crate::{
-    CopyOp, CopySource, ImageLocation, ImageOp, ImageSource, NetworkMode, Op, RunOp, SecurityMode, Unpack,
+    CopyOp, CopySource, ImageLocation, ImageOp, ImageSource, NetworkMode, Op, RunMount, RunMountKind, RunOp,
+    SecurityMode, Unpack,
 };
 use oci::{ChainId, Digest, Platform};
 
@@ -40,6 +41,13 @@ pub(crate) fn run_op(args: &str) -> Op {
         cgroup_parent: None,
         platform: Platform::new("linux", "amd64", None),
     })
+}
+
+/// The same with a mount of input 1.
+pub(crate) fn run_with_mount(args: &str) -> Op {
+    let Op::Run(run) = run_op(args) else { unreachable!() };
+    let kind = RunMountKind::Bind { input: 1, read_only: true };
+    Op::Run(RunOp { mounts: vec![RunMount { target: "/m".to_owned(), kind }], ..run })
 }
 
 /// A copy of `paths` of input 1.

@@ -122,6 +122,42 @@ async fn what_is_known_of_an_input_spares_the_input() {
 }
 
 #[tokio::test]
+async fn a_run_depends_on_what_its_mounts_show_and_on_nothing_else_of_it() {
+    let records = records();
+    let mut draft = Draft::default();
+    let context = draft.context("context");
+    let image = draft.image("image");
+    let run = draft.run_with(image, context, "f", "run");
+    let graph = draft.graph();
+    let build = async |files: &[(&str, u64)]| {
+        let worker = MemoryWorker::new(&records).with_context("context", files);
+        build(worker, &graph, run).await.result.unwrap().executed
+    };
+    assert_eq!(build(&[("f", 1), ("g", 1)]).await, 1);
+    assert_eq!(build(&[("f", 1), ("g", 2), ("h", 3)]).await, 0);
+    assert_eq!(build(&[("f", 2), ("g", 1)]).await, 1);
+    assert_eq!(build(&[("f", 1)]).await, 0);
+}
+
+#[test]
+fn the_builder_refuses_what_no_key_could_hold() {
+    let mut builder = crate::GraphBuilder::new();
+    let mut add = |op, inputs, name: &str| {
+        let meta = crate::VertexMeta { name: name.to_owned(), ..crate::VertexMeta::default() };
+        builder.add(op, inputs, meta).map_err(|error| error.to_string())
+    };
+    let context = crate::ContextOp { name: "context".to_owned() };
+    let context = add(Op::Context(context), Vec::new(), "context").unwrap();
+    let scratch = add(Op::Scratch, Vec::new(), "scratch").unwrap();
+    let message = "`x` takes a build context by chain: a context may be an input by content only";
+    assert_eq!(add(run_op("x"), vec![chain(context)], "x"), Err(message.to_owned()));
+    let message = "`x` mounts input 1, which is no input by content";
+    for inputs in [vec![chain(scratch)], vec![chain(scratch), chain(scratch)]] {
+        assert_eq!(add(super::run_with_mount("x"), inputs, "x"), Err(message.to_owned()));
+    }
+}
+
+#[tokio::test]
 async fn one_part_of_one_input_is_digested_once() {
     let mut draft = Draft::default();
     let context = draft.context("context");
@@ -352,8 +388,8 @@ async fn targets_may_be_anything_and_several() {
     let worker = Arc::new(MemoryWorker::new(&records()).with_context("context", &[("f", 1)]));
     let (_, options) = options(1, CancellationToken::new());
     let solved = solve(graph, &[run, context, image, run], Arc::clone(&worker), options).await.unwrap();
-    let base = result_of(&super::image_op("image"), &[], &worker.contexts);
-    let made = result_of(&run_op("run"), std::slice::from_ref(&base), &worker.contexts);
+    let base = result_of(&super::image_op("image"), &[], &[], &worker.contexts);
+    let made = result_of(&run_op("run"), &[], std::slice::from_ref(&base), &worker.contexts);
     assert_eq!(solved.outputs, [made.clone(), worker.contexts["context"].clone(), base, made]);
     let has_key: Vec<_> = solved.keys.iter().map(Option::is_some).collect();
     assert_eq!((has_key, solved.executed), (vec![true, false, true, true], 1));

@@ -7,7 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::memory_worker::{Draft, MemoryWorker, Records, Tree, chain, content, options, oracle};
-use super::{copy_op, run_op};
+use super::{copy_op, run_op, run_with_mount};
 use crate::{Graph, MkdirOp, Op, VertexId, solve};
 
 const FILES: [&str; 3] = ["f0", "f1", "f2"];
@@ -36,7 +36,7 @@ struct Change {
 }
 
 fn raw() -> impl Strategy<Value = Raw> {
-    (0..8_u8, any::<usize>(), any::<usize>(), 0..3_u8, prop::bool::weighted(0.1))
+    (0..9_u8, any::<usize>(), any::<usize>(), 0..3_u8, prop::bool::weighted(0.1))
         .prop_map(|(kind, base, from, argument, no_cache)| Raw { kind, base, from, argument, no_cache })
 }
 
@@ -74,6 +74,10 @@ fn graph(vertices: &[Raw], no_cache: bool) -> (Graph, Vec<VertexId>) {
             }
             3 => (Op::Merge, vec![chain(base), chain(from_tree)]),
             4 => (copy_op(&FILES, ""), vec![chain(base), content(from_any, &FILES)]),
+            8 => {
+                let mounting = run_with_mount(&format!("run{}", raw.argument));
+                (mounting, vec![chain(base), content(from_any, &[file])])
+            }
             5 => (copy_op(&["run0"], "kept"), vec![chain(base), content(from_any, &["run0"])]),
             _ => (copy_op(&[file], "dir"), vec![chain(base), content(from_any, &[file])]),
         };

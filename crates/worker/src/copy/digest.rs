@@ -56,6 +56,24 @@ pub(crate) fn snapshot_digest(
     Ok(digest)
 }
 
+/// A digest of what `node` is, which has the digest `content`, and of all times in it. What is kept of a context under
+/// it looks to programs that compare times (make) like the context itself.
+pub(crate) fn dated_digest(content: &ContentDigest, node: &Node) -> [u8; 32] {
+    fn add(hasher: &mut Hasher, node: &Node) {
+        let time = node.mtime.unwrap_or_default();
+        hasher.update(&time.seconds.to_le_bytes());
+        hasher.update(&time.nanoseconds.to_le_bytes());
+        for (_, child) in &node.children {
+            add(hasher, child);
+        }
+    }
+    let mut hasher = Hasher::new();
+    hasher.update(b"rbuild dated content 1");
+    hasher.update(&content.0);
+    add(&mut hasher, node);
+    *hasher.finalize().as_bytes()
+}
+
 /// What `selector` selects in `source`, with its digest.
 pub(crate) fn digest_of(
     source: &SourceTree,

@@ -11,8 +11,8 @@ mod tests;
 
 pub use error::CopyError;
 
-pub(crate) use digest::{content_digest, snapshot_digest};
-pub(crate) use place::{CopyRequest, copy, make_directories};
+pub(crate) use digest::{content_digest, dated_digest, snapshot_digest};
+pub(crate) use place::{CopyRequest, LONE_ENTRY, copy, copy_whole, make_directories, selection};
 pub(crate) use select::Selection;
 pub(crate) use source::SourceTree;
 

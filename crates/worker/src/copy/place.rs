@@ -22,6 +22,7 @@ use super::digest::digest_of;
 use super::select::{Match, Node, Selection, select};
 use super::source::SourceTree;
 use super::{CopyError, is_worth_threads};
+use crate::context::is_root;
 use crate::user;
 
 /// A COPY or ADD to be done.
@@ -72,6 +73,40 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
     placement.finish()
 }
 
+/// Where [`copy_whole`] puts what is no directory.
+pub(crate) const LONE_ENTRY: &str = "/entry";
+
+/// Makes a tree of `node` alone: a directory becomes its root, with mode, owner and time, and anything else its only
+/// entry, [`LONE_ENTRY`]. The root of a context is one like others, 0755, whatever its directory is to its user.
+pub(crate) fn copy_whole(
+    source: &SourceTree,
+    node: &Node,
+    writer: &TreeWriter,
+    cancel: &CancellationToken,
+) -> Result<(), CopyError> {
+    let placement = Placement {
+        writer,
+        owner: None,
+        mode: None,
+        keeps_directories: false,
+        unpack: Unpack::Never,
+        cancel,
+        times: Mutex::default(),
+        destination: Destination::new("/"),
+    };
+    if node.is_directory() {
+        let mut attributes = node.attributes();
+        if source.context().is_some() && is_root(&node.path) {
+            attributes.mode = 0o755;
+        }
+        writer.set_attributes(Path::new("/"), &attributes)?;
+        placement.place_contents(source, node)?;
+    } else {
+        placement.place_leaf(source, node, Path::new(LONE_ENTRY))?;
+    }
+    placement.finish()
+}
+
 /// What each input's selector selects.
 fn selections(request: &CopyRequest<'_>) -> Result<BTreeMap<usize, Arc<Selection>>, CopyError> {
     let mut selections = BTreeMap::new();
@@ -85,7 +120,7 @@ fn selections(request: &CopyRequest<'_>) -> Result<BTreeMap<usize, Arc<Selection
 }
 
 /// What `selector` selects. Of a context it is what went into the cache key under `digest`.
-fn selection(
+pub(crate) fn selection(
     source: &SourceTree,
     selector: &Selector,
     digest: Option<ContentDigest>,

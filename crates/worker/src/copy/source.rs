@@ -14,6 +14,21 @@ use crate::context::{Context, is_root, normalised};
 /// More links than the kernel follows (40): the peers take that many.
 const MAX_LINKS: usize = 255;
 
+/// The root directory of a tree without anything in it.
+const EMPTY_ROOT: Entry = Entry {
+    kind: FileKind::Directory,
+    mode: 0o755,
+    uid: 0,
+    gid: 0,
+    size: 0,
+    mtime: Timestamp { seconds: 0, nanoseconds: 0 },
+    ctime: Timestamp { seconds: 0, nanoseconds: 0 },
+    rdev: (0, 0),
+    dev: 0,
+    ino: 0,
+    nlink: 1,
+};
+
 /// A tree that is copied from. Cheap to clone.
 #[derive(Clone)]
 pub(crate) enum SourceTree {
@@ -32,7 +47,7 @@ pub(crate) struct Found {
     pub(crate) path: PathBuf,
     /// What it is. The owner of everything in a context is root, and sockets there are files.
     pub(crate) entry: Entry,
-    /// Its time; none for the root of a context, whose time is that of the build.
+    /// Its time; none for the root of a context or of an empty tree, whose time is that of the build.
     pub(crate) mtime: Option<Timestamp>,
     /// What the ignore file says of what is below.
     pub(crate) filter: Option<Directory>,
@@ -69,17 +84,20 @@ impl SourceTree {
         }
     }
 
-    /// The root directory; `None` if there is no tree at all.
+    /// The root directory; that of an empty tree is one, too.
     pub(crate) fn root(&self) -> Result<Option<Found>, CopyError> {
-        let Some(view) = self.view() else { return Ok(None) };
-        let Some(entry) = view.entry(Path::new("/"))? else { return Ok(None) };
+        let entry = match self.view() {
+            Some(view) => view.entry(Path::new("/"))?,
+            None => Some(EMPTY_ROOT),
+        };
+        let Some(entry) = entry else { return Ok(None) };
         let found = |entry: Entry, mtime, filter| {
             let path = PathBuf::from("/");
             Some(Found { path, entry, mtime, filter, is_hollow: false, is_socket: false })
         };
         Ok(match self.context() {
             Some(context) => found(normalised(entry), None, Some(context.root())),
-            None => found(entry, Some(entry.mtime), None),
+            None => found(entry, self.view().map(|_| entry.mtime), None),
         })
     }
 

@@ -16,7 +16,7 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{CopyError, CopyRequest, SourceTree, content_digest, copy};
+use super::{CopyError, CopyRequest, SourceTree, content_digest, copy, copy_whole, dated_digest, selection};
 use crate::context::{Context, ContextSource};
 
 /// The time of everything in a source, unless a test gives it another.
@@ -586,6 +586,76 @@ fn an_archive_that_changes_after_its_digest_fails_the_copy() {
     fs::write(scene.source("a.tar"), longer).expect("write");
     let error = run(&copy, &source, Some(digest), &writer).expect_err("changed");
     assert!(matches!(error, CopyError::Changed(_)), "{error}");
+}
+
+/// Makes a tree of what is at `path` alone; its root stands first, without a path.
+fn whole(scene: &Scene, path: &str) -> Result<String, CopyError> {
+    let source = scene.open();
+    let upper = scene.root.path().join("whole");
+    fs::create_dir(&upper).expect("mkdir");
+    let writer = TreeWriter::new(&upper, &[], OVERLAY).expect("open");
+    let selector = Selector { wildcards: false, ..selector(&op(&[path], "")) };
+    let selected = selection(&source, &selector, Some(content_digest(&source, &selector)?))?;
+    copy_whole(&source, &selected.sources[0].matches[0].node, &writer, &CancellationToken::new())?;
+    let root = fs::metadata(&upper).expect("stat");
+    let listed = format!("{:o} {}:{}\n{}", root.mode() & 0o7777, root.uid(), root.gid(), list(&upper));
+    fs::remove_dir_all(&upper).expect("remove");
+    Ok(listed)
+}
+
+#[test]
+fn what_is_taken_alone_keeps_its_mode_and_owner() {
+    for (scene, owner) in [(Scene::stage(), "5:6"), (Scene::new(), "0:0")] {
+        let scene = scene.with(&["d/a", "d/s/b"]);
+        for path in ["d", "d/a"] {
+            chown(scene.source(path), Some(5), Some(6)).expect("chown");
+            fs::set_permissions(scene.source(path), fs::Permissions::from_mode(0o700)).expect("chmod");
+        }
+        symlink("/d", scene.source("link")).expect("symlink");
+        let directory =
+            format!("700 {owner}\n/a 0700 {owner} T = d/a\n/s 0755 0:0 T/\n/s/b 0644 0:0 T = d/s/b\n");
+        assert_eq!(whole(&scene, "/d").expect("a tree"), directory);
+        assert_eq!(whole(&scene, "link").expect("a tree"), directory);
+        let file = format!("755 0:0\n/entry 0700 {owner} T = d/a\n");
+        assert_eq!(whole(&scene, "link/a").expect("a tree"), file);
+        let error = whole(&scene, "d/none").expect_err("nothing is there").to_string();
+        assert!(error.ends_with("\"/d/none\": not found"), "{error}");
+    }
+}
+
+#[test]
+fn the_root_of_a_context_is_open_and_its_ignored_files_stay_away() {
+    let scene = Scene { ignore: "x\nd/*\n!d/b", ..Scene::new() }.with(&["x", "y", "d/a", "d/b"]);
+    fs::set_permissions(scene.source(""), fs::Permissions::from_mode(0o700)).expect("chmod");
+    let expected = "755 0:0\n/d 0755 0:0 T/\n/d/b 0644 0:0 T = d/b\n/y 0644 0:0 T = y\n";
+    assert_eq!(whole(&scene, "/").expect("a tree"), expected);
+}
+
+#[test]
+fn an_empty_tree_has_a_root_and_nothing_else() {
+    let root = Selector { wildcards: false, ..selector(&op(&["/"], "")) };
+    content_digest(&SourceTree::Empty, &root).expect("a digest");
+    let below = Selector { wildcards: false, ..selector(&op(&["/x"], "")) };
+    assert!(content_digest(&SourceTree::Empty, &below).is_err());
+}
+
+#[test]
+fn dated_digests_differ_by_content_and_by_times() {
+    let scene = Scene::new().with(&["d/a", "d/b"]);
+    let dated = || {
+        let (source, selector) = (scene.open(), selector(&op(&["d"], "")));
+        let digest = content_digest(&source, &selector).expect("a digest");
+        let selected = selection(&source, &selector, Some(digest)).expect("a selection");
+        dated_digest(&digest, &selected.sources[0].matches[0].node)
+    };
+    let before = dated();
+    assert_eq!(dated(), before);
+    set_time(&scene.source("d/b"), 1_000_000_000);
+    let touched = dated();
+    assert_ne!(touched, before);
+    write(&scene.source("d/a"), "D/a");
+    set_time(&scene.source("d/a"), OLD);
+    assert_ne!(dated(), touched);
 }
 
 #[test]

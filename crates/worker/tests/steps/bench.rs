@@ -10,8 +10,8 @@ use cache::{IdMode, SnapshotterKind, Store, StoreOptions};
 use oci::{ChainId, Platform};
 use solver::{
     ContextOp, CopyOp, CopySource, Event, Graph, GraphBuilder, ImageLocation, ImageOp, Input, InputKey,
-    MkdirOp, NetworkMode, Op, RunOp, SecurityMode, Selector, SolveError, SolveOptions, Solved, Unpack,
-    VertexId, VertexMeta, solve,
+    MkdirOp, NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode, Selector, SolveError,
+    SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
 };
 use tokio_util::sync::CancellationToken;
 use worker::{ContextSource, LocalWorker, Output, WorkerError, WorkerOptions};
@@ -146,6 +146,13 @@ fn list(view: &TreeView, path: &Path, lines: &mut Vec<String>) {
     }
 }
 
+/// What a step may do to what is mounted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Read,
+    Write,
+}
+
 /// Makes graphs in few words.
 #[derive(Default)]
 pub(crate) struct Draft(GraphBuilder);
@@ -161,6 +168,23 @@ impl Draft {
 
     pub(crate) fn run_op(&mut self, base: VertexId, op: RunOp) -> VertexId {
         self.add(Op::Run(op), vec![chain(base)])
+    }
+
+    /// A RUN with a mount at `/m` of `path` of another vertex.
+    pub(crate) fn run_with(
+        &mut self,
+        base: VertexId,
+        mounted: (VertexId, &str),
+        access: Access,
+        script: &str,
+    ) -> VertexId {
+        let (from, path) = mounted;
+        let selector =
+            Selector { paths: vec![path.to_owned()], wildcards: false, exclude: Vec::new(), parents: false };
+        let kind = RunMountKind::Bind { input: 1, read_only: access == Access::Read };
+        let op = RunOp { mounts: vec![RunMount { target: "/m".to_owned(), kind }], ..run_op(script) };
+        let source = Input { vertex: from, key: InputKey::Content(selector) };
+        self.add(Op::Run(op), vec![chain(base), source])
     }
 
     pub(crate) fn workdir(&mut self, base: VertexId, path: &str, owner: Option<&str>) -> VertexId {

@@ -8,7 +8,7 @@ use cache::SnapshotterKind;
 use solver::{Event, ExtraHost, NetworkMode, Op, RunMount, RunMountKind, RunOp, SolveError};
 use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
-use crate::bench::{Bench, Draft, chain, run_op};
+use crate::bench::{Access, Bench, Draft, chain, run_op};
 
 type Test = fn(SnapshotterKind);
 
@@ -26,6 +26,10 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("copies_of_equal_content_hit", copies_of_equal_content_hit),
     ("a_copy_from_an_image_is_known_without_it", a_copy_from_an_image_is_known_without_it),
     ("two_workers_run_a_step_once", two_workers_run_a_step_once),
+    ("a_mount_of_the_context_is_a_copy_that_is_kept", a_mount_of_the_context_is_a_copy_that_is_kept),
+    ("a_mount_of_a_stage_shows_its_part", a_mount_of_a_stage_shows_its_part),
+    ("what_is_written_to_a_mount_is_lost", what_is_written_to_a_mount_is_lost),
+    ("a_mount_of_nothing_is_an_empty_directory", a_mount_of_nothing_is_an_empty_directory),
 ];
 
 fn snapshot_lines(bench: &Bench, draft: Draft, target: solver::VertexId, of: &[&str]) -> Vec<String> {
@@ -293,4 +297,105 @@ fn two_workers_run_a_step_once(kind: SnapshotterKind) {
         }
     });
     assert_eq!(*executed.lock().unwrap(), 1);
+}
+
+fn a_mount_of_the_context_is_a_copy_that_is_kept(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    fs::create_dir(bench.context().join("d")).unwrap();
+    fs::set_permissions(bench.context(), fs::Permissions::from_mode(0o700)).unwrap();
+    for (file, content) in [("d/file", "one\n"), ("other", "x")] {
+        fs::write(bench.context().join(file), content).unwrap();
+        std::os::unix::fs::chown(bench.context().join(file), Some(7), Some(8)).unwrap();
+    }
+    let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    let build = |path: &str, script: &str| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let context = draft.context();
+        let run = draft.run_with(base, (context, path), Access::Read, script);
+        let built = bench.solve(draft.graph(), run);
+        let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+        (solved.executed, built.log)
+    };
+    let show = "cat /m/file; stat -c '%u:%g %a' /m /m/file; echo x 2>/dev/null > /m/file || echo ro";
+    assert_eq!(build("d", show), (1, "one\n0:0 755\n0:0 644\nro\n".to_owned()));
+    assert_eq!(build("/d/", show), (0, String::new()));
+    fs::write(bench.context().join("other"), "changed").unwrap();
+    assert_eq!(build("d", show).0, 0, "what is not mounted does not count");
+    assert_eq!(build("d/file", "cat /m"), (1, "one\n".to_owned()));
+    assert_eq!(build("/", "stat -c %a /m; cat /m/d/file"), (1, "755\none\n".to_owned()));
+    // Times are in no key, but what is shown has those that the context has by now.
+    testkit::set_times(&bench.context().join("d/file"), long_ago);
+    assert_eq!(build("d", show).0, 0);
+    assert_eq!(build("d", "stat -c %Y /m/file"), (1, "1000000000\n".to_owned()));
+    fs::write(bench.context().join("d/file"), "two\n").unwrap();
+    assert_eq!(build("d", "cat /m/file"), (1, "two\n".to_owned()));
+}
+
+fn a_mount_of_a_stage_shows_its_part(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let build = |make: &str, path: &str, script: &str| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let stage = draft.run(base, make);
+        let run = draft.run_with(base, (stage, path), Access::Read, script);
+        let built = bench.solve(draft.graph(), run);
+        (built.result.map(|solved| solved.executed), built.log)
+    };
+    let make = "mkdir -p /d/e; echo one > /d/f; chown 5:6 /d/f; rm /etc/group; ln -s /d /link; ln -s ../../d/f /d/up";
+    let run = |path: &str, script: &str| {
+        let (executed, log) = build(make, path, script);
+        (executed.unwrap(), log)
+    };
+    assert_eq!(run("/d", "cat /m/f; stat -c %u:%g /m/f; ls /m"), (2, "one\n5:6\ne\nf\nup\n".to_owned()));
+    assert_eq!(run("link/up", "cat /m; echo x 2>/dev/null > /m || echo ro"), (1, "one\nro\n".to_owned()));
+    assert_eq!(
+        run("/", "ls -d /m/etc/*; ls /m/bin | wc -l"),
+        (1, {
+            let (_, log) = run("/bin", "ls /m | wc -l");
+            format!("/m/etc/passwd\n{log}")
+        })
+    );
+    // The stage is made anew, what is mounted of it is the same.
+    assert_eq!(
+        build(&format!("{make}; echo more > /x"), "/d", "cat /m/f; stat -c %u:%g /m/f; ls /m").0.unwrap(),
+        1
+    );
+    let (error, _) = build(make, "/none", "true");
+    let Err(SolveError::Vertex { error: WorkerError::Copy(error), .. }) = error else { panic!("{error:?}") };
+    assert!(error.to_string().ends_with("\"/none\": not found"), "{error}");
+}
+
+fn what_is_written_to_a_mount_is_lost(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    fs::write(bench.context().join("file"), "context\n").unwrap();
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let context = draft.context();
+    let stage = draft.run(base, "mkdir /d; echo stage > /d/file");
+    let write = "echo changed > /m/file; rm -f /m/gone; mkdir /m/new; cat /m/file";
+    let first = draft.run_with(base, (stage, "/d"), Access::Write, write);
+    let second = draft.run_with(first, (context, "/"), Access::Write, write);
+    let third = draft.run_with(second, (stage, "/d/file"), Access::Write, "cat /m; echo single > /m; cat /m");
+    let fourth = draft.run_with(third, (context, "/"), Access::Read, "cat /m/file; ls /m; ls -d /m");
+    let built = bench.solve(draft.graph(), fourth);
+    let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+    assert_eq!(built.log, "changed\nchanged\nstage\nsingle\ncontext\nfile\n/m\n");
+    assert_eq!(fs::read_to_string(bench.context().join("file")).unwrap(), "context\n");
+    assert_eq!(bench.listing(&solved.outputs[0], &["/m"]), ["/m -"]);
+    let left: Vec<_> =
+        fs::read_dir(bench.store.run_directory()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["uses"], "what was written to mounts is thrown away");
+}
+
+fn a_mount_of_nothing_is_an_empty_directory(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let scratch = draft.add(Op::Scratch, Vec::new());
+    let read =
+        draft.run_with(base, (scratch, "/"), Access::Read, "ls -A /m; touch /m/x 2>/dev/null || echo ro");
+    let write = draft.run_with(read, (scratch, "/"), Access::Write, "touch /m/x; ls /m; stat -c %a /m");
+    let built = bench.solve(draft.graph(), write);
+    assert_eq!((built.log.as_str(), built.result.is_ok()), ("ro\nx\n755\n", true));
 }
