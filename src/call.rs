@@ -16,7 +16,7 @@ use crate::Answer;
 use crate::build::Plan;
 use crate::inputs;
 use crate::report::{self, Failure, FailureKind};
-use crate::resolver::Resolver;
+use crate::resolver::{Remembering, Resolver};
 use crate::session::{Session, blocking};
 use crate::values;
 
@@ -161,27 +161,32 @@ fn failed(file: &SourceFile, diagnostics: &[Diagnostic]) -> Failure {
     Failure::diagnostics(file, diagnostics)
 }
 
-fn check(file: SourceFile, path: Option<&Path>, call: Call, mut work: Work) -> Result<Answer, Failure> {
-    let mut findings = find(&file, &work.options, &mut work.resolver);
-    let mut file = file;
+fn check(mut file: SourceFile, path: Option<&Path>, call: Call, work: Work) -> Result<Answer, Failure> {
+    let Work { options, resolver } = work;
+    let mut resolver = Remembering::new(resolver);
     let mut note = None;
     if call.fix {
         let path =
             path.ok_or_else(|| Failure::usage("`--fix` needs a file: the Dockerfile is standard input"))?;
+        // Style can be mended without the base images.
+        resolver.forgives = true;
+        let mut findings = find(&file, &options, &mut resolver);
         let before = findings.len();
         let original = file.text.clone();
         for _ in 0..MOST_ROUNDS {
             let Some(text) = frontend::apply_fixes(&file.text, &findings) else { break };
             file.text = text;
-            findings = find(&file, &work.options, &mut work.resolver);
+            findings = find(&file, &options, &mut resolver);
         }
+        resolver.forgives = false;
         if file.text != original {
             inputs::replace_file(path, &file.text)?;
             let fixed = before.saturating_sub(findings.len());
             note = Some(format!("fixed {} in {}\n", counted(fixed), path.display()));
         }
     }
-    Ok(Answer { note, ..answer(&file, &findings, call, work.resolver.hints) })
+    let findings = find(&file, &options, &mut resolver);
+    Ok(Answer { note, ..answer(&file, &findings, call, resolver.resolver.hints) })
 }
 
 fn find(file: &SourceFile, options: &LowerOptions, resolver: &mut dyn ImageResolver) -> Vec<Diagnostic> {

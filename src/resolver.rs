@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use exporter::LayerFetcher;
 use frontend::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
-use oci::{Descriptor, Digest, ImageReference};
-use solver::ImageLocation;
+use oci::{Descriptor, Digest, ImageConfig, ImageReference};
+use solver::{ImageLocation, ImageSource};
 use tokio::runtime::Handle;
 use worker::ImageStore;
 
@@ -71,6 +71,61 @@ impl ImageResolver for Resolver {
             }));
         }
         answers
+    }
+}
+
+/// Asks once for each image, however often it is asked.
+pub(crate) struct Remembering {
+    pub(crate) resolver: Resolver,
+    answers: Vec<(ImageRequest, Result<ResolvedImage, ResolveError>)>,
+    /// Whether images that cannot be had are taken for empty ones.
+    pub(crate) forgives: bool,
+}
+
+impl Remembering {
+    /// Nothing yet.
+    pub(crate) fn new(resolver: Resolver) -> Self {
+        Self { resolver, answers: Vec::new(), forgives: false }
+    }
+
+    fn known(&self, request: &ImageRequest) -> Option<&Result<ResolvedImage, ResolveError>> {
+        self.answers.iter().find(|(known, _)| known == request).map(|(_, answer)| answer)
+    }
+}
+
+impl ImageResolver for Remembering {
+    fn resolve(&mut self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
+        let new: Vec<ImageRequest> =
+            requests.iter().filter(|request| self.known(request).is_none()).cloned().collect();
+        if !new.is_empty() {
+            let answers = self.resolver.resolve(&new);
+            self.answers.extend(new.into_iter().zip(answers));
+        }
+        let answers = requests.iter().filter_map(|request| {
+            let answer = self.known(request)?.clone();
+            Some(if self.forgives { answer.or_else(|_| Ok(empty_image(request))) } else { answer })
+        });
+        answers.collect()
+    }
+}
+
+fn empty_image(request: &ImageRequest) -> ResolvedImage {
+    let nothing = Digest::sha256(b"");
+    let platform = &request.platform;
+    ResolvedImage {
+        source: ImageSource {
+            name: request.name.clone(),
+            manifest: nothing.clone(),
+            location: request.location.clone(),
+            platform: platform.clone(),
+        },
+        config: ImageConfig {
+            os: platform.os.clone(),
+            architecture: platform.architecture.clone(),
+            variant: platform.variant.clone(),
+            ..ImageConfig::default()
+        },
+        index_or_manifest: nothing.clone(),
     }
 }
 

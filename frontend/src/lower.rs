@@ -214,6 +214,8 @@ impl<'a> Lowering<'a> {
         for (name, value) in &options.proxy_args {
             build_args.entry(name.clone()).or_insert_with(|| value.clone());
         }
+        let stages = dockerfile.stages.iter();
+        let stage_names = stages.filter_map(|stage| stage.name.as_ref()).map(|name| name.text.as_str());
         Self {
             dockerfile,
             options,
@@ -223,7 +225,7 @@ impl<'a> Lowering<'a> {
             epoch: None,
             plans: Vec::new(),
             names: HashMap::new(),
-            images: Images::new(&options.named_contexts),
+            images: Images::new(&options.named_contexts, stage_names.collect()),
             states: Vec::new(),
             builder: GraphBuilder::new(),
             contexts: BTreeSet::new(),

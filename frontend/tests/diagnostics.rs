@@ -157,6 +157,11 @@ fn of_stages_and_images() {
             "1 invalid-reference: failed to parse stage name \"Bad\": invalid reference format: repository name \
              `library/Bad` must be lowercase",
         ),
+        (
+            "FROM scratch AS Build\nFROM scratch\nCOPY --from=Buil x /",
+            "3 invalid-reference: failed to parse stage name \"Buil\": invalid reference format: repository name \
+             `library/Buil` must be lowercase (did you mean build?)",
+        ),
         ("FROM busybux", "1 base-image: busybux: not found (did you mean busybox?)"),
         ("FROM busybox\nCOPY --from=7 a b", "2 invalid-stage-index: invalid stage index 7"),
         (

@@ -140,6 +140,10 @@ LABEL l=$NOPE
     assert_eq!(written(&lab), wanted);
     let again = look(&lab, wanted, &["--check", "--fix"]);
     assert_eq!((again.stderr.as_str(), written(&lab).as_str()), ("", wanted));
+    // Nor does it take the base image.
+    let away = "FROM 127.0.0.1:1/away\nENV a b\nCMD serve it\n";
+    look(&lab, away, &["--check", "--fix"]).failed(1, &["failed to resolve source metadata"]);
+    assert_eq!(written(&lab), "FROM 127.0.0.1:1/away\nENV a=b\nCMD [\"serve\", \"it\"]\n");
     // A file with a mistake loses nothing either.
     let broken = "from busybox\nENV a b\nRUUN x\n";
     look(&lab, broken, &["--check", "--fix"]).failed(1, &["unknown instruction: RUUN (did you mean RUN?)"]);

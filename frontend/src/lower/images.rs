@@ -31,6 +31,8 @@ pub(super) enum Base {
 
 /// All images that are needed, each once.
 pub(super) struct Images<'a> {
+    /// What a name that leads nowhere may have been meant for.
+    stage_names: Vec<&'a str>,
     contexts: HashMap<String, (&'a str, &'a NamedContext)>,
     entries: Vec<Entry>,
     index: HashMap<(ImageLocation, String), usize>,
@@ -45,9 +47,9 @@ struct Entry {
 }
 
 impl<'a> Images<'a> {
-    pub(super) fn new(contexts: &'a BTreeMap<String, NamedContext>) -> Self {
+    pub(super) fn new(contexts: &'a BTreeMap<String, NamedContext>, stage_names: Vec<&'a str>) -> Self {
         let contexts = contexts.iter().map(|(name, context)| (normal_name(name), (name.as_str(), context)));
-        Self { contexts: contexts.collect(), entries: Vec::new(), index: HashMap::new() }
+        Self { stage_names, contexts: contexts.collect(), entries: Vec::new(), index: HashMap::new() }
     }
 
     /// The named context that replaces `name`, if there is one.
@@ -85,7 +87,8 @@ impl<'a> Images<'a> {
             return Ok(base);
         }
         let reference: ImageReference = name.parse().map_err(|error: oci::ReferenceError| {
-            let message = format!("failed to parse stage name {}: {error}", go_quote(name));
+            let hint = suggest::did_you_mean(name, self.stage_names.iter().copied(), Case::Sensitive);
+            let message = format!("failed to parse stage name {}: {error}{hint}", go_quote(name));
             Diagnostic::error("invalid-reference", span, message)
         })?;
         let location = ImageLocation::Registry(reference.with_default_tag());
@@ -145,11 +148,7 @@ impl<'a> Images<'a> {
 
     /// Resolves everything that is wanted and not yet known, at once. `None` where there is nothing of that kind,
     /// else what went wrong.
-    pub(super) fn resolve(
-        &mut self,
-        resolver: &mut dyn ImageResolver,
-        stage_names: &[&str],
-    ) -> Option<Vec<Diagnostic>> {
+    pub(super) fn resolve(&mut self, resolver: &mut dyn ImageResolver) -> Option<Vec<Diagnostic>> {
         let open = |entry: &&mut Entry| entry.wanted && !entry.resolved;
         let requests: Vec<ImageRequest> =
             self.entries.iter_mut().filter(open).map(|entry| entry.request.clone()).collect();
@@ -169,7 +168,7 @@ impl<'a> Images<'a> {
                 Some(Err(error)) => error.message,
                 None => format!("no answer for image `{name}`"),
             };
-            let names = stage_names.iter().copied().chain(COMMON_IMAGES);
+            let names = self.stage_names.iter().copied().chain(COMMON_IMAGES);
             let hint = suggest::did_you_mean(name, names, Case::Sensitive);
             diagnostics.push(Diagnostic::error("base-image", entry.span, format!("{message}{hint}")));
         }

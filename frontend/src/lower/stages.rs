@@ -365,9 +365,7 @@ impl<'a> Lowering<'a> {
 
     /// Resolves the images that are wanted; false where all are known.
     fn resolve_images(&mut self, resolver: &mut dyn ImageResolver) -> bool {
-        let names = self.dockerfile.stages.iter().filter_map(|stage| stage.name.as_ref());
-        let names: Vec<&str> = names.map(|name| name.text.as_str()).collect();
-        let Some(diagnostics) = self.images.resolve(resolver, &names) else { return false };
+        let Some(diagnostics) = self.images.resolve(resolver) else { return false };
         self.findings.extend(diagnostics);
         true
     }
