@@ -6,6 +6,7 @@ mod concurrency;
 mod crash;
 mod lab;
 mod looking;
+mod mounts;
 mod outputs;
 mod registries;
 mod rootless;

@@ -108,6 +108,23 @@ COPY --from=0 / /
         .failed(1, &["Dockerfile:2", "hint: this build has one id", "/etc/subuid"]);
 }
 
+const MOUNTING: &str = "FROM busybox AS stage
+RUN mkdir /made && echo made > /made/f
+FROM busybox
+RUN --mount=target=/c --mount=from=stage,source=made,target=/s,rw --mount=from=stage,target=/s/root cat /c/file /s/f /s/root/made/f > /all; echo x > /s/f; stat -c %u /c/file >> /all
+";
+
+#[test]
+fn users_mount_what_root_mounts() {
+    for (name, id, first) in [("rbuild-mounts", 23411, Some(2_001_100_000)), ("rbuild-mounts1", 23412, None)]
+    {
+        let user = User::new(name, id, first);
+        let (lab, context) = user.lab(&[("Dockerfile", MOUNTING), ("file", "context\n")]);
+        let tree = user.build_tree(&lab, &context);
+        assert_eq!(tree.text("all"), "context\nmade\nmade\n0\n", "{name}");
+    }
+}
+
 #[test]
 fn the_store_of_a_user_is_in_the_home() {
     let user = User::new("rbuild-sub2", 23403, Some(2_000_100_000));

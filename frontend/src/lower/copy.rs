@@ -169,8 +169,8 @@ impl Lowering<'_> {
         Ok(vec![Input { vertex, key: InputKey::Content(selector) }])
     }
 
-    /// The vertex that something is copied from.
-    fn source_vertex(&mut self, base: &Base, span: Span) -> Result<VertexId, Diagnostic> {
+    /// The vertex that something is taken from.
+    pub(super) fn source_vertex(&mut self, base: &Base, span: Span) -> Result<VertexId, Diagnostic> {
         match base {
             Base::Scratch => self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span),
             Base::Image(image) => self.image_vertex(*image, "", span),

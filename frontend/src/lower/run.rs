@@ -4,10 +4,12 @@ use solver::{NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode};
 
 use crate::expand::Variables;
 use crate::heredoc;
+use crate::mount::{Mount, MountKind};
 use crate::tree::{Command, Instruction, Run, RunNetwork};
 use crate::{Diagnostic, Span};
 
 use super::config::{shell_words, with_shell};
+use super::mounts::LoweredMounts;
 use super::state::{Layer, State};
 use super::steps::Current;
 use super::{Lowering, Purpose};
@@ -35,7 +37,7 @@ impl Lowering<'_> {
         let mounts = self.read_mounts(current, instruction, run)?;
         self.check_mounts(current, &mounts, span)?;
         if self.purpose == Purpose::Build {
-            check_supported(run, span)?;
+            check_supported(run, &mounts, span)?;
         }
         let network = self.network(run, span)?;
         if run.security == SecurityMode::Insecure && self.purpose == Purpose::Build {
@@ -51,9 +53,11 @@ impl Lowering<'_> {
         }
         let history = history(&current.state, &args);
         self.spend(history.len() + current.state.run_environment.size_bytes(), span)?;
+        let LoweredMounts { mut mounts, inputs } = self.lower_mounts(current, run, &mounts, span)?;
+        mounts.extend(script.mounts);
         let meta = current.step(instruction, &script.note);
-        let op = RunOp { network, security: run.security, ..self.run_op(current, args, script.mounts) };
-        self.add_on_root(&mut current.state, (Op::Run(op), Vec::new()), meta, span)?;
+        let op = RunOp { network, security: run.security, ..self.run_op(current, args, mounts) };
+        self.add_on_root(&mut current.state, (Op::Run(op), inputs), meta, span)?;
         current.state.commit(history, Layer::Made);
         Ok(())
     }
@@ -106,11 +110,12 @@ impl Lowering<'_> {
     }
 }
 
-fn check_supported(run: &Run, span: Span) -> Result<(), Diagnostic> {
-    let flag = match (run.mounts.is_empty(), run.devices.is_empty()) {
-        (false, _) => "--mount",
-        (_, false) => "--device",
-        _ => return Ok(()),
+fn check_supported(run: &Run, mounts: &[Mount], span: Span) -> Result<(), Diagnostic> {
+    let unsupported = mounts.iter().find(|mount| mount.kind != MountKind::Bind);
+    let flag = match (unsupported, run.devices.is_empty()) {
+        (Some(mount), _) => format!("--mount=type={}", mount.kind.name()),
+        (None, false) => "--device".to_owned(),
+        (None, true) => return Ok(()),
     };
     Err(Diagnostic::error("not-supported", span, format!("`RUN {flag}` is not supported yet")))
 }
