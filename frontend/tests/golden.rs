@@ -228,30 +228,33 @@ fn bind_mounts_are_inputs_in_the_order_of_their_targets() {
     let text = "FROM busybox AS made\nRUN make\nFROM missing AS gen\nFROM busybox\nWORKDIR /w\nARG D=sub\n\
                 RUN --mount=from=MADE,target=b/in --mount=src=$D/../x,dst=../a,rw --mount=target=b/ x\n\
                 RUN --mount=from=dir --mount=from=gen,source=/g,target=/m --mount=from=rich,target=/m <<EOF\n\
-                #!/bin/sh\nEOF\nRUN --mount=from=scratch,target=/s,ro=0 z\n";
+                #!/bin/sh\nEOF\nRUN --mount=from=scratch,target=/s,ro=0 z\n\
+                RUN --mount=type=tmpfs,size=1k,target=t --mount=ro,type=tmpfs y\n";
     check(
         text,
         &options,
         &expect![[r#"
-         0 image docker.io/library/busybox:latest linux/amd64 | [made 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
-         1 run ["/bin/sh", "-c", "make"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [made 2/2] RUN make @2-2
-         2 mkdir /w None <0 | [stage-2 2/5] WORKDIR /w @5-5
-         3 context context | [internal] load build context
-         4 run ["/bin/sh", "-c", "x"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/a", kind: Bind { input: 1, read_only: false } }, RunMount { target: "/w/b", kind: Bind { input: 2, read_only: true } }, RunMount { target: "/w/b/in", kind: Bind { input: 3, read_only: true } }] <2 <3["/x"] <3["/"] <1["/"] | [stage-2 3/5] RUN --mount=from=MADE,target=b/in --mount=src=sub/../x,dst=../a,rw --mount=target=b/ x @7-7
-         5 context gen | [context gen] load from client
-         6 image docker.io/library/rich:latest linux/amd64 | FROM docker.io/library/rich:latest@sha256:7baa68f2418ba82d2545a780c00d7a8778249bbcdaf7369114534874ea6d3bd6 @8-10
-         7 context dir | [context dir] load from client
-         8 run ["/bin/sh", "-c", "/dev/pipes/EOF"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/m", kind: Bind { input: 1, read_only: true } }, RunMount { target: "/m", kind: Bind { input: 2, read_only: true } }, RunMount { target: "/w", kind: Bind { input: 3, read_only: true } }, RunMount { target: "/dev/pipes/EOF", kind: Inline { content: [35, 33, 47, 98, 105, 110, 47, 115, 104, 10], mode: 493 } }] <4 <5["/g"] <6["/"] <7["/"] | [stage-2 4/5] RUN --mount=from=dir --mount=from=gen,source=/g,target=/m --mount=from=rich,target=/m <<EOF (#!/bin/sh) @8-10
-         9 scratch | 
-        *10 run ["/bin/sh", "-c", "z"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/s", kind: Bind { input: 1, read_only: false } }] <8 <9["/"] | [stage-2 5/5] RUN --mount=from=scratch,target=/s,ro=0 z @11-11
-        + base
-        + WORKDIR /w
-        - ARG D=sub
-        + RUN |1 D=sub /bin/sh -c x # buildkit
-        + RUN |1 D=sub /bin/sh -c /dev/pipes/EOF # buildkit
-        + RUN |1 D=sub /bin/sh -c z # buildkit
-        {"Env":["PATH=/bin"],"Cmd":["sh"],"WorkingDir":"/w"}
-    "#]],
+             0 image docker.io/library/busybox:latest linux/amd64 | [made 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+             1 run ["/bin/sh", "-c", "make"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [made 2/2] RUN make @2-2
+             2 mkdir /w None <0 | [stage-2 2/6] WORKDIR /w @5-5
+             3 context context | [internal] load build context
+             4 run ["/bin/sh", "-c", "x"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/a", kind: Bind { input: 1, read_only: false } }, RunMount { target: "/w/b", kind: Bind { input: 2, read_only: true } }, RunMount { target: "/w/b/in", kind: Bind { input: 3, read_only: true } }] <2 <3["/x"] <3["/"] <1["/"] | [stage-2 3/6] RUN --mount=from=MADE,target=b/in --mount=src=sub/../x,dst=../a,rw --mount=target=b/ x @7-7
+             5 context gen | [context gen] load from client
+             6 image docker.io/library/rich:latest linux/amd64 | FROM docker.io/library/rich:latest@sha256:7baa68f2418ba82d2545a780c00d7a8778249bbcdaf7369114534874ea6d3bd6 @8-10
+             7 context dir | [context dir] load from client
+             8 run ["/bin/sh", "-c", "/dev/pipes/EOF"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/m", kind: Bind { input: 1, read_only: true } }, RunMount { target: "/m", kind: Bind { input: 2, read_only: true } }, RunMount { target: "/w", kind: Bind { input: 3, read_only: true } }, RunMount { target: "/dev/pipes/EOF", kind: Inline { content: [35, 33, 47, 98, 105, 110, 47, 115, 104, 10], mode: 493 } }] <4 <5["/g"] <6["/"] <7["/"] | [stage-2 4/6] RUN --mount=from=dir --mount=from=gen,source=/g,target=/m --mount=from=rich,target=/m <<EOF (#!/bin/sh) @8-10
+             9 scratch | 
+             10 run ["/bin/sh", "-c", "z"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/s", kind: Bind { input: 1, read_only: false } }] <8 <9["/"] | [stage-2 5/6] RUN --mount=from=scratch,target=/s,ro=0 z @11-11
+            *11 run ["/bin/sh", "-c", "y"] env ["PATH=/bin", "D=sub"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/w", kind: Tmpfs { size_bytes: None, read_only: true } }, RunMount { target: "/w/t", kind: Tmpfs { size_bytes: Some(1024), read_only: false } }] <10 | [stage-2 6/6] RUN --mount=type=tmpfs,size=1k,target=t --mount=ro,type=tmpfs y @12-12
+            + base
+            + WORKDIR /w
+            - ARG D=sub
+            + RUN |1 D=sub /bin/sh -c x # buildkit
+            + RUN |1 D=sub /bin/sh -c /dev/pipes/EOF # buildkit
+            + RUN |1 D=sub /bin/sh -c z # buildkit
+            + RUN |1 D=sub /bin/sh -c y # buildkit
+            {"Env":["PATH=/bin"],"Cmd":["sh"],"WorkingDir":"/w"}
+        "#]],
     );
 }
 

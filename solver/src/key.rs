@@ -351,6 +351,11 @@ fn write_mount(mount: &RunMount, sink: &mut impl Sink) {
             sink.number("run.mount.bind", input);
             sink.flag("run.mount.read_only", *read_only);
         }
+        RunMountKind::Tmpfs { size_bytes, read_only } => {
+            sink.text("run.mount.tmpfs", "");
+            sink.optional("run.mount.size", size_bytes.map(|bytes| bytes.to_string()).as_ref());
+            sink.flag("run.mount.read_only", *read_only);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ impl Op {
         let Self::Run(run) = self else { return Vec::new() };
         let inputs = run.mounts.iter().filter_map(|mount| match &mount.kind {
             RunMountKind::Bind { input, .. } => Some(*input),
-            RunMountKind::Inline { .. } => None,
+            RunMountKind::Inline { .. } | RunMountKind::Tmpfs { .. } => None,
         });
         inputs.collect()
     }
@@ -255,6 +255,13 @@ pub enum RunMountKind {
     Bind {
         /// The index of the input in the vertex's inputs.
         input: usize,
+        /// Whether it cannot be written to.
+        read_only: bool,
+    },
+    /// An empty directory in memory, mode 1777.
+    Tmpfs {
+        /// The most that it holds; as much as the system allows for `None`.
+        size_bytes: Option<u64>,
         /// Whether it cannot be written to.
         read_only: bool,
     },

@@ -152,6 +152,8 @@ pub enum MountKind {
     Tmpfs {
         /// Its size; half of the memory for `None`.
         size_bytes: Option<u64>,
+        /// Whether it stays empty.
+        read_only: bool,
     },
     /// A read-only file with this content.
     File {

@@ -97,7 +97,10 @@ impl Lowering<'_> {
                     let input = lowered.add_input(vertex, mount);
                     RunMountKind::Bind { input, read_only: mount.read_only }
                 }
-                MountKind::Cache | MountKind::Tmpfs | MountKind::Secret | MountKind::Ssh => continue,
+                MountKind::Tmpfs => {
+                    RunMountKind::Tmpfs { size_bytes: mount.size_bytes, read_only: mount.read_only }
+                }
+                MountKind::Cache | MountKind::Secret | MountKind::Ssh => continue,
             };
             lowered.mounts.push(RunMount { target, kind });
         }

@@ -55,9 +55,12 @@ fn mount(kind: RunMountKind) -> RunMount {
     RunMount { target: text("/m"), kind }
 }
 
-/// A RUN with a mount of each kind, the last one being the first that there was.
+/// A RUN with a mount of each kind.
 fn mounting() -> RunOp {
-    let mut mounts = vec![mount(RunMountKind::Bind { input: 1, read_only: true })];
+    let mut mounts = vec![
+        mount(RunMountKind::Bind { input: 1, read_only: true }),
+        mount(RunMountKind::Tmpfs { size_bytes: Some(64), read_only: false }),
+    ];
     mounts.extend(run().mounts);
     RunOp { mounts, ..run() }
 }
@@ -140,6 +143,7 @@ fn every_field_of_a_run_changes_its_key() {
 #[test]
 fn every_field_of_a_mount_changes_its_key() {
     let bind = |input, read_only| mount(RunMountKind::Bind { input, read_only });
+    let tmpfs = |size_bytes, read_only| mount(RunMountKind::Tmpfs { size_bytes, read_only });
     assert_all_differ(&changed!(mounting(), Op::Run,
         "order" => |op| op.mounts.reverse(),
         "one less" => |op| { op.mounts.pop(); },
@@ -147,6 +151,10 @@ fn every_field_of_a_mount_changes_its_key() {
         "target of a bind" => |op| op.mounts[0].target = text("/n"),
         "input of a bind" => |op| op.mounts[0] = bind(2, true),
         "a bind that can be written to" => |op| op.mounts[0] = bind(1, false),
+        "target of a tmpfs" => |op| op.mounts[1].target = text("/n"),
+        "size of a tmpfs" => |op| op.mounts[1] = tmpfs(Some(65), false),
+        "a tmpfs of any size" => |op| op.mounts[1] = tmpfs(None, false),
+        "a tmpfs that cannot be written to" => |op| op.mounts[1] = tmpfs(Some(64), true),
     ));
 }
 

@@ -203,7 +203,7 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
     let mut binds = gathered.binds.into_iter();
     let mut files = prepared.files.into_iter();
     for mount in &spec.mounts {
-        attach_mount(mount, &mut binds, &mut files, &context, &mut points)?;
+        attach_mount((mount, spec), &mut binds, &mut files, &context, &mut points)?;
     }
     if spec.security == Security::Sandbox {
         hide(&prepared.empty_directory, &context)?;
@@ -430,7 +430,7 @@ fn mount_fresh(
 }
 
 fn attach_mount(
-    mount: &MountSpec,
+    (mount, spec): (&MountSpec, &ProcessSpec),
     binds: &mut impl Iterator<Item = Detached>,
     files: &mut impl Iterator<Item = Detached>,
     context: &Attaching,
@@ -444,12 +444,15 @@ fn attach_mount(
             (tree, if is_directory { PointKind::Directory } else { PointKind::File })
         }
         MountKind::File { .. } => (files.next().expect("each file was prepared"), PointKind::File),
-        MountKind::Tmpfs { size_bytes } => {
+        MountKind::Tmpfs { size_bytes, read_only } => {
             let size = size_bytes.map(|size| size.to_string());
             let mut options = vec![("mode", "1777")];
             options.extend(size.as_deref().map(|size| ("size", size)));
-            let tree = fresh("tmpfs", &options, CLOSED).during("mount", &mount.target)?;
-            (Detached { tree, restriction: Restriction::NONE }, PointKind::Directory)
+            // Programs that are unpacked or compiled in it are run there.
+            let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | rootfs::flags(spec).0;
+            let tree = fresh("tmpfs", &options, attributes).during("mount", &mount.target)?;
+            let restriction = if *read_only { Restriction::READ_ONLY } else { Restriction::NONE };
+            (Detached { tree, restriction }, PointKind::Directory)
         }
     };
     context.attach_at_point(&detached, &mount.target, kind, points)

@@ -371,7 +371,10 @@ fn stubs(fixture: &Fixture) {
     lower_dirs.clear();
     spec.hosts = Some(b"127.0.0.1 localhost\n".to_vec());
     spec.resolv_conf = Some(b"nameserver 192.0.2.1\n".to_vec());
-    spec.mounts = vec![MountSpec { target: "/a/b/c".into(), kind: MountKind::Tmpfs { size_bytes: None } }];
+    spec.mounts = vec![MountSpec {
+        target: "/a/b/c".into(),
+        kind: MountKind::Tmpfs { size_bytes: None, read_only: false },
+    }];
     assert_eq!(run(&spec).unwrap().exit, Exit::Code(0));
     assert_eq!(tree(&upper.path()), ["bin", "bin/sh", "dev", "proc", "sys", "x"]);
 
@@ -398,7 +401,8 @@ fn mounts(fixture: &Fixture) {
     };
     let script = "cat /ro/file /one; (echo z > /ro/file) 2>/dev/null || echo ro; echo changed > /rw/made; \
                   stat -c '%a %u %g' /run/inline; cat /run/inline; df -k /mem | awk 'NR == 2 {print $2}'; \
-                  stat -c %a /mem; echo kept > /new/dir/x";
+                  stat -c %a /mem; cp /bin/busybox /mem/true; /mem/true && echo run; touch /still/x 2>/dev/null || echo ro; \
+                  echo kept > /new/dir/x";
     let upper = fixture.upper();
     let mut spec = fixture.script_on(&upper, script);
     spec.mounts = vec![
@@ -406,7 +410,11 @@ fn mounts(fixture: &Fixture) {
         bind("/rw", source.clone(), false),
         bind("/one", source.join("file"), true),
         bind("/new/dir/on", source.clone(), true),
-        MountSpec { target: "/mem".into(), kind: MountKind::Tmpfs { size_bytes: Some(1 << 20) } },
+        MountSpec {
+            target: "/mem".into(),
+            kind: MountKind::Tmpfs { size_bytes: Some(4 << 20), read_only: false },
+        },
+        MountSpec { target: "/still".into(), kind: MountKind::Tmpfs { size_bytes: None, read_only: true } },
         MountSpec {
             target: "/run/inline".into(),
             kind: MountKind::File { content: b"inline \xFF\n".to_vec(), mode: 0o750, uid: 5, gid: 6 },
@@ -415,7 +423,7 @@ fn mounts(fixture: &Fixture) {
     let outcome = run(&spec).unwrap();
     assert_eq!(
         (outcome.stdout.as_str(), outcome.stderr.as_str()),
-        ("from outside\nfrom outside\nro\n750 5 6\ninline \u{FFFD}\n1024\n1777\n", "")
+        ("from outside\nfrom outside\nro\n750 5 6\ninline \u{FFFD}\n4096\n1777\nrun\nro\n", "")
     );
     assert_eq!(fs::read_to_string(source.join("made")).unwrap(), "changed\n");
     assert_eq!(tree(&upper.path()), ["dev", "new", "new/dir", "new/dir/x", "proc", "sys"]);
@@ -493,7 +501,7 @@ fn nested(fixture: &Fixture) {
     fs::create_dir(&outer).unwrap();
     let tmpfs = |target: &str| MountSpec {
         target: target.into(),
-        kind: MountKind::Tmpfs { size_bytes: Some(1 << 16) },
+        kind: MountKind::Tmpfs { size_bytes: Some(1 << 16), read_only: false },
     };
     let bind = MountKind::Bind { source: outer.clone(), read_only: false };
     let mut spec =
@@ -537,7 +545,10 @@ fn device_nodes_in_mounts(fixture: &Fixture) {
                     target: "/part".into(),
                     kind: MountKind::Overlay { overlay: overlay.clone(), source: "/".into() },
                 },
-                MountSpec { target: "/mem".into(), kind: MountKind::Tmpfs { size_bytes: None } },
+                MountSpec {
+                    target: "/mem".into(),
+                    kind: MountKind::Tmpfs { size_bytes: None, read_only: false },
+                },
             ];
         });
         assert_eq!(outcome.stdout, "character special file\n0\n".repeat(4), "{fallback:?}");
@@ -555,7 +566,10 @@ fn links(fixture: &Fixture) {
     std::os::unix::fs::symlink(&outside, upper.path().join("out")).unwrap();
     let mut spec = fixture.script_on(&upper, "cat /run/hosts; ls /out/x");
     spec.hosts = Some(b"hosts\n".to_vec());
-    spec.mounts = vec![MountSpec { target: "/out/x".into(), kind: MountKind::Tmpfs { size_bytes: None } }];
+    spec.mounts = vec![MountSpec {
+        target: "/out/x".into(),
+        kind: MountKind::Tmpfs { size_bytes: None, read_only: false },
+    }];
     let outcome = run(&spec).unwrap();
     assert_eq!((outcome.stdout.as_str(), outcome.stderr.as_str()), ("hosts\n", ""));
     assert_eq!(tree(&outside), [""; 0]);

@@ -75,6 +75,9 @@ impl Preparation<'_> {
                 RunMountKind::Inline { content, mode } => {
                     MountKind::File { content: content.clone(), mode: *mode, uid: 0, gid: 0 }
                 }
+                RunMountKind::Tmpfs { size_bytes, read_only } => {
+                    MountKind::Tmpfs { size_bytes: *size_bytes, read_only: *read_only }
+                }
                 RunMountKind::Bind { input, read_only } => {
                     let part = self.part(*input)?;
                     let made = if *read_only { self.read_only(&part) } else { self.writable(&part) };
