@@ -4,8 +4,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::LayerError;
-use super::compression::decompress_detected;
-use super::member::{Member, MemberKind, Members, canonical};
+use super::compression::{Compression, decompress_detected, detect_compression};
+use super::member::{BLOCK, Member, MemberKind, Members, canonical, is_header};
 use super::unpack::{write_directory, write_entry};
 use crate::tree::{Attributes, FileKind, Follow, TreeError, TreeWriter};
 
@@ -14,12 +14,23 @@ use crate::tree::{Attributes, FileKind, Follow, TreeError, TreeWriter};
 pub struct ExtractOptions {
     /// Owner and group of everything, instead of those in the archive.
     pub owner: Option<(u32, u32)>,
+    /// Whether the extended attributes in the archive are left out.
+    pub without_xattrs: bool,
 }
 
 /// Whether `reader` is an archive that ADD unpacks: a tar, compressed or not, with at least one entry.
 pub fn is_archive(reader: impl Read + Send) -> bool {
     let Ok(reader) = decompress_detected(reader) else { return false };
     matches!(Members::new(BufReader::new(reader)).next(), Ok(Some(_)))
+}
+
+/// How many bytes [`begins_archive`] looks at.
+pub const ARCHIVE_START_BYTES: usize = BLOCK;
+
+/// Whether a stream that begins with `start` ([`ARCHIVE_START_BYTES`], or all that there are) is to be unpacked: it is
+/// compressed in a way that is known, or begins with the header of a tar's member.
+pub fn begins_archive(start: &[u8]) -> bool {
+    detect_compression(start) != Compression::None || is_header(start)
 }
 
 /// Unpacks an archive (gzip, bzip2, xz, zstd or none, told by its content) below the existing directory
@@ -39,6 +50,9 @@ pub fn extract_archive(
     while let Some(mut member) = members.next()? {
         if let Some((uid, gid)) = options.owner {
             (member.attributes.uid, member.attributes.gid) = (uid, gid);
+        }
+        if options.without_xattrs {
+            member.attributes.xattrs.clear();
         }
         let path = below(destination, &member.path);
         if path != destination {

@@ -328,6 +328,12 @@ pub(super) fn canonical(path: &Path) -> PathBuf {
     canonical
 }
 
+/// Whether `start` begins with the header of a member.
+pub(super) fn is_header(start: &[u8]) -> bool {
+    let block = start.get(..BLOCK).and_then(|block| block.try_into().ok());
+    block.is_some_and(|block: [u8; BLOCK]| block != [0; BLOCK] && Header(block).has_valid_checksum())
+}
+
 fn push_pairs(block: &[u8; BLOCK], start: usize, count: usize, map: &mut Vec<(u64, u64)>) -> Option<()> {
     for index in 0..count {
         let at = start + index * 24;

@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cache::StoreError;
 use cache::context_stat::ContextStats;
-use cache::tree::{Entry, FileKind, TreeError, TreeMode, TreeView};
+use cache::layer::{ExtractOptions, LayerError, extract_archive};
+use cache::tree::{Entry, FileKind, TreeError, TreeMode, TreeView, TreeWriter};
+use cache::{Store, StoreError};
 use pattern::{Directory, PatternSet};
 use solver::ContentDigest;
 
@@ -26,6 +30,17 @@ pub enum ContextError {
         /// Why.
         source: TreeError,
     },
+    /// The directory of a context that is made for this run could not be made.
+    #[error("cannot make the directory of the build context `{}`", directory.display())]
+    Make {
+        /// The directory.
+        directory: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An archive could not be unpacked as a context.
+    #[error("cannot unpack the build context")]
+    Unpack(#[source] LayerError),
     /// The stat cache could not be written.
     #[error("cannot save what is known of the build context")]
     Stats(#[from] StoreError),
@@ -38,6 +53,46 @@ pub struct ContextSource {
     pub directory: PathBuf,
     /// What of it is left out.
     pub ignore: PatternSet,
+}
+
+impl ContextSource {
+    /// A context without anything in it, in the directory of this run in `store`: it goes away with the run.
+    pub fn empty(store: &Store) -> Result<Self, ContextError> {
+        let directory = store.fresh_path();
+        let make = || {
+            fs::create_dir(&directory)?;
+            // Whatever the umask is, contexts of one content are one context.
+            fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
+        };
+        match make() {
+            Ok(()) => Ok(Self { directory, ignore: PatternSet::default() }),
+            Err(source) => Err(ContextError::Make { directory, source }),
+        }
+    }
+
+    /// A context of what is in `archive`, a tar that is compressed (gzip, bzip2, xz, zstd) or not, told by its content.
+    /// It is unpacked in the directory of this run in `store` and goes away with the run. Blocks.
+    ///
+    /// Modes and times are the archive's, owners are not: in a context everything belongs to root. Nothing is written
+    /// outside the context, whatever the archive says. Devices that the process may not make are left out.
+    pub fn unpack(archive: impl Read + Send, store: &Store) -> Result<Self, ContextError> {
+        let context = Self::empty(store)?;
+        let options = ExtractOptions { owner: Some((0, 0)), without_xattrs: true };
+        let unpack = || -> Result<(), LayerError> {
+            let writer = TreeWriter::new(&context.directory, &[], TreeMode::PLAIN)?;
+            extract_archive(archive, &writer, Path::new("/"), &options)?;
+            Ok(writer.finish()?)
+        };
+        unpack().map_err(ContextError::Unpack)?;
+        Ok(context)
+    }
+
+    /// Where the stat cache of the context is kept: with the context, where that is one of this run.
+    pub(crate) fn stats_directory(&self, store: &Store) -> PathBuf {
+        let is_of_run = self.directory.starts_with(store.run_directory());
+        let place = if is_of_run { store.run_directory() } else { store.root() };
+        place.join("contexts")
+    }
 }
 
 /// By the digest of the selector: what it selected, and the digest of that.
@@ -124,8 +179,6 @@ pub(crate) fn is_root(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use cache::tree::Timestamp;
     use solver::Selector;
 
@@ -171,6 +224,59 @@ mod tests {
         let next = open(root.path(), "");
         let entry = next.view.entry(Path::new("/file")).expect("stat").expect("a file");
         assert_eq!(next.stats.digest(&entry), Some(*blake3::hash(b"content").as_bytes()));
+    }
+
+    fn store(root: &Path) -> Store {
+        let options = cache::StoreOptions {
+            root: root.join("store"),
+            snapshotter: Some(cache::SnapshotterKind::Copy),
+            ids: cache::IdMode::Root,
+            boot_id: None,
+        };
+        Store::open(&options).expect("a store")
+    }
+
+    #[test]
+    fn an_archive_is_unpacked_in_the_directory_of_the_run() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        fs::write(root.path().join("outside"), "untouched").expect("write");
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut add = |name: &str, kind: tar::EntryType, link: &str, content: &str| {
+            let mut header = tar::Header::new_gnu();
+            header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+            header.set_link_name_literal(link).expect("a short name");
+            header.set_entry_type(kind);
+            header.set_mode(0o640);
+            header.set_mtime(1000);
+            header.set_uid(1234);
+            header.set_gid(1234);
+            header.set_size(content.len() as u64);
+            header.set_cksum();
+            archive.append(&header, content.as_bytes()).expect("append");
+        };
+        add("dir/file", tar::EntryType::Regular, "", "content");
+        add("up", tar::EntryType::Symlink, "../../../..", "");
+        add("up/outside", tar::EntryType::Regular, "", "harm");
+        add("../../../../outside", tar::EntryType::Regular, "", "harm");
+        let archive = archive.into_inner().expect("a tar");
+        let store = store(root.path());
+        let context = ContextSource::unpack(archive.as_slice(), &store).expect("a context");
+        assert!(context.directory.starts_with(store.run_directory()));
+        assert!(context.stats_directory(&store).starts_with(store.run_directory()));
+        let view = TreeView::open(std::slice::from_ref(&context.directory), TreeMode::PLAIN).expect("open");
+        let entry = view.entry(Path::new("/dir/file")).expect("stat").expect("a file");
+        assert_eq!((entry.uid, entry.gid, entry.mode & 0o7777, entry.mtime.seconds), (0, 0, 0o640, 1000));
+        assert_eq!(fs::read_to_string(context.directory.join("outside")).expect("read"), "harm");
+        assert_eq!(fs::read_to_string(root.path().join("outside")).expect("read"), "untouched");
+        drop(store);
+        assert!(!context.directory.exists(), "it goes away with the run");
+    }
+
+    #[test]
+    fn a_damaged_archive_is_an_error() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let error = ContextSource::unpack(&b"\x1f\x8b\x08"[..], &store(root.path())).expect_err("an error");
+        assert_eq!(error.to_string(), "cannot unpack the build context");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl LocalWorker {
         let opened = context.open.get_or_try_init(|| {
             let (store, source) = (self.shared.store.clone(), context.source.clone());
             blocking(move || {
-                let stats = ContextStats::load(&store.root().join("contexts"), &source.directory);
+                let stats = ContextStats::load(&source.stats_directory(&store), &source.directory);
                 Ok(Arc::new(Context::open(&source, stats)?))
             })
         });

@@ -7,7 +7,10 @@ use expect_test::{Expect, expect};
 
 use super::archive_builder::ArchiveBuilder;
 use super::listing::{OVERLAY, Times, list, list_archive};
-use crate::layer::{ExtractOptions, LayerSource, apply_layer, extract_archive, is_archive, write_layer};
+use crate::layer::{
+    ARCHIVE_START_BYTES, ExtractOptions, LayerSource, apply_layer, begins_archive, extract_archive,
+    is_archive, write_layer,
+};
 use crate::tree::{Made, TreeWriter};
 
 /// Unpacks `archive` into `/dst` over a layer; the tree and the names in the new layer.
@@ -147,7 +150,7 @@ fn links_devices_and_an_owner_for_all() {
         .member(b'3', "c", 0o640, b"")
         .member(b'0', "x", 0o6711, b"x")
         .bytes();
-    let options = ExtractOptions { owner: Some((1000, 50)) };
+    let options = ExtractOptions { owner: Some((1000, 50)), ..ExtractOptions::default() };
     added(
         destination(),
         &archive,
@@ -172,6 +175,18 @@ fn links_devices_and_an_owner_for_all() {
     );
 }
 
+#[test]
+fn extended_attributes_may_be_left_out() {
+    let archive = ArchiveBuilder::new().pax(&[("SCHILY.xattr.user.a", b"b")]).file("f", b"").bytes();
+    for without_xattrs in [false, true] {
+        let scratch = tempfile::tempdir().unwrap();
+        let writer = TreeWriter::new(scratch.path(), &[], OVERLAY).unwrap();
+        let options = ExtractOptions { without_xattrs, ..ExtractOptions::default() };
+        extract_archive(archive.as_slice(), &writer, Path::new("/"), &options).unwrap();
+        assert_eq!(writer.view().xattrs(Path::new("/f")).unwrap().is_empty(), without_xattrs);
+    }
+}
+
 /// The archive in every compression.
 fn compressed(archive: &[u8]) -> Vec<Vec<u8>> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -194,6 +209,7 @@ fn archives_are_known_by_content() {
     let archive = ArchiveBuilder::new().file("f", b"content").bytes();
     for bytes in compressed(&archive) {
         assert!(is_archive(bytes.as_slice()));
+        assert!(begins_archive(&bytes[..bytes.len().min(ARCHIVE_START_BYTES)]));
         let scratch = tempfile::tempdir().unwrap();
         let writer = TreeWriter::new(scratch.path(), &[], OVERLAY).unwrap();
         let made = writer.make_directory(Path::new("/d"), &crate::tree::Attributes::default()).unwrap();
@@ -211,6 +227,15 @@ fn archives_are_known_by_content() {
     }
     for bytes in [&b""[..], b"#!/bin/sh\n", b"\x1f\x8b\x08not really", &[b'x'; 2000]] {
         assert!(!is_archive(bytes));
+    }
+    for bytes in [
+        &b""[..],
+        b"FROM busybox\n",
+        &[b'x'; ARCHIVE_START_BYTES],
+        &[0; ARCHIVE_START_BYTES],
+        &archive[..511],
+    ] {
+        assert!(!begins_archive(bytes));
     }
 }
 

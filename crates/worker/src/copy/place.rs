@@ -235,7 +235,7 @@ impl Placement<'_> {
         let parents = Attributes { mode: 0o755, ..self.new_directory() };
         let target = make_directories(self.writer, &self.destination.path, &parents)?.path;
         let mut reader = HashingReader { inner: file, hasher: blake3::Hasher::new() };
-        let options = ExtractOptions { owner: self.owner };
+        let options = ExtractOptions { owner: self.owner, ..ExtractOptions::default() };
         extract_archive(&mut reader, self.writer, &target, &options)
             .map_err(|source| CopyError::Archive { path: node.path.clone(), source })?;
         io::copy(&mut reader, &mut io::sink()).map_err(read_error)?;
