@@ -118,14 +118,15 @@ pub(crate) struct PruneArguments {
 /// The flags of a build.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// The directory that COPY and ADD take files from
+    /// The directory that COPY and ADD take files from; `-` for an archive (tar, perhaps compressed) or a Dockerfile on
+    /// standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
 
     /// Name of the image, `name[:tag]`; may be repeated
     #[arg(short, long = "tag", value_name = "NAME", help_heading = "Image")]
     pub(crate) tags: Vec<String>,
-    /// The Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    /// The Dockerfile, `-` for standard input, a path within an archive [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE", help_heading = "Input")]
     pub(crate) file: Option<PathBuf>,
     /// The stage to build [default: the last one]

@@ -16,7 +16,7 @@ use worker::{ImageStore, LocalWorker, Output, WorkerError, WorkerOptions};
 use crate::arguments::{BuildArguments, ProgressMode};
 use crate::call::Call;
 use crate::export::{self, Outputs};
-use crate::inputs::{self, Inputs};
+use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::progress::{Progress, Show};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::Resolver;
@@ -27,7 +27,7 @@ use crate::values;
 /// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
 pub(crate) struct Plan {
     pub(crate) options: LowerOptions,
-    pub(crate) inputs: Inputs,
+    pub(crate) inputs: Arc<Inputs>,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,
     /// What is asked for instead of a build.
@@ -54,7 +54,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let processors = std::thread::available_parallelism();
     Ok(Plan {
         options,
-        inputs,
+        inputs: Arc::new(inputs),
         outputs,
         progress: Arc::new(Progress::new(show)),
         call,
@@ -79,21 +79,35 @@ fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
     Call::read(method, arguments.switches.fix).map_err(Failure::usage)
 }
 
+/// What a build works with.
+pub(crate) struct Opened {
+    pub(crate) store: Store,
+    /// The client of registries that the worker uses.
+    pub(crate) client: registry::Client,
+    pub(crate) worker: LocalWorker,
+    pub(crate) definition: Definition,
+}
+
 impl Plan {
-    /// Opens the store, with a worker on it and the client of registries that the worker uses.
-    pub(crate) async fn open(
-        &self,
-        session: &Session,
-        root: PathBuf,
-    ) -> Result<(Store, registry::Client, LocalWorker), Failure> {
+    /// Opens the store, reads what is left to read of the inputs, and makes a worker that knows them.
+    pub(crate) async fn open(&self, session: &Session, root: PathBuf) -> Result<Opened, Failure> {
         let store = session.open_store(root).await?;
         let client = registry::Client::new(Environment::client_options()?);
-        let worker = LocalWorker::new(WorkerOptions {
-            store: store.clone(),
-            registry: client.clone(),
-            contexts: self.inputs.contexts.clone(),
-        });
-        Ok((store, client, worker))
+        let step = match self.inputs.definition() {
+            Some(_) => None,
+            None => Some(self.progress.begin("[internal] load remote build context")),
+        };
+        let (inputs, opened) = (Arc::clone(&self.inputs), store.clone());
+        let ready = blocking(move || inputs.make_ready(&opened)).await;
+        match (step, &ready) {
+            (Some(step), Ok(_)) => self.progress.done(step),
+            (Some(step), Err(failure)) => self.progress.failed(step, failure.message()),
+            (None, _) => {}
+        }
+        let ReadyInputs { definition, contexts } = ready?;
+        let worker =
+            LocalWorker::new(WorkerOptions { store: store.clone(), registry: client.clone(), contexts });
+        Ok(Opened { store, client, worker, definition })
     }
 }
 
@@ -130,7 +144,7 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
         ulimits: limits.map_err(Failure::usage)?,
         shm_size_bytes,
         cgroup_parent: arguments.cgroup_parent.clone(),
-        ignore: Some(inputs.ignore()).filter(|patterns| !patterns.is_empty()).cloned(),
+        ignore: inputs.ignore().filter(|patterns| !patterns.is_empty()).cloned(),
         proxy_args: Environment::proxy_args()?,
         build_platform: Platform::host(),
         ..LowerOptions::new(platform(arguments.platform.as_deref())?)
@@ -168,9 +182,12 @@ const EPOCH: &str = "SOURCE_DATE_EPOCH";
 pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<Option<String>, Failure> {
     let cancel = CancellationToken::new();
     cancel_on_signals(&cancel);
-    let (store, client, worker) = plan.open(&session, root).await?;
-    let file = plan.inputs.dockerfile.clone();
-    show_inputs(&plan);
+    let Opened { store, client, worker, definition } = tokio::select! {
+        opened = plan.open(&session, root) => opened?,
+        () = cancel.cancelled() => return Err(cancelled()),
+    };
+    let file = definition.file;
+    show_definition(&plan, &file);
     let lowered = tokio::select! {
         lowered = lower(&plan, &file, worker.images()) => lowered?,
         () = cancel.cancelled() => return Err(cancelled()),
@@ -178,7 +195,9 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
     let warnings = warnings_text(&lowered.warnings);
     let target = lowered.target;
     let (config, epoch) = (lowered.config, lowered.epoch);
-    let outcome = solve(&plan, (Arc::new(lowered.graph), target), &worker, session.salt(), &cancel).await;
+    let graph = Arc::new(lowered.graph);
+    let solved = solve(&plan, (&graph, target), &worker, session.salt(), &cancel).await;
+    let outcome = solved.map_err(|error| solve_failure(&plan, (&file, &graph), &error));
     if outcome.is_err() {
         tidy(&store).await;
     }
@@ -213,8 +232,7 @@ async fn tidy(store: &Store) {
     let _ = blocking(move || store.finish()).await;
 }
 
-fn show_inputs(plan: &Plan) {
-    let file = &plan.inputs.dockerfile;
+fn show_definition(plan: &Plan, file: &SourceFile) {
     let step = plan.progress.begin(format!("[internal] load build definition from {}", file.name));
     plan.progress.line(
         step,
@@ -245,12 +263,12 @@ async fn lower(plan: &Plan, file: &SourceFile, images: &ImageStore) -> Result<Lo
 
 async fn solve(
     plan: &Plan,
-    (graph, target): (Arc<solver::Graph>, VertexId),
+    (graph, target): (&Arc<solver::Graph>, VertexId),
     worker: &LocalWorker,
     salt: Vec<u8>,
     cancel: &CancellationToken,
-) -> Result<Output, Failure> {
-    plan.progress.attach(Arc::clone(&graph));
+) -> Result<Output, SolveError<WorkerError>> {
+    plan.progress.attach(Arc::clone(graph));
     let progress = Arc::clone(&plan.progress);
     let options = SolveOptions {
         parallelism: plan.parallelism,
@@ -258,14 +276,15 @@ async fn solve(
         cancel: cancel.clone(),
         events: Arc::new(move |event| progress.event(event)),
     };
-    let solved = solver::solve(Arc::clone(&graph), &[target], Arc::new(worker.clone()), options).await;
-    match solved {
-        Ok(solved) => Ok(solved.outputs.into_iter().next().expect("there is an output for each target")),
-        Err(error) => Err(solve_failure(plan, &graph, &error)),
-    }
+    let solved = solver::solve(Arc::clone(graph), &[target], Arc::new(worker.clone()), options).await?;
+    Ok(solved.outputs.into_iter().next().expect("there is an output for each target"))
 }
 
-fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerError>) -> Failure {
+fn solve_failure(
+    plan: &Plan,
+    (file, graph): (&SourceFile, &solver::Graph),
+    error: &SolveError<WorkerError>,
+) -> Failure {
     let (vertex, failure) = match error {
         SolveError::Cancelled => return cancelled(),
         SolveError::Unstable { vertex } => {
@@ -285,7 +304,7 @@ fn solve_failure(plan: &Plan, graph: &solver::Graph, error: &SolveError<WorkerEr
         details = format!("------\n > {}:\n{}\n------\n", meta.name, tail.join("\n"));
     }
     if let Some(lines) = meta.lines {
-        details += &report::excerpt(&plan.inputs.dockerfile, lines.first, lines.last);
+        details += &report::excerpt(file, lines.first, lines.last);
     }
     failure.with_details(&details)
 }

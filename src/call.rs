@@ -1,7 +1,7 @@
 //! `--call` and `--check`: what is told of a Dockerfile without building it.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -13,8 +13,8 @@ use serde_json::{Map, Value, json};
 use tokio::runtime::Handle;
 
 use crate::Answer;
-use crate::build::Plan;
-use crate::inputs;
+use crate::build::{Opened, Plan};
+use crate::inputs::{self, Definition};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::{Remembering, Resolver};
 use crate::session::{Session, blocking};
@@ -104,11 +104,11 @@ impl Call {
 struct Work {
     options: LowerOptions,
     resolver: Resolver,
+    definition: Definition,
 }
 
 /// Answers a call.
 pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf) -> Result<Answer, Failure> {
-    let file = plan.inputs.dockerfile.clone();
     let json = |value: &Value| Answer::text(pretty(value));
     match call.method {
         Method::Describe => Ok(match call.format {
@@ -116,6 +116,10 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
             Format::Text => Answer::text(describe_text()),
         }),
         Method::Targets => {
+            let file = match plan.inputs.definition() {
+                Some(definition) => definition.file.clone(),
+                None => begin(&plan, session, root).await?.definition.file,
+            };
             let targets = frontend::targets(&frontend::parse(&file)).map_err(|list| failed(&file, &list))?;
             Ok(match call.format {
                 Format::Json => json(&targets_json(&file, &targets)),
@@ -124,6 +128,7 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
         }
         Method::Outline => {
             let mut work = begin(&plan, session, root).await?;
+            let file = work.definition.file;
             let source = file.clone();
             let outline = blocking(move || {
                 frontend::outline(&frontend::parse(&source), &work.options, &mut work.resolver)
@@ -140,34 +145,34 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
             let mut work = begin(&plan, session, root).await?;
             // As with BuildKit, a check is the same whatever the build is for.
             work.options.platform = work.options.build_platform.clone();
-            let path = plan.inputs.dockerfile_path.clone();
-            blocking(move || check(file, path.as_deref(), call, work)).await
+            blocking(move || check(call, work)).await
         }
     }
 }
 
 async fn begin(plan: &Plan, session: Session, root: PathBuf) -> Result<Work, Failure> {
-    let (_, _, worker) = plan.open(&session, root).await?;
+    let Opened { worker, definition, .. } = plan.open(&session, root).await?;
     let resolver = Resolver {
         handle: Handle::current(),
         images: worker.images().clone(),
         progress: Arc::clone(&plan.progress),
         hints: Vec::new(),
     };
-    Ok(Work { options: plan.options.clone(), resolver })
+    Ok(Work { options: plan.options.clone(), resolver, definition })
 }
 
 fn failed(file: &SourceFile, diagnostics: &[Diagnostic]) -> Failure {
     Failure::diagnostics(file, diagnostics)
 }
 
-fn check(mut file: SourceFile, path: Option<&Path>, call: Call, work: Work) -> Result<Answer, Failure> {
-    let Work { options, resolver } = work;
+fn check(call: Call, work: Work) -> Result<Answer, Failure> {
+    let Work { definition, options, resolver } = work;
+    let Definition { mut file, path } = definition;
     let mut resolver = Remembering::new(resolver);
     let mut note = None;
     if call.fix {
-        let path =
-            path.ok_or_else(|| Failure::usage("`--fix` needs a file: the Dockerfile is standard input"))?;
+        let path = path
+            .ok_or_else(|| Failure::usage("`--fix` needs a file: the Dockerfile is from standard input"))?;
         // Style can be mended without the base images.
         resolver.forgives = true;
         let mut findings = find(&file, &options, &mut resolver);
@@ -180,7 +185,7 @@ fn check(mut file: SourceFile, path: Option<&Path>, call: Call, work: Work) -> R
         }
         resolver.forgives = false;
         if file.text != original {
-            inputs::replace_file(path, &file.text)?;
+            inputs::replace_file(&path, &file.text)?;
             let fixed = before.saturating_sub(findings.len());
             note = Some(format!("fixed {} in {}\n", counted(fixed), path.display()));
         }

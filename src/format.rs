@@ -18,7 +18,7 @@ pub(crate) fn run(arguments: &FormatArguments) -> Result<Answer, Failure> {
     for path in &arguments.files {
         let (path, directory) =
             if path.is_dir() { (None, path.as_path()) } else { (Some(path.as_path()), Path::new(".")) };
-        let (file, place) = inputs::dockerfile(path, directory)?;
+        let inputs::Definition { file, path: place } = inputs::dockerfile(path, directory)?;
         let formatted = match frontend::format(&file) {
             Ok(formatted) => formatted,
             Err(mistakes) => {

@@ -5,37 +5,75 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use cache::Store;
+use cache::layer::{ARCHIVE_START_BYTES, begins_archive};
+use cache::tree::{Follow, TreeError, TreeMode, TreeView};
 use frontend::{NamedContext, SourceFile};
 use pattern::PatternSet;
-use worker::ContextSource;
+use worker::{ContextError, ContextSource};
 
 use crate::arguments::BuildArguments;
-use crate::report::{Failure, FailureKind};
+use crate::report::{self, Failure, FailureKind};
 use crate::settings::absolute;
 use crate::values::{self, ContextText};
 
 /// The name under which the worker knows the build context.
 const MAIN_CONTEXT: &str = "context";
 
+/// The name of a Dockerfile that is not named.
+const DOCKERFILE: &str = "Dockerfile";
+
 /// More is no Dockerfile.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 
 /// What a build reads from this machine.
+#[derive(Debug)]
 pub(crate) struct Inputs {
-    /// The Dockerfile.
-    pub(crate) dockerfile: SourceFile,
-    /// Where it lies; `None` for standard input.
-    pub(crate) dockerfile_path: Option<PathBuf>,
-    /// Directories with their ignore files, by the name under which the worker knows them.
-    pub(crate) contexts: BTreeMap<String, ContextSource>,
+    main: MainInput,
+    /// The directories of `--build-context` with their ignore files, by name.
+    directories: BTreeMap<String, ContextSource>,
     /// The contexts of `--build-context`.
     pub(crate) named: BTreeMap<String, NamedContext>,
 }
 
-/// Finds and reads everything.
+/// Where the build context and the Dockerfile come from.
+#[derive(Debug)]
+enum MainInput {
+    /// From this machine's disk, or the Dockerfile from standard input.
+    Directory { context: ContextSource, definition: Definition },
+    /// There is nothing but a Dockerfile, which was read from standard input.
+    DefinitionAlone(Definition),
+    /// An archive on standard input, of which `start` has been read. `file` is in it.
+    Archive { start: Vec<u8>, file: Option<PathBuf> },
+}
+
+/// A Dockerfile.
+#[derive(Debug, Clone)]
+pub(crate) struct Definition {
+    pub(crate) file: SourceFile,
+    /// Where it lies; `None` if it came from standard input.
+    pub(crate) path: Option<PathBuf>,
+}
+
+/// The inputs of a build, all of them at hand.
+#[derive(Debug)]
+pub(crate) struct ReadyInputs {
+    pub(crate) definition: Definition,
+    /// Directories with their ignore files, by the name under which the worker knows them.
+    pub(crate) contexts: BTreeMap<String, ContextSource>,
+}
+
+/// Finds and reads everything but an archive.
 pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
-    let context = match values::context(&arguments.context).map_err(Failure::usage)? {
-        ContextText::Directory(path) => directory(&path)?,
+    let file = arguments.file.as_deref();
+    let main = match values::context(&arguments.context).map_err(Failure::usage)? {
+        ContextText::Directory(path) => {
+            let context = directory(&path)?;
+            let definition = dockerfile(file, &context)?;
+            let ignore = main_ignore(&context, definition.path.as_deref())?;
+            MainInput::Directory { context: ContextSource { directory: context, ignore }, definition }
+        }
+        ContextText::StandardInput => standard_input(file)?,
         ContextText::Image(_) | ContextText::OciLayout { .. } => {
             return Err(Failure::usage(format!(
                 "`{}` cannot be the build context: it should be a directory",
@@ -43,35 +81,110 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
             )));
         }
     };
-    let (dockerfile, path) = dockerfile(arguments.file.as_deref(), &context)?;
-    let ignore = main_ignore(&context, path.as_deref())?;
-    let mut contexts =
-        BTreeMap::from([(MAIN_CONTEXT.to_owned(), ContextSource { directory: context, ignore })]);
-    let mut named = BTreeMap::new();
+    let mut inputs = Inputs { main, directories: BTreeMap::new(), named: BTreeMap::new() };
     for text in &arguments.build_contexts {
+        inputs.add_named(text)?;
+    }
+    Ok(inputs)
+}
+
+/// What `rbuild -` reads: an archive with the context, or a Dockerfile.
+fn standard_input(file: Option<&Path>) -> Result<MainInput, Failure> {
+    if file == Some(Path::new("-")) {
+        return Err(Failure::usage(
+            "invalid argument: can't use stdin for both build context and dockerfile",
+        ));
+    }
+    let name = Path::new("standard input");
+    let mut start = Vec::new();
+    let mut input = io::stdin().lock();
+    let read = input.by_ref().take(ARCHIVE_START_BYTES as u64).read_to_end(&mut start);
+    read.map_err(|error| unreadable(name, &error))?;
+    if begins_archive(&start) {
+        return Ok(MainInput::Archive { start, file: file.map(Path::to_owned) });
+    }
+    if file.is_some() {
+        return Err(Failure::usage(
+            "ambiguous Dockerfile source: both stdin and flag correspond to Dockerfiles",
+        ));
+    }
+    let text = read_text(start.chain(input), name)?;
+    Ok(MainInput::DefinitionAlone(Definition::of_standard_input(text)))
+}
+
+impl Definition {
+    fn of_standard_input(text: String) -> Self {
+        Self { file: SourceFile { name: "Dockerfile".to_owned(), text }, path: None }
+    }
+}
+
+impl Inputs {
+    /// Adds `--build-context NAME=SOURCE`.
+    fn add_named(&mut self, text: &str) -> Result<(), Failure> {
         let (name, source) = values::build_context(text).map_err(Failure::usage)?;
         let meaning = match source {
             ContextText::Directory(path) => {
                 let directory = directory(&path)?;
                 let ignore = ignore_file(&directory.join(".dockerignore"))?.unwrap_or_default();
-                contexts.insert(name.clone(), ContextSource { directory, ignore });
+                self.directories.insert(name.clone(), ContextSource { directory, ignore });
                 NamedContext::Local
+            }
+            ContextText::StandardInput => {
+                return Err(Failure::usage(format!("standard input cannot be a named context: `{text}`")));
             }
             ContextText::Image(reference) => NamedContext::Image(reference),
             ContextText::OciLayout { path, tag_or_digest } => {
                 NamedContext::OciLayout { path: absolute(&path)?, tag_or_digest }
             }
         };
-        named.insert(name, meaning);
+        self.named.insert(name, meaning);
+        Ok(())
     }
-    Ok(Inputs { dockerfile, dockerfile_path: path, contexts, named })
+
+    /// The ignore file of the build context, if it has one. An archive has none: as with docker, whoever makes it has
+    /// left out what is to be left out.
+    pub(crate) fn ignore(&self) -> Option<&PatternSet> {
+        match &self.main {
+            MainInput::Directory { context, .. } => Some(&context.ignore),
+            MainInput::DefinitionAlone(_) | MainInput::Archive { .. } => None,
+        }
+    }
+
+    /// The Dockerfile, unless it is in an archive that has not been unpacked.
+    pub(crate) fn definition(&self) -> Option<&Definition> {
+        match &self.main {
+            MainInput::Directory { definition, .. } | MainInput::DefinitionAlone(definition) => {
+                Some(definition)
+            }
+            MainInput::Archive { .. } => None,
+        }
+    }
+
+    /// Makes the contexts that are no directories of the user's, in the directory of this run in `store`. Reads an
+    /// archive to its end, and blocks for as long; to be called once.
+    pub(crate) fn make_ready(&self, store: &Store) -> Result<ReadyInputs, Failure> {
+        let (context, definition) = match &self.main {
+            MainInput::Directory { context, definition } => (context.clone(), definition.clone()),
+            MainInput::DefinitionAlone(definition) => {
+                let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
+                (context, definition.clone())
+            }
+            MainInput::Archive { start, file } => {
+                let archive = start.chain(io::stdin());
+                let context =
+                    ContextSource::unpack(archive, store).map_err(|error| context_failure(&error))?;
+                let definition = unpacked_dockerfile(file.as_deref(), &context.directory)?;
+                (context, definition)
+            }
+        };
+        let mut contexts = self.directories.clone();
+        contexts.insert(MAIN_CONTEXT.to_owned(), context);
+        Ok(ReadyInputs { definition, contexts })
+    }
 }
 
-impl Inputs {
-    /// The ignore file of the build context.
-    pub(crate) fn ignore(&self) -> &PatternSet {
-        &self.contexts[MAIN_CONTEXT].ignore
-    }
+fn context_failure(error: &ContextError) -> Failure {
+    Failure::solve(&report::chain(error)).of_kind(report::kind_of(error))
 }
 
 /// Puts another text in the place of a file: all of it or nothing, with the owner and the rights as before. A link goes
@@ -123,30 +236,46 @@ fn directory(path: &Path) -> Result<PathBuf, Failure> {
     std::fs::canonicalize(path).map_err(failed)
 }
 
-/// The Dockerfile and where it lies; `None` for standard input.
-pub(crate) fn dockerfile(
-    file: Option<&Path>,
-    context: &Path,
-) -> Result<(SourceFile, Option<PathBuf>), Failure> {
-    match file {
-        Some(path) if path == Path::new("-") => {
-            let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
-            Ok((SourceFile { name: "Dockerfile".to_owned(), text }, None))
-        }
-        Some(path) => {
-            let text = open_text(path)?.ok_or_else(|| not_found(path))?;
-            Ok((SourceFile { name: shown_name(path), text }, Some(path.to_owned())))
-        }
-        None => {
-            for name in ["Dockerfile", "dockerfile"] {
-                let path = context.join(name);
-                if let Some(text) = open_text(&path)? {
-                    return Ok((SourceFile { name: name.to_owned(), text }, Some(path)));
-                }
-            }
-            Err(not_found(&context.join("Dockerfile")))
+/// The Dockerfile: `file`, or else that of `context`.
+pub(crate) fn dockerfile(file: Option<&Path>, context: &Path) -> Result<Definition, Failure> {
+    if file == Some(Path::new("-")) {
+        let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
+        return Ok(Definition::of_standard_input(text));
+    }
+    let wanted = file.map_or_else(|| context.join(DOCKERFILE), Path::to_owned);
+    for path in spellings(&wanted) {
+        if let Some(text) = open_text(&path)? {
+            let file = SourceFile { name: shown_name(&path), text };
+            return Ok(Definition { file, path: Some(path) });
         }
     }
+    Err(not_found(&wanted))
+}
+
+/// The Dockerfile of an archive that was unpacked in `directory`. `file` and the links on its way stay in there.
+fn unpacked_dockerfile(file: Option<&Path>, directory: &Path) -> Result<Definition, Failure> {
+    let wanted = Path::new("/").join(file.unwrap_or(Path::new(DOCKERFILE)));
+    let failed = |error: TreeError| Failure::solve(&report::chain(&error));
+    let directory = directory.to_owned();
+    let view = TreeView::open(std::slice::from_ref(&directory), TreeMode::PLAIN).map_err(failed)?;
+    for path in spellings(&wanted) {
+        let resolved = view.resolve(&path, Follow::All).map_err(failed)?;
+        if view.entry(&resolved).map_err(failed)?.is_some() {
+            let text = read_text(view.open_file(&resolved).map_err(failed)?, &path)?;
+            let file = SourceFile { name: shown_name(&path), text };
+            return Ok(Definition { file, path: None });
+        }
+    }
+    Err(not_found(wanted.strip_prefix("/").unwrap_or(&wanted)))
+}
+
+/// A file and what is taken for it: `Dockerfile` may be written in small letters.
+fn spellings(path: &Path) -> Vec<PathBuf> {
+    let mut spellings = vec![path.to_owned()];
+    if path.file_name() == Some(OsStr::new(DOCKERFILE)) {
+        spellings.push(path.with_file_name("dockerfile"));
+    }
+    spellings
 }
 
 fn not_found(path: &Path) -> Failure {
@@ -206,6 +335,6 @@ fn ignore_file(path: &Path) -> Result<Option<PatternSet>, Failure> {
     let Some(text) = open_text(path)? else { return Ok(None) };
     match PatternSet::parse(&text) {
         Ok(set) => Ok(Some(set)),
-        Err(error) => Err(Failure::solve(&format!("{}: {}", shown_name(path), crate::report::chain(&error)))),
+        Err(error) => Err(Failure::solve(&format!("{}: {}", shown_name(path), report::chain(&error)))),
     }
 }

@@ -128,6 +128,11 @@ impl Failure {
         self
     }
 
+    /// The message alone.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> i32 {
         self.kind.exit_code()

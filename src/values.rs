@@ -152,6 +152,8 @@ pub(crate) fn build_args(
 pub(crate) enum ContextText {
     /// A directory.
     Directory(PathBuf),
+    /// `-`.
+    StandardInput,
     /// `docker-image://…`.
     Image(oci::ImageReference),
     /// `oci-layout://…`.
@@ -172,8 +174,11 @@ pub(crate) fn build_context(text: &str) -> Result<(String, ContextText), Mistake
     Ok((name.to_owned(), context(source)?))
 }
 
-/// A directory, `docker-image://…` or `oci-layout://…`; other kinds of contexts come later.
+/// A directory, `-`, `docker-image://…` or `oci-layout://…`; other kinds of contexts come later.
 pub(crate) fn context(text: &str) -> Result<ContextText, Mistake> {
+    if text == "-" {
+        return Ok(ContextText::StandardInput);
+    }
     if let Some(image) = text.strip_prefix("docker-image://") {
         let reference: oci::ImageReference =
             image.parse().map_err(|error| format!("invalid context `{text}`: {error}"))?;
@@ -182,9 +187,7 @@ pub(crate) fn context(text: &str) -> Result<ContextText, Mistake> {
     if let Some(layout) = text.strip_prefix("oci-layout://") {
         return Ok(oci_layout(layout));
     }
-    let later = if text == "-" {
-        "standard input"
-    } else if text.starts_with("http://") || text.starts_with("https://") {
+    let later = if text.starts_with("http://") || text.starts_with("https://") {
         "a URL"
     } else if ["git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix)) {
         "a git repository"
@@ -290,6 +293,8 @@ mod tests {
         let digest = oci::Digest::sha256(b"");
         let cases = [
             ("a/b", ContextText::Directory("a/b".into())),
+            ("./-", ContextText::Directory("./-".into())),
+            ("-", ContextText::StandardInput),
             ("docker-image://a", ContextText::Image("a:latest".parse().unwrap())),
             ("oci-layout:///a/b", layout("/a/b", "latest")),
             ("oci-layout://a:1/b:v2", layout("a:1/b", "v2")),

@@ -3,6 +3,7 @@
 mod bad_input;
 mod caching;
 mod concurrency;
+mod contexts;
 mod crash;
 mod lab;
 mod looking;

@@ -49,6 +49,11 @@ impl User {
     }
 
     fn build(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Ran {
+        let command = self.command(lab, context, arguments);
+        Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
+    }
+
+    fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         let id = self.id.to_string();
         command.args(["--reuid", &id, "--regid", &id, "--init-groups", "--reset-env"]);
@@ -58,7 +63,7 @@ impl User {
         command.arg(lab.path("rbuild")).args(["build", "--progress=plain"]).args(arguments);
         command.arg(format!("--build-context=busybox=oci-layout://{}:busybox", lab.path("bases").display()));
         command.arg(context);
-        Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
+        command
     }
 
     fn build_tree(&self, lab: &Lab, context: &std::path::Path) -> Tree {
@@ -122,6 +127,29 @@ fn users_mount_what_root_mounts() {
         let (lab, context) = user.lab(&[("Dockerfile", MOUNTING), ("file", "context\n")]);
         let tree = user.build_tree(&lab, &context);
         assert_eq!(tree.text("all"), "context\nmade\nmade\n0\n", "{name}");
+    }
+}
+
+#[test]
+fn an_archive_is_a_context_for_users_too() {
+    let users = [User::new("rbuild-sub3", 23404, Some(2_000_200_000)), User::new("rbuild-one2", 23405, None)];
+    for user in users {
+        let dockerfile = "FROM busybox\nCOPY . /all/\nRUN cd /all && stat -c '%n %a %u:%g %s' * > /stat\n";
+        let (lab, context) = user.lab(&[("Dockerfile", dockerfile), ("locked", "x")]);
+        run("chmod", &["0", &context.join("locked").to_string_lossy()]);
+        run("mknod", &[&context.join("device").to_string_lossy(), "c", "1", "3"]);
+        let archive = lab.path("context.tar");
+        run("tar", &["-C", &context.to_string_lossy(), "-cf", &archive.to_string_lossy(), "."]);
+        let path = lab.path("tree.tar");
+        let output = format!("--output=type=tar,dest={}", path.display());
+        let mut command = user.command(&lab, std::path::Path::new("-"), &[&output]);
+        command.stdin(std::fs::File::open(archive).expect("the archive can be opened"));
+        Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120))).succeeded();
+        let size = dockerfile.len();
+        let expected = format!("Dockerfile 644 0:0 {size}\nlocked 0 0:0 1\n");
+        assert_eq!(Tree::read(&path).text("stat"), expected, "{}: devices are left out", user.name);
+        let runs = std::fs::read_dir(lab.root().join("tmp")).expect("the store has a tmp");
+        assert_eq!(runs.count(), 0, "{}", user.name);
     }
 }
 
