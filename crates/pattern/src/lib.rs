@@ -1,19 +1,23 @@
-//! Path patterns as moby matches them: `.dockerignore`, `--exclude`, the wildcards of COPY and ADD.
+//! Path patterns as moby matches them: `.dockerignore`, `--exclude`, the wildcards of COPY and ADD. And those of git:
+//! `.gitignore`.
 //!
 //! [`PatternSet`] is an ordered list of patterns of which some bring back what earlier ones matched (`!`); a walker
-//! asks it directory by directory and learns where it need not descend. [`match_path`] is Go's `filepath.Match`.
+//! asks it directory by directory and learns where it need not descend. [`GitDirectory`] is the same for `.gitignore`
+//! files, of which any directory may have one. [`match_path`] is Go's `filepath.Match`.
 //!
 //! Paths are bytes, relative to the root of the tree, with `/` between their parts. A byte that is not part of valid
 //! UTF-8 counts as one character.
 //!
-//! What is deliberately absent: files (callers walk), `.gitignore` rules, Windows separators. An escaped letter is
+//! What is deliberately absent: files (callers walk and read), Windows separators. An escaped letter is
 //! that letter (`\d` is `d`); in moby the regular expression behind a pattern shines through there.
 
 mod clean;
+mod git;
 mod glob;
 mod set;
 
 pub use clean::clean;
+pub use git::{GitDirectory, GitRules};
 pub use glob::{has_wildcards, match_path};
 pub use set::{Directory, PatternSet, Verdict};
 
