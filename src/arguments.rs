@@ -129,6 +129,9 @@ pub(crate) struct BuildArguments {
     /// The Dockerfile, `-` for standard input, a path within an archive [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE", help_heading = "Input")]
     pub(crate) file: Option<PathBuf>,
+    /// What COPY and ADD are not to take from the context [default: FILE.dockerignore, else CONTEXT/.dockerignore]
+    #[arg(long, value_name = "FILE", help_heading = "Input")]
+    pub(crate) ignore_file: Option<PathBuf>,
     /// The stage to build [default: the last one]
     #[arg(long, value_name = "STAGE", help_heading = "Input")]
     pub(crate) target: Option<String>,
@@ -225,6 +228,11 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Cache")]
     pub(crate) no_cache: bool,
+    /// Leave out of contexts without an ignore file what their `.gitignore` files leave out, and `.git`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
+        help_heading = "Input")]
+    pub(crate) use_gitignore: bool,
     /// Look for newer versions of all base images (rbuild always does)
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,

@@ -10,7 +10,7 @@ use cache::layer::{ARCHIVE_START_BYTES, begins_archive};
 use cache::tree::{Follow, TreeError, TreeMode, TreeView};
 use frontend::{NamedContext, SourceFile};
 use pattern::PatternSet;
-use worker::{ContextError, ContextSource};
+use worker::{ContextError, ContextSource, IgnoreRules};
 
 use crate::arguments::BuildArguments;
 use crate::report::{self, Failure, FailureKind};
@@ -22,6 +22,9 @@ const MAIN_CONTEXT: &str = "context";
 
 /// The name of a Dockerfile that is not named.
 const DOCKERFILE: &str = "Dockerfile";
+
+/// The name of the ignore file of a context; as an ending, that of a Dockerfile's own.
+const DOCKERIGNORE: &str = ".dockerignore";
 
 /// More is no Dockerfile.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
@@ -44,7 +47,7 @@ enum MainInput {
     /// There is nothing but a Dockerfile, which was read from standard input.
     DefinitionAlone(Definition),
     /// An archive on standard input, of which `start` has been read. `file` is in it.
-    Archive { start: Vec<u8>, file: Option<PathBuf> },
+    Archive { start: Vec<u8>, file: Option<PathBuf>, ignore: IgnoreRules },
 }
 
 /// A Dockerfile.
@@ -70,10 +73,10 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
         ContextText::Directory(path) => {
             let context = directory(&path)?;
             let definition = dockerfile(file, &context)?;
-            let ignore = main_ignore(&context, definition.path.as_deref())?;
+            let ignore = main_ignore(arguments, &context, definition.path.as_deref())?;
             MainInput::Directory { context: ContextSource { directory: context, ignore }, definition }
         }
-        ContextText::StandardInput => standard_input(file)?,
+        ContextText::StandardInput => standard_input(arguments)?,
         ContextText::Image(_) | ContextText::OciLayout { .. } => {
             return Err(Failure::usage(format!(
                 "`{}` cannot be the build context: it should be a directory",
@@ -83,13 +86,14 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
     };
     let mut inputs = Inputs { main, directories: BTreeMap::new(), named: BTreeMap::new() };
     for text in &arguments.build_contexts {
-        inputs.add_named(text)?;
+        inputs.add_named(text, arguments)?;
     }
     Ok(inputs)
 }
 
 /// What `rbuild -` reads: an archive with the context, or a Dockerfile.
-fn standard_input(file: Option<&Path>) -> Result<MainInput, Failure> {
+fn standard_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
+    let file = arguments.file.as_deref();
     if file == Some(Path::new("-")) {
         return Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
@@ -101,7 +105,10 @@ fn standard_input(file: Option<&Path>) -> Result<MainInput, Failure> {
     let read = input.by_ref().take(ARCHIVE_START_BYTES as u64).read_to_end(&mut start);
     read.map_err(|error| unreadable(name, &error))?;
     if begins_archive(&start) {
-        return Ok(MainInput::Archive { start, file: file.map(Path::to_owned) });
+        // As with docker, an ignore file in an archive means nothing: whoever made it has left out what is to be left
+        // out. What is asked for on the command line counts.
+        let ignore = chosen_ignore(arguments)?.unwrap_or_else(|| default_ignore(arguments));
+        return Ok(MainInput::Archive { start, file: file.map(Path::to_owned), ignore });
     }
     if file.is_some() {
         return Err(Failure::usage(
@@ -120,12 +127,13 @@ impl Definition {
 
 impl Inputs {
     /// Adds `--build-context NAME=SOURCE`.
-    fn add_named(&mut self, text: &str) -> Result<(), Failure> {
+    fn add_named(&mut self, text: &str, arguments: &BuildArguments) -> Result<(), Failure> {
         let (name, source) = values::build_context(text).map_err(Failure::usage)?;
         let meaning = match source {
             ContextText::Directory(path) => {
                 let directory = directory(&path)?;
-                let ignore = ignore_file(&directory.join(".dockerignore"))?.unwrap_or_default();
+                let ignore = ignore_file(&directory.join(DOCKERIGNORE))?;
+                let ignore = ignore.unwrap_or_else(|| default_ignore(arguments));
                 self.directories.insert(name.clone(), ContextSource { directory, ignore });
                 NamedContext::Local
             }
@@ -141,12 +149,15 @@ impl Inputs {
         Ok(())
     }
 
-    /// The ignore file of the build context, if it has one. An archive has none: as with docker, whoever makes it has
-    /// left out what is to be left out.
+    /// The patterns of the build context's ignore file, if it has one.
     pub(crate) fn ignore(&self) -> Option<&PatternSet> {
         match &self.main {
-            MainInput::Directory { context, .. } => Some(&context.ignore),
-            MainInput::DefinitionAlone(_) | MainInput::Archive { .. } => None,
+            MainInput::Directory { context: ContextSource { ignore, .. }, .. }
+            | MainInput::Archive { ignore, .. } => match ignore {
+                IgnoreRules::Patterns(patterns) => Some(patterns),
+                IgnoreRules::Git => None,
+            },
+            MainInput::DefinitionAlone(_) => None,
         }
     }
 
@@ -169,12 +180,12 @@ impl Inputs {
                 let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
                 (context, definition.clone())
             }
-            MainInput::Archive { start, file } => {
+            MainInput::Archive { start, file, ignore } => {
                 let archive = start.chain(io::stdin());
                 let context =
                     ContextSource::unpack(archive, store).map_err(|error| context_failure(&error))?;
                 let definition = unpacked_dockerfile(file.as_deref(), &context.directory)?;
-                (context, definition)
+                (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
         };
         let mut contexts = self.directories.clone();
@@ -319,22 +330,44 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::solve(&format!("cannot read `{}`: {error}", path.display()))
 }
 
-/// `<Dockerfile>.dockerignore` beside the Dockerfile, else `.dockerignore` in the context.
-fn main_ignore(context: &Path, dockerfile: Option<&Path>) -> Result<PatternSet, Failure> {
+/// What is left out of the build context: what `--ignore-file` says, else `<Dockerfile>.dockerignore` beside the
+/// Dockerfile, else `.dockerignore` in the context.
+fn main_ignore(
+    arguments: &BuildArguments,
+    context: &Path,
+    dockerfile: Option<&Path>,
+) -> Result<IgnoreRules, Failure> {
+    if let Some(rules) = chosen_ignore(arguments)? {
+        return Ok(rules);
+    }
     if let Some(dockerfile) = dockerfile {
         let mut name = dockerfile.as_os_str().to_owned();
-        name.push(".dockerignore");
-        if let Some(set) = ignore_file(Path::new(&name))? {
-            return Ok(set);
+        name.push(DOCKERIGNORE);
+        if let Some(rules) = ignore_file(Path::new(&name))? {
+            return Ok(rules);
         }
     }
-    Ok(ignore_file(&context.join(".dockerignore"))?.unwrap_or_default())
+    Ok(ignore_file(&context.join(DOCKERIGNORE))?.unwrap_or_else(|| default_ignore(arguments)))
 }
 
-fn ignore_file(path: &Path) -> Result<Option<PatternSet>, Failure> {
+/// `--ignore-file`, which has to be there.
+fn chosen_ignore(arguments: &BuildArguments) -> Result<Option<IgnoreRules>, Failure> {
+    let Some(path) = &arguments.ignore_file else { return Ok(None) };
+    let missing = || Failure::usage(format!("there is no ignore file `{}`", path.display()));
+    ignore_file(path)?.ok_or_else(missing).map(Some)
+}
+
+/// What is left out of a context without an ignore file.
+fn default_ignore(arguments: &BuildArguments) -> IgnoreRules {
+    if arguments.switches.use_gitignore { IgnoreRules::Git } else { IgnoreRules::default() }
+}
+
+fn ignore_file(path: &Path) -> Result<Option<IgnoreRules>, Failure> {
     let Some(text) = open_text(path)? else { return Ok(None) };
-    match PatternSet::parse(&text) {
-        Ok(set) => Ok(Some(set)),
-        Err(error) => Err(Failure::solve(&format!("{}: {}", shown_name(path), report::chain(&error)))),
-    }
+    PatternSet::parse(&text).map(|patterns| Some(IgnoreRules::Patterns(patterns))).map_err(|error| {
+        let file = SourceFile { name: shown_name(path), text };
+        let line = error.line().and_then(|line| u32::try_from(line).ok()).unwrap_or_default();
+        Failure::solve(&format!("failed parsing {}: {error}", file.name))
+            .with_details(&report::excerpt(&file, line, line))
+    })
 }

@@ -187,3 +187,73 @@ fn the_dockerfile_may_lie_anywhere() {
     std::fs::write(context.join("link.dockerignore"), "").expect("a file can be written");
     assert_eq!(has(&context.join("link")), (true, true));
 }
+
+#[test]
+fn an_ignore_file_may_be_named() {
+    let lab = Lab::new();
+    let files =
+        [("Dockerfile", "FROM busybox\nCOPY . /all/\n"), ("f", "x"), ("g", "x"), (".dockerignore", "f\n")];
+    let context = lab.context("ctx", &files);
+    lab.context("", &[("other", "g\n")]);
+    // It is looked for from where the program is called, not in the context.
+    let tree = lab.build_tree(&context, &["--ignore-file", "other"]);
+    assert!(tree.has("all/f") && !tree.has("all/g"));
+    let archived = input_tree(&lab, &pack(&lab, &context), &["--ignore-file=other"]);
+    assert!(archived.has("all/f") && !archived.has("all/g"));
+    lab.build(&context, &["--ignore-file=nowhere"]).failed(2, &["there is no ignore file `nowhere`"]);
+}
+
+#[test]
+fn a_named_context_has_an_ignore_file_of_its_own() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nCOPY . /main/\nCOPY --from=other . /other/\n";
+    let context =
+        lab.context("ctx", &[("Dockerfile", dockerfile), (".dockerignore", "f\n"), ("f", ""), ("g", "")]);
+    let other = lab.context("other", &[(".dockerignore", "g\n"), ("f", ""), ("g", "")]);
+    let named = format!("--build-context=other={}", other.display());
+    let tree = lab.build_tree(&context, &[&named]);
+    assert_eq!(
+        ["main/f", "main/g", "other/f", "other/g"].map(|name| tree.has(name)),
+        [false, true, true, false]
+    );
+}
+
+#[test]
+fn gitignore_files_count_where_they_are_asked_for() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nCOPY . /main/\nCOPY --from=other . /other/\n";
+    let files =
+        [(".gitignore", "*.o\n"), ("a.o", ""), ("d/a.o", ""), ("d/b.o", ""), ("d/.gitignore", "!b.o\n")];
+    let context = lab.context("ctx", &files);
+    lab.context("ctx", &[("Dockerfile", dockerfile), (".git/HEAD", "")]);
+    let other = lab.context("other", &files);
+    let named = format!("--build-context=other={}", other.display());
+    let found = |tree: &Tree| {
+        ["main/a.o", "main/d/a.o", "main/d/b.o", "main/.git/HEAD", "other/a.o", "other/d/b.o"]
+            .map(|path| tree.has(path))
+    };
+    let with = [named.as_str(), "--use-gitignore"];
+    assert_eq!(found(&lab.build_tree(&context, &[&named])), [true; 6]);
+    let expected = [false, false, true, false, false, true];
+    assert_eq!(found(&lab.build_tree(&context, &with)), expected);
+    assert_eq!(found(&input_tree(&lab, &pack(&lab, &context), &with)), expected);
+    std::fs::write(other.join(".dockerignore"), "").expect("a file can be written");
+    assert_eq!(found(&lab.build_tree(&context, &with)), [false, false, true, false, true, true]);
+    std::fs::write(context.join(".dockerignore"), "d\n").expect("a file can be written");
+    assert_eq!(found(&lab.build_tree(&context, &with)), [true, false, false, true, true, true]);
+}
+
+#[test]
+fn what_is_wrong_with_an_ignore_file_has_its_line() {
+    let lab = Lab::new();
+    let context =
+        lab.context("ctx", &[("Dockerfile", "FROM scratch\n"), (".dockerignore", "# all\na\n[x\n")]);
+    let message = "failed to solve: failed parsing .dockerignore: syntax error in pattern `[x`";
+    lab.build(&context, &[]).failed(1, &[".dockerignore:3\n", ">>> [x", message]);
+    lab.context("ctx", &[("Dockerfile.dockerignore", "a\n!\n")]);
+    lab.build(&context, &[]).failed(1, &["Dockerfile.dockerignore:2\n", "illegal exclusion pattern"]);
+    let named = format!("--build-context=other={}", context.display());
+    std::fs::remove_file(context.join("Dockerfile.dockerignore")).expect("a file can be removed");
+    lab.build(&lab.context("empty", &[("Dockerfile", "FROM scratch\n")]), &[&named])
+        .failed(1, &[".dockerignore:3\n", message]);
+}

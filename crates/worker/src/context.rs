@@ -1,7 +1,6 @@
 //! A build context as a tree: ignored paths left out, read in place.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,10 +12,13 @@ use cache::context_stat::ContextStats;
 use cache::layer::{ExtractOptions, LayerError, extract_archive};
 use cache::tree::{Entry, FileKind, TreeError, TreeMode, TreeView, TreeWriter};
 use cache::{Store, StoreError};
-use pattern::{Directory, PatternSet};
+use pattern::{Directory, GitDirectory, GitRules, PatternSet};
 use solver::ContentDigest;
 
-use crate::copy::Selection;
+use crate::copy::{CopyError, Selection};
+
+/// More is no ignore file; what is behind is passed over.
+const MAX_IGNORE_BYTES: u64 = 16 << 20;
 
 /// Why a build context could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +54,25 @@ pub struct ContextSource {
     /// The directory, absolute.
     pub directory: PathBuf,
     /// What of it is left out.
-    pub ignore: PatternSet,
+    pub ignore: IgnoreRules,
+}
+
+/// What of a context is left out.
+#[derive(Debug, Clone)]
+pub enum IgnoreRules {
+    /// What an ignore file matches.
+    Patterns(PatternSet),
+    /// What the `.gitignore` files in the context leave out ([`GitRules`]), and whatever is called `.git`. Files that
+    /// git has outside the tree (`.git/info/exclude`, the user's own) and above the context do not count, and neither
+    /// does whether git tracks a file. As with git, a `.gitignore` that is a link is none.
+    Git,
+}
+
+impl Default for IgnoreRules {
+    /// Nothing is left out.
+    fn default() -> Self {
+        Self::Patterns(PatternSet::default())
+    }
 }
 
 impl ContextSource {
@@ -65,7 +85,7 @@ impl ContextSource {
             fs::set_permissions(&directory, fs::Permissions::from_mode(0o755))
         };
         match make() {
-            Ok(()) => Ok(Self { directory, ignore: PatternSet::default() }),
+            Ok(()) => Ok(Self { directory, ignore: IgnoreRules::default() }),
             Err(source) => Err(ContextError::Make { directory, source }),
         }
     }
@@ -101,18 +121,26 @@ type Selections = HashMap<[u8; 32], (ContentDigest, Arc<Selection>)>;
 /// A build context that is open.
 pub(crate) struct Context {
     pub(crate) view: TreeView,
-    ignore: PatternSet,
+    /// The patterns of an ignore file; without, the rules of git hold.
+    patterns: Option<Arc<PatternSet>>,
     pub(crate) stats: ContextStats,
     /// What went into cache keys in this build.
     selections: Mutex<Selections>,
 }
 
-/// What the ignore file says of an entry.
+/// How far the rules have come at a directory of a context.
+#[derive(Clone)]
+pub(crate) enum IgnoreAt {
+    Patterns(Arc<PatternSet>, Directory),
+    Git(GitDirectory),
+}
+
+/// What the rules say of an entry.
 pub(crate) struct Filtered {
     /// Whether the entry itself is left out. If it is a directory, something below it may not be.
     pub(crate) is_ignored: bool,
     /// Below the entry, if it is a directory that must be looked into.
-    pub(crate) below: Option<Directory>,
+    pub(crate) below: Option<IgnoreAt>,
 }
 
 impl Context {
@@ -121,7 +149,11 @@ impl Context {
         let directory = source.directory.clone();
         let view = TreeView::open(std::slice::from_ref(&source.directory), TreeMode::PLAIN)
             .map_err(|source| ContextError::Open { directory, source })?;
-        Ok(Self { view, ignore: source.ignore.clone(), stats, selections: Mutex::default() })
+        let patterns = match &source.ignore {
+            IgnoreRules::Patterns(patterns) => Some(Arc::new(patterns.clone())),
+            IgnoreRules::Git => None,
+        };
+        Ok(Self { view, patterns, stats, selections: Mutex::default() })
     }
 
     /// Saves the stat cache; to be called once, at the end of the build.
@@ -130,19 +162,48 @@ impl Context {
     }
 
     /// The root, for [`filter`](Self::filter).
-    pub(crate) fn root(&self) -> Directory {
-        self.ignore.root()
+    pub(crate) fn root(&self) -> Result<IgnoreAt, CopyError> {
+        Ok(match &self.patterns {
+            Some(patterns) => IgnoreAt::Patterns(Arc::clone(patterns), patterns.root()),
+            None => IgnoreAt::Git(GitDirectory::root(self.git_rules(Path::new("/"))?)),
+        })
     }
 
-    /// What the ignore file says of `name` in `directory`.
-    pub(crate) fn filter(&self, directory: &Directory, name: &OsStr, kind: FileKind) -> Filtered {
-        if kind != FileKind::Directory {
-            let is_ignored = self.ignore.check(directory, name.as_bytes()).matched;
-            return Filtered { is_ignored, below: None };
+    /// What the rules say of the entry `path`, which is in the directory that `at` has come to.
+    pub(crate) fn filter(&self, at: &IgnoreAt, path: &Path, kind: FileKind) -> Result<Filtered, CopyError> {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        let is_directory = kind == FileKind::Directory;
+        Ok(match at {
+            IgnoreAt::Patterns(patterns, at) if is_directory => {
+                let (verdict, below) = patterns.enter(at, name);
+                let is_open = !verdict.matched || patterns.may_be_negated_below(&below);
+                let below = is_open.then(|| IgnoreAt::Patterns(Arc::clone(patterns), below));
+                Filtered { is_ignored: verdict.matched, below }
+            }
+            IgnoreAt::Patterns(patterns, at) => {
+                Filtered { is_ignored: patterns.check(at, name).matched, below: None }
+            }
+            IgnoreAt::Git(at) => {
+                let is_ignored = at.ignores(name, is_directory);
+                let mut below = None;
+                if is_directory && !is_ignored {
+                    below = Some(IgnoreAt::Git(at.enter(name, self.git_rules(path)?)));
+                }
+                Filtered { is_ignored, below }
+            }
+        })
+    }
+
+    /// The rules of the `.gitignore` in `directory`, if there is one.
+    fn git_rules(&self, directory: &Path) -> Result<Option<GitRules>, CopyError> {
+        let path = directory.join(".gitignore");
+        if self.view.entry(&path)?.is_none_or(|entry| entry.kind != FileKind::File) {
+            return Ok(None);
         }
-        let (verdict, below) = self.ignore.enter(directory, name.as_bytes());
-        let is_closed = verdict.matched && !self.ignore.may_be_negated_below(&below);
-        Filtered { is_ignored: verdict.matched, below: Some(below).filter(|_| !is_closed) }
+        let mut text = Vec::new();
+        let read = self.view.open_file(&path)?.take(MAX_IGNORE_BYTES).read_to_end(&mut text);
+        read.map_err(|source| CopyError::Read { path, source })?;
+        Ok(Some(GitRules::parse(&text)))
     }
 
     /// Keeps what was selected for a cache key, so that the copy copies just that.
@@ -187,7 +248,7 @@ mod tests {
 
     fn open(root: &Path, ignore: &str) -> Arc<Context> {
         let directory = root.join("source");
-        let ignore = PatternSet::parse(ignore).expect("valid");
+        let ignore = IgnoreRules::Patterns(PatternSet::parse(ignore).expect("valid"));
         let clock = Arc::new(|| Timestamp { seconds: i64::from(u32::MAX), nanoseconds: 0 });
         let stats = ContextStats::load_with_clock(&root.join("contexts"), &directory, clock);
         Arc::new(Context::open(&ContextSource { directory, ignore }, stats).expect("open"))
@@ -199,7 +260,8 @@ mod tests {
         fs::create_dir(root.path().join("source")).expect("mkdir");
         let context = open(root.path(), "out\nvendor\n!vendor/keep\n");
         let filter = |name: &str, kind| {
-            let filtered = context.filter(&context.root(), OsStr::new(name), kind);
+            let root = context.root().expect("the root");
+            let filtered = context.filter(&root, &Path::new("/").join(name), kind).expect("no file is read");
             (filtered.is_ignored, filtered.below.is_some())
         };
         assert_eq!(filter("out", FileKind::Directory), (true, false));
@@ -282,7 +344,7 @@ mod tests {
     #[test]
     fn a_context_that_is_not_there_is_an_error_with_its_name() {
         let source =
-            ContextSource { directory: PathBuf::from("/no/such/context"), ignore: PatternSet::default() };
+            ContextSource { directory: PathBuf::from("/no/such/context"), ignore: IgnoreRules::default() };
         let stats = ContextStats::load(Path::new("/no/such"), &source.directory);
         let error = Context::open(&source, stats).err().expect("an error");
         assert_eq!(error.to_string(), "cannot open the build context `/no/such/context`");

@@ -17,7 +17,7 @@ mod output;
 mod run;
 mod user;
 
-pub use context::{ContextError, ContextSource};
+pub use context::{ContextError, ContextSource, IgnoreRules};
 pub use copy::CopyError;
 pub use error::{ProcessFailure, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};

@@ -5,11 +5,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::tree::{Entry, FileKind, Timestamp, TreeView};
-use pattern::Directory;
-
 use super::CopyError;
-use crate::context::{Context, is_root, normalised};
+use crate::context::{Context, IgnoreAt, is_root, normalised};
+use cache::tree::{Entry, FileKind, Timestamp, TreeView};
 
 /// More links than the kernel follows (40): the peers take that many.
 const MAX_LINKS: usize = 255;
@@ -49,8 +47,8 @@ pub(crate) struct Found {
     pub(crate) entry: Entry,
     /// Its time; none for the root of a context or of an empty tree, whose time is that of the build.
     pub(crate) mtime: Option<Timestamp>,
-    /// What the ignore file says of what is below.
-    pub(crate) filter: Option<Directory>,
+    /// What the context's rules say of what is below.
+    pub(crate) filter: Option<IgnoreAt>,
     /// Whether it is a directory that the ignore file leaves out unless there is something in it.
     pub(crate) is_hollow: bool,
     /// Whether it is a socket that is taken for an empty file.
@@ -96,42 +94,49 @@ impl SourceTree {
             Some(Found { path, entry, mtime, filter, is_hollow: false, is_socket: false })
         };
         Ok(match self.context() {
-            Some(context) => found(normalised(entry), None, Some(context.root())),
+            Some(context) => found(normalised(entry), None, Some(context.root()?)),
             None => found(entry, self.view().map(|_| entry.mtime), None),
         })
     }
 
     /// What `name`, which `entry` describes, is in `directory`; `None` if the ignore file leaves it out.
-    pub(crate) fn admit(&self, directory: &Found, name: &OsStr, entry: Entry) -> Option<Found> {
+    pub(crate) fn admit(
+        &self,
+        directory: &Found,
+        name: &OsStr,
+        entry: Entry,
+    ) -> Result<Option<Found>, CopyError> {
         let path = directory.path.join(name);
         let is_socket = entry.kind == FileKind::Socket;
         let mtime = Some(entry.mtime);
         let (Some(context), Some(filter)) = (self.context(), &directory.filter) else {
-            return Some(Found { path, entry, mtime, filter: None, is_hollow: false, is_socket: false })
-                .filter(|_| !is_socket);
+            let found = Found { path, entry, mtime, filter: None, is_hollow: false, is_socket: false };
+            return Ok(Some(found).filter(|_| !is_socket));
         };
-        let filtered = context.filter(filter, name, entry.kind);
+        let filtered = context.filter(filter, &path, entry.kind)?;
         if filtered.is_ignored && filtered.below.is_none() {
-            return None;
+            return Ok(None);
         }
         let (is_hollow, filter) = (filtered.is_ignored, filtered.below);
-        Some(Found { path, entry: normalised(entry), mtime, filter, is_hollow, is_socket })
+        Ok(Some(Found { path, entry: normalised(entry), mtime, filter, is_hollow, is_socket }))
     }
 
     /// The entries of `directory`, sorted by the bytes of their names.
     pub(crate) fn children(&self, directory: &Found) -> Result<Vec<(OsString, Found)>, CopyError> {
         let Some(view) = self.view() else { return Ok(Vec::new()) };
         let entries = view.read_dir(&directory.path)?;
-        let admit =
-            |(name, entry): (OsString, Entry)| self.admit(directory, &name, entry).map(|found| (name, found));
-        Ok(entries.into_iter().filter_map(admit).collect())
+        let admit = |(name, entry): (OsString, Entry)| {
+            let found = self.admit(directory, &name, entry).transpose()?;
+            Some(found.map(|found| (name, found)))
+        };
+        entries.into_iter().filter_map(admit).collect()
     }
 
     /// The entry `name` of `directory`. A directory that is left out and in which nothing is to be found is none.
     fn child(&self, directory: &Found, name: &OsStr) -> Result<Option<Found>, CopyError> {
         let Some(view) = self.view() else { return Ok(None) };
         let Some(entry) = view.entry(&directory.path.join(name))? else { return Ok(None) };
-        match self.admit(directory, name, entry) {
+        match self.admit(directory, name, entry)? {
             Some(found) if found.is_hollow && !self.has_content(&found)? => Ok(None),
             found => Ok(found),
         }

@@ -17,7 +17,7 @@ use solver::{
 use tokio_util::sync::CancellationToken;
 
 use super::{CopyError, CopyRequest, SourceTree, content_digest, copy, copy_whole, dated_digest, selection};
-use crate::context::{Context, ContextSource};
+use crate::context::{Context, ContextSource, IgnoreRules};
 
 /// The time of everything in a source, unless a test gives it another.
 const OLD: i64 = 1_577_836_800;
@@ -32,6 +32,8 @@ type Change = (&'static str, fn(&Scene));
 struct Scene {
     root: tempfile::TempDir,
     ignore: &'static str,
+    /// Whether `.gitignore` files count instead.
+    uses_git: bool,
     is_stage: bool,
 }
 
@@ -71,7 +73,7 @@ impl Scene {
             fs::create_dir(root.path().join(name)).expect("mkdir");
             fs::set_permissions(root.path().join(name), fs::Permissions::from_mode(0o755)).expect("chmod");
         }
-        Self { root, ignore: "", is_stage: false }
+        Self { root, ignore: "", uses_git: false, is_stage: false }
     }
 
     /// The same, where the source is another stage.
@@ -111,7 +113,8 @@ impl Scene {
             return SourceTree::Snapshot(Arc::new(view));
         }
         let stats = ContextStats::load(&self.root.path().join("contexts"), &directory);
-        let ignore = PatternSet::parse(self.ignore).expect("valid");
+        let patterns = PatternSet::parse(self.ignore).expect("valid");
+        let ignore = if self.uses_git { IgnoreRules::Git } else { IgnoreRules::Patterns(patterns) };
         SourceTree::Context(Arc::new(
             Context::open(&ContextSource { directory, ignore }, stats).expect("open"),
         ))
@@ -351,6 +354,45 @@ fn what_is_missing_or_ignored_is_an_error() {
     write(&scene.source("vendor/keep/x"), "x");
     let expected = "/d 0755 0:0 T/\n/d/keep 0755 0:0 T/\n/d/keep/x 0644 0:0 T = x\n";
     assert_eq!(scene.copy(&op(&["vendor"], "/d/")).expect("a copy"), expected);
+}
+
+#[test]
+fn gitignore_files_leave_out_what_they_say() {
+    let scene = Scene {
+        uses_git: true,
+        ..Scene::new().with(&[".git/HEAD", "a/keep.o", "a/x.o", "a/out/x", "b/x.o"])
+    };
+    let scene = scene.with(&["b/.git", "b/y", "c/only.o"]);
+    fs::write(scene.source(".gitignore"), "*.o\nout/\n").expect("write");
+    fs::write(scene.source("a/.gitignore"), "!keep.o\n!out\n").expect("write");
+    // git does not follow it either.
+    symlink("../.gitignore", scene.source("c/.gitignore")).expect("a link");
+    let paths = |text: String| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with('/'));
+        lines.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
+    };
+    let all = [
+        "/d",
+        "/d/.gitignore",
+        "/d/a",
+        "/d/a/.gitignore",
+        "/d/a/keep.o",
+        "/d/a/out",
+        "/d/a/out/x",
+        "/d/b",
+        "/d/b/y",
+        "/d/c",
+        "/d/c/.gitignore",
+    ];
+    assert_eq!(paths(scene.copy(&op(&["."], "/d/")).expect("a copy")), all);
+    let objects = paths(scene.copy(&op(&["a/*.o"], "/e/")).expect("a copy"));
+    assert_eq!(objects[all.len()..], ["/e", "/e/keep.o"]);
+    let source = scene.open();
+    for ignored in ["a/x.o", ".git/HEAD", ".git", "b/.git"] {
+        let error = content_digest(&source, &selector(&op(&[ignored], "/"))).expect_err("ignored");
+        let hint = format!("`/{ignored}` exists, but the ignore file leaves it out");
+        assert_eq!(error.hint(), Some(hint), "{ignored}");
+    }
 }
 
 #[test]

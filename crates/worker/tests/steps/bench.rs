@@ -56,7 +56,8 @@ impl Bench {
 
     pub(crate) fn worker(&self) -> LocalWorker {
         let ignore = pattern::PatternSet::new::<String>(&[]).unwrap();
-        let source = ContextSource { directory: self.context(), ignore };
+        let source =
+            ContextSource { directory: self.context(), ignore: worker::IgnoreRules::Patterns(ignore) };
         LocalWorker::new(WorkerOptions {
             store: self.store.clone(),
             registry: registry::Client::new(registry::ClientOptions::default()),
