@@ -1,38 +1,19 @@
 //! Builds of ordinary users, whom the tests make.
 
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::Mutex;
+use std::process::{Command, Stdio};
+
+use testkit::TestUser;
 
 use crate::lab::{Lab, Ran, Tree, bases, run};
 
-/// An ordinary user with an id of its own, with or without subordinate ids.
-struct User {
-    name: &'static str,
-    id: u32,
-}
+/// A user who builds.
+struct User(TestUser);
 
 impl User {
-    /// Makes the user if it is not there. The ids are far from those that distributions give out.
     fn new(name: &'static str, id: u32, subordinate: Option<u32>) -> Self {
-        static ACCOUNTS: Mutex<()> = Mutex::new(());
-        let _accounts = ACCOUNTS.lock().expect("no test panics while it makes a user");
-        let passwd = std::fs::read_to_string("/etc/passwd").expect("/etc/passwd can be read");
-        if !passwd.lines().any(|line| line.starts_with(&format!("{name}:"))) {
-            run("useradd", &["--uid", &id.to_string(), "--no-create-home", "--shell", "/bin/sh", name]);
-        }
-        for file in ["/etc/subuid", "/etc/subgid"] {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let mut lines: Vec<String> = text
-                .lines()
-                .filter(|line| !line.starts_with(&format!("{name}:")))
-                .map(str::to_owned)
-                .collect();
-            lines.extend(subordinate.map(|first| format!("{name}:{first}:65536")));
-            std::fs::write(file, lines.join("\n") + "\n").expect("subordinate ids can be set");
-        }
-        Self { name, id }
+        Self(TestUser::new(name, id, subordinate))
     }
 
     /// A lab that belongs to the user, with the binary and the base images where the user can read them.
@@ -40,11 +21,12 @@ impl User {
         let lab = Lab::new();
         let context = lab.context("ctx", files);
         run("cp", &["-a", &bases().to_string_lossy(), &lab.path("bases").to_string_lossy()]);
-        std::fs::copy(env!("CARGO_BIN_EXE_rbuild"), lab.path("rbuild")).expect("the binary can be copied");
+        // By another process: were it open for writing here while another test starts a program, that would inherit it
+        // for a moment, and the binary could not be executed.
+        run("cp", &[env!("CARGO_BIN_EXE_rbuild"), &lab.path("rbuild").to_string_lossy()]);
         std::fs::set_permissions(lab.directory.path(), std::fs::Permissions::from_mode(0o755))
             .expect("modes can be set");
-        run("chown", &["-R", &format!("{}:{}", self.id, self.id), &lab.directory.path().to_string_lossy()]);
-        chown(lab.directory.path(), Some(self.id), Some(self.id)).expect("owners can be set");
+        self.0.give(lab.directory.path());
         (lab, context)
     }
 
@@ -54,13 +36,11 @@ impl User {
     }
 
     fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new("setpriv");
-        let id = self.id.to_string();
-        command.args(["--reuid", &id, "--regid", &id, "--init-groups", "--reset-env"]);
-        command.args(["env", "-C"]).arg(lab.directory.path());
-        command.arg(format!("HOME={}", lab.path("home").display()));
-        command.arg(format!("RBUILD_ROOT={}", lab.root().display()));
-        command.arg(lab.path("rbuild")).args(["build", "--progress=plain"]).args(arguments);
+        let mut command = self.0.command(&lab.path("rbuild"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", lab.path("home")).env("RBUILD_ROOT", lab.root());
+        command.current_dir(lab.directory.path()).stdin(Stdio::null());
+        command.args(["build", "--progress=plain"]).args(arguments);
         command.arg(format!("--build-context=busybox=oci-layout://{}:busybox", lab.path("bases").display()));
         command.arg(context);
         command
@@ -147,9 +127,9 @@ fn an_archive_is_a_context_for_users_too() {
         Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120))).succeeded();
         let size = dockerfile.len();
         let expected = format!("Dockerfile 644 0:0 {size}\nlocked 0 0:0 1\n");
-        assert_eq!(Tree::read(&path).text("stat"), expected, "{}: devices are left out", user.name);
+        assert_eq!(Tree::read(&path).text("stat"), expected, "{}: devices are left out", user.0.name());
         let runs = std::fs::read_dir(lab.root().join("tmp")).expect("the store has a tmp");
-        assert_eq!(runs.count(), 0, "{}", user.name);
+        assert_eq!(runs.count(), 0, "{}", user.0.name());
     }
 }
 
@@ -157,13 +137,18 @@ fn an_archive_is_a_context_for_users_too() {
 fn the_store_of_a_user_is_in_the_home() {
     let user = User::new("rbuild-sub2", 23403, Some(2_000_100_000));
     let (lab, context) = user.lab(&[("Dockerfile", "FROM scratch\nCOPY f /\n"), ("f", "x")]);
-    let mut command = Command::new("setpriv");
-    let id = user.id.to_string();
-    command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "--reset-env", "env"]);
-    command.arg(format!("HOME={}", lab.path("home").display()));
-    command.arg(lab.path("rbuild")).args(["-t", "app:v1"]).arg(&context);
+    let mut command = user.0.command(&lab.path("rbuild"));
+    command
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", lab.path("home"));
+    command.args(["-t", "app:v1"]).arg(&context).stdin(Stdio::null());
     Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60))).succeeded();
-    assert!(lab.path("home/.local/share/rbuild/meta.db").exists(), "the store of {} is elsewhere", user.name);
+    assert!(
+        lab.path("home/.local/share/rbuild/meta.db").exists(),
+        "the store of {} is elsewhere",
+        user.0.name()
+    );
 }
 
 #[test]
@@ -173,6 +158,6 @@ fn a_store_that_may_not_be_written_is_told() {
     std::fs::create_dir(lab.root()).expect("a directory can be made");
     user.build(&lab, &context, &["-t", "x"])
         .failed(3, &[&lab.root().to_string_lossy(), "ermission denied", "hint: "]);
-    chown(lab.root(), Some(user.id), Some(user.id)).expect("owners can be set");
+    user.0.give(&lab.root());
     user.build(&lab, &context, &["-t", "x"]).succeeded();
 }

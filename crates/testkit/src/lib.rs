@@ -1,4 +1,5 @@
-//! Test doubles and probes for rbuild's crates: registries that are scripted or real, and programs that must end in time.
+//! Test doubles and probes for rbuild's crates: registries that are scripted or real, programs that must end in time, and
+//! ordinary users.
 //!
 //! What is deliberately absent: anything that a build needs. Whatever fails here panics, because only tests are waiting.
 
@@ -6,7 +7,9 @@ mod layout;
 mod process;
 mod real_registry;
 mod scripted_registry;
+mod user;
 
 pub use process::{run_with_timeout, set_times};
 pub use real_registry::RealRegistry;
 pub use scripted_registry::{AuthPolicy, Fault, FaultKind, MountPolicy, ScriptedRegistry, SeenRequest};
+pub use user::TestUser;
