@@ -14,16 +14,31 @@ use crate::image::{Archive, Image};
 const CONTEXT_TIME: u64 = 1_577_836_800;
 const TIMEOUT_SECONDS: u64 = 120;
 
-/// What the cases share: a registry with the base images and one store.
+/// What the cases share: a registry with the base images, one store, and who builds.
 pub(crate) struct Environment {
     _registry: testkit::RealRegistry,
     directory: tempfile::TempDir,
     bases: Vec<Image>,
+    builder: Builder,
+}
+
+/// Who builds.
+#[derive(Debug)]
+pub(crate) enum Builder {
+    Root,
+    User(testkit::TestUser),
+}
+
+impl Builder {
+    /// An ordinary user with subordinate ids.
+    pub(crate) fn user() -> Self {
+        Self::User(testkit::TestUser::new("rbuild-cases", 23410, Some(2_001_000_000)))
+    }
 }
 
 impl Environment {
     /// Starts a registry and fills it with the images of the OCI layout `bases`.
-    pub(crate) fn start(bases: &Path) -> Self {
+    pub(crate) fn start(bases: &Path, builder: Builder) -> Self {
         let registry = testkit::RealRegistry::start();
         registry.load_oci_layout(bases, "library");
         let images = Archive::read_directory(bases).expect("the bases can be read");
@@ -31,7 +46,29 @@ impl Environment {
         let config = format!("[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n", registry.address());
         std::fs::write(directory.path().join("config.toml"), config).expect("the config can be written");
         std::fs::create_dir(directory.path().join("docker")).expect("a directory can be made");
-        Self { _registry: registry, directory, bases: images }
+        let environment = Self { _registry: registry, directory, bases: images, builder };
+        if let Builder::User(user) = &environment.builder {
+            // Where cargo has put it, the user may not be able to go.
+            std::fs::copy(env!("CARGO_BIN_EXE_rbuild"), environment.copied_program())
+                .expect("the binary can be copied");
+            user.give(environment.directory.path());
+        }
+        environment
+    }
+
+    fn copied_program(&self) -> PathBuf {
+        self.directory.path().join("rbuild")
+    }
+
+    /// The command `rbuild` for whoever builds, who gets all that is in `work`.
+    fn command(&self, work: &Path) -> Command {
+        match &self.builder {
+            Builder::Root => Command::new(env!("CARGO_BIN_EXE_rbuild")),
+            Builder::User(user) => {
+                user.give(work);
+                user.command(&self.copied_program())
+            }
+        }
     }
 }
 
@@ -123,7 +160,8 @@ impl Case {
 
     fn build(&self, environment: &Environment, context: &Path, archive: &Path) -> Output {
         let case = &self.build;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        let work = context.parent().expect("a context has a parent");
+        let mut command = environment.command(work);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", environment.directory.path());
         command.env("DOCKER_CONFIG", environment.directory.path().join("docker"));
@@ -139,10 +177,7 @@ impl Case {
             command.arg("--file").arg(context.join(dockerfile));
         }
         self.add_flags(&mut command, context);
-        command
-            .arg(context)
-            .stdin(Stdio::null())
-            .current_dir(context.parent().expect("a context has a parent"));
+        command.arg(context).stdin(Stdio::null()).current_dir(work);
         let timeout = case["timeout"].as_u64().unwrap_or(TIMEOUT_SECONDS);
         testkit::run_with_timeout(command, Duration::from_secs(timeout))
     }

@@ -3,6 +3,9 @@
 //! `RBUILD_CONFORMANCE` chooses topics or cases: `RBUILD_CONFORMANCE=copy,fs/umask`. The cases in
 //! `testdata/conformance-failing.txt` are expected not to hold; the run fails when another one breaks, and when one
 //! of these holds, so that the list only shrinks.
+//!
+//! `RBUILD_CONFORMANCE_USER=1` has an ordinary user with subordinate ids build, who is made for that. What the kernel
+//! forbids such a user is in `testdata/conformance-forbidden.txt`; these cases are expected not to hold then.
 
 #![expect(clippy::print_stdout, reason = "this is a program that reports to a person")]
 
@@ -10,13 +13,13 @@ mod case;
 mod compare;
 mod image;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use case::{Case, Environment};
+use case::{Builder, Case, Environment};
 
 fn main() -> ExitCode {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
@@ -29,8 +32,15 @@ fn main() -> ExitCode {
         })
         .collect();
     assert!(!cases.is_empty(), "no case is chosen by RBUILD_CONFORMANCE");
-    let expected_to_fail = read_failing(&data.join("conformance-failing.txt"));
-    let environment = Environment::start(&data.join("bases/oci"));
+    let mut expected_to_fail = read_failing(&data, "conformance-failing.txt");
+    let builder = match std::env::var("RBUILD_CONFORMANCE_USER").as_deref() {
+        Ok("1") => Builder::user(),
+        _ => Builder::Root,
+    };
+    if matches!(builder, Builder::User(_)) {
+        expected_to_fail.extend(read_failing(&data, "conformance-forbidden.txt"));
+    }
+    let environment = Environment::start(&data.join("bases/oci"), builder);
 
     let results = run_all(&cases, &environment);
     report(&cases, &results, &expected_to_fail)
@@ -54,16 +64,16 @@ fn directories(root: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// One case a line, `topic/name: reason`.
-fn read_failing(path: &Path) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(path)
-        .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+/// The cases of a list, each with the name of the list: one case a line, `topic/name: reason`.
+fn read_failing(data: &Path, list: &'static str) -> BTreeMap<String, &'static str> {
+    let text = std::fs::read_to_string(data.join(list))
+        .unwrap_or_else(|error| panic!("cannot read {list}: {error}"));
     text.lines()
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
         .map(|line| {
             let (name, reason) = line.split_once(": ").unwrap_or((line, ""));
             assert!(!reason.is_empty(), "`{name}` is listed as failing without a reason");
-            name.to_owned()
+            (name.to_owned(), list)
         })
         .collect()
 }
@@ -89,7 +99,7 @@ fn run_all(cases: &[Case], environment: &Environment) -> BTreeMap<String, Vec<St
 fn report(
     cases: &[Case],
     results: &BTreeMap<String, Vec<String>>,
-    expected_to_fail: &BTreeSet<String>,
+    expected_to_fail: &BTreeMap<String, &str>,
 ) -> ExitCode {
     let mut topics: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     let mut wrong = 0;
@@ -99,12 +109,12 @@ fn report(
         let (holding, all) = topics.entry(&case.topic).or_default();
         *all += 1;
         *holding += usize::from(differences.is_empty());
-        match (differences.is_empty(), expected_to_fail.contains(&name)) {
-            (true, true) => {
+        match (differences.is_empty(), expected_to_fail.get(&name)) {
+            (true, Some(list)) => {
                 wrong += 1;
-                println!("{name} holds: take it off conformance-failing.txt");
+                println!("{name} holds: take it off {list}");
             }
-            (false, false) => {
+            (false, None) => {
                 wrong += 1;
                 println!("{name} does not hold ({}):", case.about);
                 for difference in differences {
