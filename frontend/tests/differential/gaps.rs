@@ -25,7 +25,10 @@ pub(crate) const GAPS: &[Gap] = &[
     Gap {
         theirs: "refuses `ENTRYPOINT []`",
         buildkit: "takes the entrypoint of the base image away",
-        cases: &[("config/cmd-empty", "theirs alone fails: ENTRYPOINT instruction requires")],
+        cases: &[
+            ("config/cmd-empty", "theirs alone fails: ENTRYPOINT instruction requires"),
+            ("testdata/fuzz/dockerfile/json", "theirs alone fails: ENTRYPOINT instruction requires"),
+        ],
     },
     Gap {
         theirs: "knows one here-document in a RUN, as its first word, and takes the lines of others for instructions",
@@ -88,10 +91,10 @@ pub(crate) const GAPS: &[Gap] = &[
     Gap {
         theirs: "takes `--` for a flag without a name, and what follows for more flags",
         buildkit: "ends the flags there",
-        cases: &[(
-            "parse/flag-forms",
-            "theirs alone fails: COPY instruction requires at least two arguments",
-        )],
+        cases: &[
+            ("parse/flag-forms", "theirs alone fails: COPY instruction requires at least two arguments"),
+            ("testdata/fuzz/dockerfile/flags", "RUN on line 5: ours shell form \"--x\" at"),
+        ],
     },
     Gap {
         theirs: "ignores all directives if one is there twice",
@@ -118,6 +121,10 @@ pub(crate) const GAPS: &[Gap] = &[
             ("run/network-unknown", "ours alone fails: invalid network mode"),
             ("run/security-unknown", "ours alone fails: security \"open\" is not valid"),
             ("run/unknown-flag-suggestion", "ours alone fails: unknown flag: --mont"),
+            (
+                "testdata/fuzz/dockerfile/flags-wrong",
+                "ours fails on line 2 (missing a value on flag: --from)",
+            ),
         ],
     },
     Gap {
@@ -134,6 +141,7 @@ pub(crate) const GAPS: &[Gap] = &[
         cases: &[
             ("parse/json-non-string", "ours alone fails: when using JSON array syntax"),
             ("run/json-with-a-number", "ours alone fails: when using JSON array syntax"),
+            ("testdata/fuzz/dockerfile/json-wrong", "ours fails on line 2 (when using JSON array syntax"),
         ],
     },
     Gap {
@@ -143,6 +151,10 @@ pub(crate) const GAPS: &[Gap] = &[
             ("parse/stage-name-invalid", "ours alone fails: invalid name for build stage: \"1st\""),
             ("stages/stage-name-invalid", "ours alone fails: invalid name for build stage: \"1st\""),
             ("stages/stage-name-symbols", "ours alone fails: invalid name for build stage: \"a/b\""),
+            (
+                "testdata/fuzz/dockerfile/images-wrong",
+                "ours alone fails: invalid name for build stage: \"1st\"",
+            ),
         ],
     },
     Gap {
@@ -156,9 +168,12 @@ pub(crate) const GAPS: &[Gap] = &[
     Gap {
         theirs: "does not read the options of `--mount`",
         buildkit: "refuses a variable in `from`, since it names a stage",
-        cases: &[(
-            "mounts/bind-from-variable",
-            "ours alone fails: 'from' doesn't support variable expansion",
-        )],
+        cases: &[
+            ("mounts/bind-from-variable", "ours alone fails: 'from' doesn't support variable expansion"),
+            (
+                "testdata/fuzz/dockerfile/mounts-wrong",
+                "ours alone fails: 'from' doesn't support variable expansion",
+            ),
+        ],
     },
 ];

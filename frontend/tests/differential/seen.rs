@@ -60,6 +60,8 @@ impl Seen {
     /// parser leaves quotes and escapes in: they do not count.
     pub(crate) fn add_flag(&mut self, name: &str, value: &str, place: Option<Range<usize>>) {
         let value = value.replace(['"', '\'', '\\'], "");
+        let is_bool = matches!(name, "link" | "parents" | "unpack" | "keep-git-dir");
+        let value = if is_bool { value.to_lowercase() } else { value };
         match (name, value.as_str()) {
             // As good as not there.
             (_, "")
@@ -68,9 +70,8 @@ impl Seen {
             | ("link" | "parents", "false")
             | ("interval" | "timeout" | "start-period" | "start-interval" | "retries", "0" | "0s") => {}
             ("interval" | "timeout" | "start-period" | "start-interval", _) => self.add("flag", name),
-            ("link" | "parents" | "unpack" | "keep-git-dir" | "network" | "security" | "retries", _) => {
-                self.add("flag", format!("{name}={value}"));
-            }
+            ("network" | "security" | "retries", _) => self.add("flag", format!("{name}={value}")),
+            _ if is_bool => self.add("flag", format!("{name}={value}")),
             _ => self.add_at("flag", format!("{name}={value}"), place),
         }
     }
