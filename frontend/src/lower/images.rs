@@ -87,7 +87,10 @@ impl<'a> Images<'a> {
             return Ok(base);
         }
         let reference: ImageReference = name.parse().map_err(|error: oci::ReferenceError| {
-            let hint = suggest::did_you_mean(name, self.stage_names.iter().copied(), Case::Sensitive);
+            // Capitals alone may be wrong; what else is no name is no name of a stage either.
+            let is_near = name.to_lowercase().parse::<ImageReference>().is_ok();
+            let stages = self.stage_names.iter().copied().filter(|_| is_near);
+            let hint = suggest::did_you_mean(name, stages, Case::Sensitive);
             let message = format!("failed to parse stage name {}: {error}{hint}", go_quote(name));
             Diagnostic::error("invalid-reference", span, message)
         })?;
