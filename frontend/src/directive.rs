@@ -25,7 +25,9 @@ pub(crate) struct DirectiveReader {
     pub(crate) directives: Directives,
     lines: u32,
     finished: bool,
-    has_escape: bool,
+    /// Whether a line was indented: `escape` may follow, but `syntax` and `check` count no more.
+    was_indented: bool,
+    seen: Vec<String>,
     has_interpreter: bool,
 }
 
@@ -35,12 +37,15 @@ impl DirectiveReader {
         Self { finished: true, ..Self::default() }
     }
 
-    /// Looks at a line, blanks before it removed, and tells whether it is a directive.
+    /// Looks at a line and tells whether it is a directive.
     pub(crate) fn read(&mut self, line: &str, span: Span) -> Result<bool, Diagnostic> {
         self.lines = self.lines.saturating_add(1);
         if self.finished {
             return Ok(false);
         }
+        let whole = line;
+        let line = whole.trim_start();
+        self.was_indented |= line.len() < whole.len();
         // A first line `#!…` names an interpreter; it hides no `syntax` and no `check` below it, but `escape`.
         if self.lines == 1 && line.starts_with("#!") {
             self.has_interpreter = true;
@@ -51,15 +56,11 @@ impl DirectiveReader {
             self.finished = true;
             return self.foreign_comment(line, span).map(|()| false);
         };
-        let is_second = match key.as_str() {
-            "escape" => std::mem::replace(&mut self.has_escape, true),
-            "syntax" => self.directives.syntax.is_some(),
-            _ => self.directives.check.is_some(),
-        };
-        if is_second {
+        if self.seen.contains(&key) {
             let message = format!("only one {key} parser directive can be used");
             return Err(Diagnostic::error("duplicate-directive", span, message));
         }
+        self.seen.push(key.clone());
         match (key.as_str(), value) {
             ("escape", _) if self.has_interpreter => return Ok(false),
             ("escape", "\\") => self.directives.escape = '\\',
@@ -68,6 +69,7 @@ impl DirectiveReader {
                 let message = format!("invalid escape token '{other}' does not match ` or \\");
                 return Err(Diagnostic::error("invalid-escape-directive", span, message));
             }
+            _ if self.was_indented => {}
             ("syntax", image) => self.set_syntax(image, span)?,
             (_, settings) => self.directives.check = Some((settings.to_owned(), span)),
         }
@@ -80,7 +82,7 @@ impl DirectiveReader {
             return Ok(());
         }
         match split(line, "//") {
-            Some((key, image)) if key == "syntax" => self.set_syntax(image, span),
+            Some((key, image)) if key == "syntax" && !self.was_indented => self.set_syntax(image, span),
             _ => Ok(()),
         }
     }
@@ -96,6 +98,8 @@ impl DirectiveReader {
 /// # Errors
 /// The text of a diagnostic, if it does not.
 pub(crate) fn check_syntax(image: &str) -> Result<(), String> {
+    // Arguments for the frontend may follow.
+    let image = image.split(' ').next().unwrap_or_default();
     let short = image.strip_prefix("docker.io/").unwrap_or(image);
     let name = short.split([':', '@']).next().unwrap_or(short);
     if matches!(name, "docker/dockerfile" | "docker/dockerfile-upstream" | "dockerfile.v0") {
@@ -133,6 +137,9 @@ mod tests {
         assert_eq!(directives.check.unwrap().0, "skip=all");
         assert_eq!(directives.syntax, None);
         assert_eq!(messages, [""; 0]);
+        let (directives, messages) = read("  # syntax=x/y\n# check=skip=all\n# escape=`");
+        assert_eq!((directives.escape, directives.check, directives.syntax), ('`', None, None));
+        assert_eq!(messages, [""; 0]);
         assert_eq!(read("# colour=blue\n# escape=`").0.escape, '\\');
         assert_eq!(read("\n# escape=`").0.escape, '\\');
         let (directives, _) = read("#!/usr/bin/rbuild\n# check=skip=all\n# escape=`");
@@ -145,6 +152,7 @@ mod tests {
             "docker/dockerfile:1",
             "docker.io/docker/dockerfile:1.7-labs",
             "docker/dockerfile-upstream:master",
+            "docker/dockerfile:1 with arguments",
         ] {
             assert_eq!(read(&format!("# syntax={image}")).1, [""; 0], "{image}");
         }

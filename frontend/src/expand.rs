@@ -331,7 +331,7 @@ impl<'a> Scanner<'a> {
             Some(pattern) => (pattern, true),
             None => (word, false),
         };
-        let glob = self.glob(pattern, value.len() + 1)?;
+        let glob = self.glob(pattern, |glob| glob.steps(value.len()))?;
         Ok(match side {
             '#' => glob.without_prefix(value, longest),
             _ => glob.without_suffix(value, longest),
@@ -351,18 +351,17 @@ impl<'a> Scanner<'a> {
             let kept = || format!("${{{name}/{pattern}/{replacement}}}");
             return Ok(self.expander.keep_unset.then(kept).unwrap_or_default());
         };
-        let glob = self.glob(&pattern, (value.len() + 1).saturating_mul(value.len() + 1))?;
+        let glob = self.glob(&pattern, |glob| glob.replace_steps(value.len()))?;
         let result = glob.replace(value, &replacement, all, self.limit);
         result.ok_or_else(|| format!("the result is longer than {MAX_GROWTH_BYTES} bytes"))
     }
 
-    /// A pattern that is tried at so many places; each part of it is a step at each. The end of a value is a place
-    /// too: a long pattern takes time even if there is nothing to match.
-    fn glob(&mut self, pattern: &str, places: usize) -> Result<Glob, String> {
+    /// A pattern whose use takes that many steps. The end of a value is a place to try too: a long pattern takes time
+    /// even if there is nothing to match.
+    fn glob(&mut self, pattern: &str, steps: impl FnOnce(&Glob) -> usize) -> Result<Glob, String> {
         let glob = Glob::new(pattern)
             .map_err(|cause| format!("invalid pattern ({pattern}) in substitution: {cause}"))?;
-        let cost = places.saturating_mul(glob.len() + 1);
-        self.steps = self.steps.checked_sub(cost).ok_or_else(too_many_steps)?;
+        self.steps = self.steps.checked_sub(steps(&glob)).ok_or_else(too_many_steps)?;
         Ok(glob)
     }
 
@@ -489,6 +488,13 @@ mod tests {
         let long = HashMap::from([("A".to_owned(), "x".repeat(MAX_GROWTH_BYTES))]);
         assert!(Expander::new('\\').text("$A$A$A", &long).is_err());
         assert!(Expander::new('\\').text("${A//?/yy}", &long).is_err());
+    }
+
+    #[test]
+    fn long_values_are_replaced_in() {
+        let long = HashMap::from([("A".to_owned(), "ab".repeat(100_000))]);
+        let text = Expander::new('\\').text("${A//a?/c}", &long).unwrap();
+        assert!(text == "c".repeat(100_000), "{} bytes", text.len());
     }
 
     #[test]

@@ -347,7 +347,6 @@ mod tests {
             ("run a  \\", "RUN a  \\\n"),
             ("copy a  b  \\ \n\n \n", "COPY a b  \\ \n"),
             ("RUN a \\\n  # b  \n\n", "RUN a \\\n  # b  \n"),
-            ("RUN a\n\n\n\\\n\n\n", "RUN a\n\n\\\n"),
             // This one does not, and escapes nothing.
             ("env  A=b \\\u{a0}\nRUN b\n", "ENV A=b \\\u{a0}\nRUN b\n"),
         ]);

@@ -49,9 +49,16 @@ impl Glob {
         Ok(Self { parts })
     }
 
-    /// The number of parts.
-    pub(crate) fn len(&self) -> usize {
-        self.parts.len()
+    /// The steps that finding one match at an end of a value takes at most, by the length of the value.
+    pub(crate) fn steps(&self, length: usize) -> usize {
+        length.saturating_add(1).saturating_mul(self.parts.len() + 1)
+    }
+
+    /// The steps that [`Glob::replace`] takes at most. Without a `*` a match ends
+    /// where the pattern does; with one it may end anywhere.
+    pub(crate) fn replace_steps(&self, length: usize) -> usize {
+        let ends = if self.parts.contains(&Part::Any) { length.saturating_add(1) } else { 1 };
+        self.steps(length).saturating_mul(ends)
     }
 
     /// `value` without the shortest or longest beginning that matches.
@@ -197,6 +204,10 @@ fn reference(text: &str) -> Option<(&str, &str)> {
 
 /// How many characters at the beginning of `chars` the parts match: as few or as many as possible.
 fn match_length(parts: &[Part], chars: &[char], longest: bool) -> Option<usize> {
+    if !parts.contains(&Part::Any) {
+        let fits = chars.len() >= parts.len() && parts.iter().zip(chars).all(|(part, c)| part.takes(*c));
+        return fits.then_some(parts.len());
+    }
     // The positions that the parts so far can reach.
     let mut reached = vec![false; chars.len() + 1];
     reached[0] = true;

@@ -153,7 +153,7 @@ impl<'a> LineReader<'a> {
             let line = self.next_physical()?;
             let trimmed = line.text.trim_start();
             let span = self.span_of_line(line);
-            let is_directive = self.directives.read(trimmed, span).unwrap_or_else(|diagnostic| {
+            let is_directive = self.directives.read(line.text, span).unwrap_or_else(|diagnostic| {
                 self.diagnostics.push(diagnostic.in_phase(Phase::Lines));
                 true
             });
@@ -167,11 +167,10 @@ impl<'a> LineReader<'a> {
             if trimmed.is_empty() {
                 continue;
             }
+            // One that says that it goes on is an instruction even if nothing follows.
             let mut logical = self.join(line, skipped, span);
-            if !logical.text.trim().is_empty() {
-                logical.comments = std::mem::take(&mut self.comments);
-                return Some(logical);
-            }
+            logical.comments = std::mem::take(&mut self.comments);
+            return Some(logical);
         }
     }
 
@@ -292,7 +291,7 @@ mod tests {
 
     #[test]
     fn continuations_are_joined_without_comments_and_blank_lines() {
-        let rows: [(&str, Lines); 7] = [
+        let rows: [(&str, Lines); 8] = [
             ("A b\nC d", &[("A b", 1, 1), ("C d", 2, 2)]),
             ("\u{feff}  A b\r\n\r\nC d\r\n", &[("A b", 1, 1), ("C d", 3, 3)]),
             ("A b \\\n# x\n\n  c \\  \n d\nE", &[("A b   c  d", 1, 5), ("E", 6, 6)]),
@@ -300,6 +299,7 @@ mod tests {
             ("A b \\", &[("A b ", 1, 1)]),
             ("# escape=`\nA b `\nc \\\nD", &[("A b c \\", 2, 3), ("D", 4, 4)]),
             ("\\\n\nA", &[("A", 1, 3)]),
+            ("A\n\\\n\n", &[("A", 1, 1), ("", 2, 3)]),
         ];
         for (text, wanted) in rows {
             let wanted: Vec<_> = wanted.iter().map(|(t, a, b)| ((*t).to_owned(), *a, *b)).collect();

@@ -170,11 +170,8 @@ impl Request<'_> {
     }
 
     /// The rest as words: a JSON list, or what stands between blanks.
-    fn list(&self) -> Result<(Vec<Token>, IsJson), Diagnostic> {
-        match self.json()? {
-            Some(list) => Ok((list, IsJson::Yes)),
-            None => Ok((self.blank_words(), IsJson::No)),
-        }
+    fn list(&self) -> Result<Vec<Token>, Diagnostic> {
+        Ok(self.json()?.unwrap_or_else(|| self.blank_words()))
     }
 
     fn blank_words(&self) -> Vec<Token> {
@@ -228,12 +225,6 @@ impl Request<'_> {
     fn at_least_one(&self) -> Diagnostic {
         self.error("missing-argument", format!("{} requires at least one argument", self.keyword))
     }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum IsJson {
-    Yes,
-    No,
 }
 
 pub(crate) fn json_list(text: &str) -> Result<Option<Vec<String>>, String> {
@@ -316,6 +307,11 @@ fn read_request<'a>(
 
 fn unknown_keyword(request: &Request<'_>) -> Diagnostic {
     let written = request.keyword_token();
+    if written.text.is_empty() {
+        return request
+            .error("unknown-instruction", "unknown instruction: ")
+            .with_help("the escape at the end of the line continues it, but nothing follows");
+    }
     let hint = suggest::did_you_mean(&written.text, KEYWORDS, Case::Ignored);
     let message = format!("unknown instruction: {}{hint}", written.text);
     let fix = suggest::closest(&written.text, KEYWORDS, Case::Ignored)
@@ -459,7 +455,8 @@ fn parse_pairs(request: &Request<'_>) -> Result<Vec<Pair>, Diagnostic> {
             return Err(request.line_error("pair-arguments", format!("{keyword} must have two arguments")));
         };
         let middle = request.rest.start + end;
-        let value = words::trimmed(&request.line.text, middle..request.rest.end);
+        let blanks: usize = rest[end..].chars().take_while(|c| words::is_blank(*c)).map(char::len_utf8).sum();
+        let value = middle + blanks..request.rest.end;
         request.no_flags()?;
         return Ok(vec![Pair {
             is_legacy: true,
@@ -496,7 +493,7 @@ fn parse_expose(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
 }
 
 fn parse_volume(request: &Request<'_>) -> Result<Vec<Token>, Diagnostic> {
-    let (mut words, _) = request.list()?;
+    let mut words = request.list()?;
     if words.is_empty() {
         return Err(request.at_least_one());
     }

@@ -42,7 +42,7 @@ pub(crate) fn take_flags(text: &str, range: Range<usize>) -> (Vec<RawWord>, Rang
         }
         let word = flag_word(text, at..range.end);
         at = word.range.end;
-        if word.text == "--" && word.range.len() == 2 {
+        if word.text == "--" {
             return (flags, trimmed(text, at..range.end));
         }
         flags.push(word);
@@ -141,6 +141,7 @@ mod tests {
             ("-x y", &[], "-x y"),
             (r"--a=b\", &["--a=b"], ""),
             ("--", &[], ""),
+            ("--'' --b", &[], "--b"),
         ];
         for (text, flags, rest) in rows {
             let (found, range) = take_flags(text, 0..text.len());

@@ -46,6 +46,7 @@ fn of_files_and_lines() {
             "FROM busybox\nfntrypoint x",
             "2 unknown-instruction: unknown instruction: fntrypoint (did you mean entrypoint?)",
         ),
+        ("FROM busybox\n\\\n\n", "2 unknown-instruction: unknown instruction: "),
         ("FROM busybox\nCopi a b", "2 unknown-instruction: unknown instruction: Copi (did you mean copy?)"),
     ]);
     let long = format!("FROM busybox\nRUN {}", "x".repeat(70_000));
@@ -58,6 +59,14 @@ fn of_flags() {
         (
             "FROM busybox\nCOPY --exlude=x a b",
             "2 unknown-flag: unknown flag: --exlude (did you mean exclude?)",
+        ),
+        (
+            "FROM busybox\nCOPY [\"a\", \"<<E\"]",
+            "2 heredoc-destination: COPY cannot accept a heredoc as a destination",
+        ),
+        (
+            "FROM busybox\nONBUILD HEALTHCHECK --retries=1 CMD [\"a\", 1]",
+            "2 json-not-strings: when using JSON array syntax, arrays must be comprised of strings only",
         ),
         ("FROM busybox\nCOPY --FROM=x a b", "2 unknown-flag: unknown flag: --FROM"),
         ("FROM busybox\nENV --x A=1", "2 unknown-flag: unknown flag: --x"),

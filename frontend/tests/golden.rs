@@ -259,6 +259,21 @@ fn bind_mounts_are_inputs_in_the_order_of_their_targets() {
 }
 
 #[test]
+fn words_of_a_list_can_be_heredocs_without_a_body() {
+    check(
+        "FROM scratch\nENV A \u{a0}b\nCOPY --'' [\"<<EOF\", \"/x\"]\n",
+        &options(),
+        &expect![[r#"
+         0 scratch | 
+        *1 copy [Inline { name: "EOF", content: [] }] to /x (None, None, Never, false, []) <0 | [1/1] COPY --'' ["<<EOF", "/x"] @3-3
+        - ENV A= b
+        + COPY <<EOF /x # buildkit
+        {"Env":["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin","A= b"],"WorkingDir":"/"}
+    "#]],
+    );
+}
+
+#[test]
 fn blanks_may_stand_before_the_name_of_a_heredoc() {
     check(
         "FROM scratch\nRUN << S\none\nS\nRUN cat <<  'X' >y\n$E\nX\nRUN echo $((1 << X))\nRUN x <<\n",

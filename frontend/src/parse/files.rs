@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{IsJson, Request};
+use super::Request;
 use crate::Diagnostic;
 use crate::flags::FlagKind;
 use crate::heredoc;
@@ -67,11 +67,10 @@ pub(super) fn check_name(request: &Request<'_>, name: &str) -> Result<(), Diagno
 struct Arguments {
     sources: Vec<Token>,
     destination: Token,
-    is_json: IsJson,
 }
 
 fn arguments(request: &Request<'_>) -> Result<Arguments, Diagnostic> {
-    let (mut sources, is_json) = request.list()?;
+    let mut sources = request.list()?;
     let (Some(destination), false) = (sources.pop(), sources.is_empty()) else {
         let message = format!(
             "{} requires at least two arguments, but only one was provided. Destination could not be determined",
@@ -79,17 +78,16 @@ fn arguments(request: &Request<'_>) -> Result<Arguments, Diagnostic> {
         );
         return Err(request.error("missing-destination", message));
     };
-    Ok(Arguments { sources, destination, is_json })
+    Ok(Arguments { sources, destination })
 }
 
 fn with_arguments(
     request: &Request<'_>,
     mut copy: Copy,
-    Arguments { sources, destination, is_json }: Arguments,
+    Arguments { sources, destination }: Arguments,
 ) -> Result<Copy, Diagnostic> {
     let keyword = &request.keyword;
-    let announced = |text: &str| if is_json == IsJson::No { heredoc::announced_by(text) } else { None };
-    if announced(&destination.text).is_some() {
+    if heredoc::announced_by(&destination.text).is_some() {
         let message = format!("{keyword} cannot accept a heredoc as a destination");
         return Err(request.error("heredoc-destination", message));
     }
@@ -97,7 +95,8 @@ fn with_arguments(
     let bodies: HashMap<&str, &heredoc::Heredoc> =
         request.heredocs.iter().map(|heredoc| (heredoc.name.as_str(), heredoc)).collect();
     for word in sources {
-        match announced(&word.text) {
+        // A word of a JSON list that looks like one is one too, without a body.
+        match heredoc::announced_by(&word.text) {
             Some(heredoc) => {
                 check_name(request, &heredoc.name)?;
                 let content = bodies.get(heredoc.name.as_str()).map_or("", |body| &body.content).to_owned();

@@ -94,9 +94,13 @@ pub(super) fn parse_onbuild(request: &Request<'_>) -> Result<Token, Diagnostic> 
         };
         parse_pairs(&inner)?;
     }
-    if matches!(keyword.as_str(), "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME") {
-        json_list(&rest[arguments]).map_err(|message| request.line_error("json-not-strings", message))?;
-    }
+    let list = match keyword.as_str() {
+        "RUN" | "COPY" | "ADD" | "CMD" | "ENTRYPOINT" | "SHELL" | "VOLUME" => &rest[arguments],
+        // The list comes behind the kind of the check.
+        "HEALTHCHECK" => rest[arguments].split_once(char::is_whitespace).map_or("", |(_, list)| list),
+        _ => "",
+    };
+    json_list(list).map_err(|message| request.line_error("json-not-strings", message))?;
     // It is recorded as it stands: a `--` that ends the flags of ONBUILD and blanks at the end included.
     let behind = &request.line.text[request.keyword_range.end..];
     let mut text = behind.trim_start().to_owned();
