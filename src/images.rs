@@ -186,10 +186,11 @@ pub(crate) async fn prune(
             .prune(&PruneOptions { unused_for: arguments.keep_duration, keep_bytes })
             .map_err(|error| store_failure(&error))?;
         Ok(Some(format!(
-            "Removed {} snapshots, {} cache records, {} blobs\nTotal: {}\n",
+            "Removed {} snapshots, {} cache records, {} blobs, {} cache mounts\nTotal: {}\n",
             pruned.snapshots,
             pruned.records,
             pruned.blobs,
+            pruned.cache_mounts,
             bytes(pruned.freed_bytes)
         )))
     })
@@ -213,14 +214,17 @@ pub(crate) async fn usage(
                     "snapshots": usage.snapshots,
                     "records": usage.records,
                     "blobs": usage.blobs,
+                    "cache_mounts": usage.cache_mounts,
                 });
                 format!("{value}\n")
             }
             ListFormat::Table => format!(
-                "Snapshots:     {}\nCache records: {}\nBlobs:         {}\nReclaimable:   {}\nTotal:         {}\n",
+                "Snapshots:     {}\nCache records: {}\nBlobs:         {}\nCache mounts:  {}\nReclaimable:   {}\n\
+                 Total:         {}\n",
                 usage.snapshots,
                 usage.records,
                 usage.blobs,
+                usage.cache_mounts,
                 bytes(usage.reclaimable_bytes),
                 bytes(usage.total_bytes)
             ),

@@ -1,5 +1,5 @@
-//! Everything that rbuild keeps on disk: blobs, snapshots, layers, cache records, content digests, local tags, and
-//! what may be thrown away.
+//! Everything that rbuild keeps on disk: blobs, snapshots, layers, cache records, content digests, local tags, cache
+//! mounts, and what may be thrown away.
 //!
 //! A [`Store`] is shared by any number of processes, without a daemon and without a global lock. Content is plain
 //! files that are moved into place by a rename; what is known about it is one SQLite file. Whatever is in the store
@@ -10,6 +10,7 @@
 //! does that), no mount stays (the sandbox mounts), and nothing is printed. All calls block.
 
 mod blob;
+mod cache_mount;
 mod claim;
 mod database;
 mod disk;
@@ -33,6 +34,7 @@ pub mod layer;
 pub mod tree;
 
 pub use blob::{BlobReader, BlobStore, BlobWriter};
+pub use cache_mount::{CacheMount, MountKey, MountSharing};
 pub use claim::{Claim, KeyLock};
 #[doc(hidden)]
 pub use disk::{FaultKind, Faults};

@@ -45,6 +45,8 @@ pub struct Pruned {
     pub records: u64,
     /// The number of blobs.
     pub blobs: u64,
+    /// The number of cache mounts.
+    pub cache_mounts: u64,
 }
 
 /// Something that could go.
@@ -52,6 +54,8 @@ pub struct Pruned {
 enum Candidate {
     Snapshot(SnapshotId),
     Blob(Digest),
+    /// By the name of its directory.
+    CacheMount(String),
 }
 
 /// A row of the snapshots.
@@ -117,7 +121,10 @@ impl Store {
         let blobs = blobs
             .into_iter()
             .filter_map(|(digest, used)| Some((used, Candidate::Blob(digest.parse().ok()?))));
-        let mut candidates: Vec<_> = snapshots.chain(blobs).filter(|(used, _)| *used <= before).collect();
+        let mounts = self.cache_mounts()?.into_iter();
+        let mounts = mounts.map(|(name, used)| (used, Candidate::CacheMount(name)));
+        let all = snapshots.chain(blobs).chain(mounts);
+        let mut candidates: Vec<_> = all.filter(|(used, _)| *used <= before).collect();
         candidates.sort();
         Ok(candidates.into_iter().map(|(_, candidate)| candidate).collect())
     }
@@ -130,7 +137,7 @@ impl Store {
         shared.database.write(|transaction| {
             let chosen = candidates.iter().filter_map(|candidate| match candidate {
                 Candidate::Snapshot(id) => Some(*id),
-                Candidate::Blob(_) => None,
+                Candidate::Blob(_) | Candidate::CacheMount(_) => None,
             });
             hide_snapshots(transaction, token, &chosen.collect(), &needed.uses)?;
             transaction.execute("UPDATE blobs SET doomed = 0 WHERE doomed <> 0", [])?;
@@ -165,6 +172,14 @@ impl Store {
         for path in removed_blobs {
             pruned.freed_bytes += shared.disk.remove_tree(&path)?;
             pruned.blobs += 1;
+        }
+        for candidate in candidates {
+            if let Candidate::CacheMount(name) = candidate
+                && let Some(freed_bytes) = self.remove_mount(name)?
+            {
+                pruned.freed_bytes += freed_bytes;
+                pruned.cache_mounts += 1;
+            }
         }
         Ok(())
     }

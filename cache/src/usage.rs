@@ -27,6 +27,8 @@ pub struct Usage {
     pub records: u64,
     /// The number of blobs.
     pub blobs: u64,
+    /// The number of cache mounts.
+    pub cache_mounts: u64,
 }
 
 impl Store {
@@ -50,8 +52,12 @@ impl Store {
             let path = self.shared.tmp_directory().join(name);
             count.add(&path, living.contains(&path))?;
         }
+        let mounts = self.cache_mounts()?;
+        for (name, _) in &mounts {
+            count.add(&self.mounts_directory().join(name), self.is_mounted(name))?;
+        }
         for name in names(root)? {
-            if !["snapshots", "blobs", "tmp"].contains(&name.as_str()) {
+            if !["snapshots", "blobs", "tmp", "mounts"].contains(&name.as_str()) {
                 count.add(&root.join(name), true)?;
             }
         }
@@ -66,6 +72,7 @@ impl Store {
             snapshots: rows("snapshots")?.cast_unsigned(),
             records: rows("records")?.cast_unsigned(),
             blobs: rows("blobs")?.cast_unsigned(),
+            cache_mounts: mounts.len() as u64,
         })
     }
 

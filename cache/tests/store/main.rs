@@ -8,6 +8,7 @@ mod concurrency;
 mod crashes;
 mod disks;
 mod images;
+mod mounts;
 mod pruning;
 mod records;
 mod snapshots;
