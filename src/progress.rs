@@ -126,6 +126,13 @@ impl Progress {
                 let line = format!("#{} waiting for another build that runs this step{who}\n", number + 1);
                 self.write(&mut state, number, &line);
             }
+            Event::WaitingForCache { vertex, id } => {
+                let number = state.vertex(vertex);
+                // An ID without a namespace begins with the slash that ends one.
+                let id = id.strip_prefix('/').unwrap_or(&id);
+                let line = format!("#{} waiting for another step that uses the cache `{id}`\n", number + 1);
+                self.write(&mut state, number, &line);
+            }
             Event::Log { vertex, stream, data } => {
                 let number = state.vertex(vertex);
                 let lines = state.steps[number].take_lines(number, stream, &data);

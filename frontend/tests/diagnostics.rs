@@ -222,8 +222,8 @@ fn of_values() {
 fn of_what_is_not_done_yet() {
     check(&[
         (
-            "FROM busybox\nRUN --mount=type=cache,target=/x x",
-            "2 not-supported: `RUN --mount=type=cache` is not supported yet",
+            "FROM busybox\nRUN --mount=type=ssh x",
+            "2 not-supported: `RUN --mount=type=ssh` is not supported yet",
         ),
         ("FROM busybox\nRUN --device=x x", "2 not-supported: `RUN --device` is not supported yet"),
         (

@@ -274,6 +274,35 @@ fn words_of_a_list_can_be_heredocs_without_a_body() {
 }
 
 #[test]
+fn caches_have_ids_in_a_namespace_and_may_begin_with_files() {
+    let build_args = [("BUILDKIT_CACHE_MOUNT_NS".to_owned(), "team".to_owned())];
+    let options = LowerOptions { build_args: build_args.into(), ..options() };
+    let text = "FROM busybox AS seed\nRUN make\nFROM busybox\nWORKDIR /w\n\
+                RUN --mount=type=cache,target=/go//mod/ --mount=type=cache,target=rel --mount=type=cache,id=x,target=y,ro x\n\
+                RUN --mount=type=cache,target=/s,from=seed,src=d,sharing=locked,mode=2750,uid=1,gid=2 y\n\
+                RUN --mount=type=cache,target=/s,from=scratch,sharing=private --mount=type=cache,target=/t,source=none z\n";
+    check(
+        text,
+        &options,
+        &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [seed 1/2] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 run ["/bin/sh", "-c", "make"] env ["PATH=/bin"] proxy [] in / as "" Default Sandbox [] <0 | [seed 2/2] RUN make @2-2
+         2 mkdir /w None <0 | [stage-1 2/5] WORKDIR /w @4-4
+         3 run ["/bin/sh", "-c", "x"] env ["PATH=/bin"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/go/mod", kind: Cache(RunCache { id: "team//go/mod", sharing: Shared, input: None, read_only: false, mode: None, uid: None, gid: None }) }, RunMount { target: "/w/rel", kind: Cache(RunCache { id: "team/rel", sharing: Shared, input: None, read_only: false, mode: None, uid: None, gid: None }) }, RunMount { target: "/w/y", kind: Cache(RunCache { id: "team/x", sharing: Shared, input: None, read_only: true, mode: None, uid: None, gid: None }) }] <2 | [stage-1 3/5] RUN --mount=type=cache,target=/go//mod/ --mount=type=cache,target=rel --mount=type=cache,id=x,target=y,ro x @5-5
+         4 run ["/bin/sh", "-c", "y"] env ["PATH=/bin"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/s", kind: Cache(RunCache { id: "team//s", sharing: Locked, input: Some(1), read_only: false, mode: Some(488), uid: Some(1), gid: Some(2) }) }] <3 <1["/d"] | [stage-1 4/5] RUN --mount=type=cache,target=/s,from=seed,src=d,sharing=locked,mode=2750,uid=1,gid=2 y @6-6
+         5 scratch | 
+        *6 run ["/bin/sh", "-c", "z"] env ["PATH=/bin"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/s", kind: Cache(RunCache { id: "team//s", sharing: Private, input: None, read_only: false, mode: None, uid: None, gid: None }) }, RunMount { target: "/t", kind: Cache(RunCache { id: "team//t", sharing: Shared, input: Some(1), read_only: false, mode: None, uid: None, gid: None }) }] <4 <5["/none"] | [stage-1 5/5] RUN --mount=type=cache,target=/s,from=scratch,sharing=private --mount=type=cache,target=/t,source=none z @7-7
+        + base
+        + WORKDIR /w
+        + RUN /bin/sh -c x # buildkit
+        + RUN /bin/sh -c y # buildkit
+        + RUN /bin/sh -c z # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"],"WorkingDir":"/w"}
+    "#]],
+    );
+}
+
+#[test]
 fn blanks_may_stand_before_the_name_of_a_heredoc() {
     check(
         "FROM scratch\nRUN << S\none\nS\nRUN cat <<  'X' >y\n$E\nX\nRUN echo $((1 << X))\nRUN x <<\n",

@@ -16,13 +16,14 @@
 //! operation raises the number in the format: old records are then found no more, rather than found wrongly.
 //!
 //! In neither: what a build was told that does not change its result (proxies, the addresses of extra hosts, where an
-//! image was found), names for people, line numbers, `no_cache`.
+//! image was found), which cache a step mounts and who shares it, names for people, line numbers, `no_cache`.
 
 use std::fmt;
 
 use crate::graph::{Input, InputKey, Selector, VertexDigest};
 use crate::op::{
-    Chmod, CopyOp, CopySource, MkdirOp, NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode, Unpack,
+    Chmod, CopyOp, CopySource, MkdirOp, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp,
+    SecurityMode, Unpack,
 };
 
 const VERTEX_FORMAT: &str = "rbuild.vertex.1";
@@ -356,7 +357,18 @@ fn write_mount(mount: &RunMount, sink: &mut impl Sink) {
             sink.optional("run.mount.size", size_bytes.map(|bytes| bytes.to_string()).as_ref());
             sink.flag("run.mount.read_only", *read_only);
         }
+        RunMountKind::Cache(cache) => write_cache(cache, sink),
     }
+}
+
+fn write_cache(cache: &RunCache, sink: &mut impl Sink) {
+    let RunCache { id: _, sharing: _, input, read_only, mode, uid, gid } = cache;
+    sink.text("run.mount.cache", "");
+    sink.optional("run.mount.begins_with", input.map(|input| input.to_string()).as_ref());
+    sink.flag("run.mount.read_only", *read_only);
+    sink.optional("run.mount.mode", mode.map(|mode| format!("{mode:o}")).as_ref());
+    sink.optional("run.mount.uid", uid.map(|uid| uid.to_string()).as_ref());
+    sink.optional("run.mount.gid", gid.map(|gid| gid.to_string()).as_ref());
 }
 
 fn network_name(network: NetworkMode) -> &'static str {

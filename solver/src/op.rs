@@ -38,6 +38,7 @@ impl Op {
         let Self::Run(run) = self else { return Vec::new() };
         let inputs = run.mounts.iter().filter_map(|mount| match &mount.kind {
             RunMountKind::Bind { input, .. } => Some(*input),
+            RunMountKind::Cache(cache) => cache.input,
             RunMountKind::Inline { .. } | RunMountKind::Tmpfs { .. } => None,
         });
         inputs.collect()
@@ -265,4 +266,37 @@ pub enum RunMountKind {
         /// Whether it cannot be written to.
         read_only: bool,
     },
+    /// A directory that outlives the build.
+    Cache(RunCache),
+}
+
+/// A directory that outlives the build. The result of a RUN must not depend on what earlier ones have left in it, so
+/// that is in no key, nor is which directory it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunCache {
+    /// Its name within the store, with the namespace it is in; not in the identity.
+    pub id: String,
+    /// Who else may use it at the same time; not in the identity.
+    pub sharing: CacheSharing,
+    /// The index of the input that a new one begins with; it is empty without.
+    pub input: Option<usize>,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
+    /// The mode of the directory of a new one, at most `0o777`: what it begins with has one, else 0755.
+    pub mode: Option<u32>,
+    /// Its owner: what it begins with has one, else root.
+    pub uid: Option<u32>,
+    /// Its group, likewise.
+    pub gid: Option<u32>,
+}
+
+/// What happens when two RUNs want one cache at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheSharing {
+    /// Both have it.
+    Shared,
+    /// The second has another one.
+    Private,
+    /// The second waits for the first.
+    Locked,
 }

@@ -129,6 +129,13 @@ pub enum Event {
         /// The process, where it is known.
         process: Option<u32>,
     },
+    /// A vertex waits for a cache that other steps use.
+    WaitingForCache {
+        /// The vertex.
+        vertex: VertexId,
+        /// Which cache: [`RunCache::id`](crate::RunCache::id).
+        id: String,
+    },
     /// Output of a RUN.
     Log {
         /// The vertex.

@@ -1,6 +1,10 @@
 //! What `RUN --mount` shows, and what stays of it.
 
-use crate::lab::Lab;
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::PathBuf;
+use std::process::{Child, ChildStderr, Stdio};
+
+use crate::lab::{Lab, Tree};
 
 /// Tells that a step was executed again by another number in the image.
 const ID: &str = "cat /proc/sys/kernel/random/uuid";
@@ -99,4 +103,128 @@ fn the_source_of_a_mount_stays_beneath_its_root() {
     std::fs::remove_file(context.join("link")).expect("a link can be removed");
     std::os::unix::fs::symlink("/etc/passwd", context.join("link")).expect("a link can be made");
     lab.build(&context, &[]).failed(1, &["not found"]);
+}
+
+/// The cache directories of a lab's store.
+fn caches(lab: &Lab) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(lab.root().join("mounts")).expect("the store has caches");
+    entries.map(|entry| entry.expect("the store can be read").path().join("fs")).collect()
+}
+
+#[test]
+fn a_cache_outlives_builds_and_their_failure() {
+    for snapshotter in ["overlay", "copy"] {
+        let lab = Lab::with_snapshotter(snapshotter);
+        let run = |script: &str| format!("FROM busybox\nRUN --mount=type=cache,target=/c {script}\n");
+        let context = lab.context("ctx", &[("Dockerfile", &run("echo one >> /c/log; false"))]);
+        lab.build(&context, &[]).failed(1, &["exit code: 1"]);
+        for (script, expected) in [
+            ("echo two >> /c/log; cat /c/log > /log", "one\ntwo\n"),
+            ("cat /c/log > /log; true", "one\ntwo\n"),
+        ] {
+            std::fs::write(context.join("Dockerfile"), run(script)).expect("a file can be written");
+            let tree = lab.build_tree(&context, &["--no-cache"]);
+            assert_eq!(tree.text("log"), expected);
+            assert!(!tree.has("c"), "{:?}", tree.names());
+        }
+        // Whatever is in it, the step is known.
+        std::fs::write(caches(&lab)[0].join("log"), "changed").expect("a file can be written");
+        let again = lab.build(&context, &[]).succeeded();
+        assert_eq!(again.executed(), Vec::<String>::new(), "{}", again.stderr);
+        let other = lab.build_tree(&context, &["--no-cache", "--build-arg=BUILDKIT_CACHE_MOUNT_NS=other"]);
+        assert_eq!(other.text("log"), "", "another namespace has another cache");
+        lab.rbuild(&["prune", "--all", "--force"]).succeeded();
+        assert_eq!(caches(&lab), Vec::<PathBuf>::new());
+    }
+}
+
+/// Starts a build that tells when it has the cache, and has it until there is a file `go` in it.
+fn hold_cache(lab: &Lab, sharing: &str) -> (Child, Lines<BufReader<ChildStderr>>) {
+    let dockerfile = format!(
+        "FROM busybox\nRUN --mount=type=cache,id=c,target=/c,sharing={sharing} \
+         echo begun; until [ -e /c/go ]; do sleep 0.05; done; echo first >> /c/log\n"
+    );
+    let context = lab.context("first", &[("Dockerfile", &dockerfile)]);
+    let mut command = lab.build_command(&context, &[]);
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut child = command.spawn().expect("rbuild can be started");
+    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
+    assert!(lines.by_ref().any(|line| line.expect("stderr can be read").ends_with(" begun")));
+    (child, lines)
+}
+
+/// The Dockerfile of a build that wants the same cache.
+fn wanting(sharing: &str) -> String {
+    format!(
+        "FROM busybox\nRUN --mount=type=cache,id=c,target=/c,sharing={sharing} \
+         echo second >> /c/log; cat /c/log > /log; touch /c/go\n"
+    )
+}
+
+fn end(mut child: Child, lines: Lines<BufReader<ChildStderr>>) {
+    let rest: Vec<String> = lines.map_while(Result::ok).collect();
+    assert!(child.wait().expect("a child can be waited for").success(), "{}", rest.join("\n"));
+}
+
+#[test]
+fn who_locks_a_cache_has_it_alone() {
+    let lab = Lab::new();
+    let (first, first_lines) = hold_cache(&lab, "locked");
+    let context = lab.context("second", &[("Dockerfile", &wanting("locked"))]);
+    let mut command = lab.build_command(&context, &["-o", "type=tar,dest=second.tar"]);
+    command.stderr(Stdio::piped()).stdout(Stdio::null());
+    let mut second = command.spawn().expect("rbuild can be started");
+    let mut lines = BufReader::new(second.stderr.take().expect("stderr is piped")).lines();
+    let waits = "waiting for another step that uses the cache `c`";
+    assert!(lines.by_ref().any(|line| line.expect("stderr can be read").ends_with(waits)));
+    std::fs::write(caches(&lab)[0].join("go"), "").expect("a file can be written");
+    end(first, first_lines);
+    end(second, lines);
+    assert_eq!(Tree::read(&lab.path("second.tar")).text("log"), "first\nsecond\n");
+}
+
+#[test]
+fn who_shares_a_cache_has_it_with_others() {
+    let lab = Lab::new();
+    let (first, lines) = hold_cache(&lab, "shared");
+    let context = lab.context("second", &[("Dockerfile", &wanting("shared"))]);
+    // The first one ends by what the second one does.
+    assert_eq!(lab.build_tree(&context, &[]).text("log"), "second\n");
+    end(first, lines);
+    assert_eq!(std::fs::read_to_string(caches(&lab)[0].join("log")).expect("a log"), "second\nfirst\n");
+}
+
+#[test]
+fn a_private_cache_that_is_in_use_is_another_one() {
+    let lab = Lab::new();
+    let (first, lines) = hold_cache(&lab, "private");
+    let held = caches(&lab).remove(0);
+    let context = lab.context("second", &[("Dockerfile", &wanting("private"))]);
+    assert_eq!(lab.build_tree(&context, &[]).text("log"), "second\n");
+    assert!(!held.join("log").exists());
+    std::fs::write(held.join("go"), "").expect("a file can be written");
+    end(first, lines);
+    assert_eq!(caches(&lab).len(), 2);
+}
+
+#[test]
+fn one_build_has_caches_within_caches_and_waits_for_its_own() {
+    let lab = Lab::new();
+    // Each stage has both caches, in an order of its own.
+    let stage = |name: &str, first: &str, second: &str| {
+        format!(
+            "FROM busybox AS {name}\nRUN --mount=type=cache,id={first},target=/{first},sharing=locked \
+             --mount=type=cache,id={second},target=/{second},sharing=locked \
+             [ ! -e /x/busy ] && touch /x/busy /y/{name} && ls /y > /seen && rm /x/busy\n"
+        )
+    };
+    let dockerfile = format!(
+        "{}{}FROM busybox\nCOPY --from=a /seen /a\nCOPY --from=b /seen /b\n\
+         RUN --mount=type=cache,id=y,target=/c/y --mount=type=cache,id=out,target=/c ls /c/y > /both\n",
+        stage("a", "x", "y"),
+        stage("b", "y", "x")
+    );
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    let tree = lab.build_tree(&context, &[]);
+    assert_eq!(tree.text("both"), "a\nb\n");
 }

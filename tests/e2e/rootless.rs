@@ -97,6 +97,8 @@ const MOUNTING: &str = "FROM busybox AS stage
 RUN mkdir /made && echo made > /made/f
 FROM busybox
 RUN --mount=target=/c --mount=from=stage,source=made,target=/s,rw --mount=from=stage,target=/s/root cat /c/file /s/f /s/root/made/f > /all; echo x > /s/f; stat -c %u /c/file >> /all
+RUN --mount=type=cache,target=/k --mount=type=tmpfs,target=/t echo kept > /k/f; cp /k/f /t/f
+RUN --mount=type=cache,target=/k cat /k/f >> /all
 ";
 
 #[test]
@@ -106,7 +108,7 @@ fn users_mount_what_root_mounts() {
         let user = User::new(name, id, first);
         let (lab, context) = user.lab(&[("Dockerfile", MOUNTING), ("file", "context\n")]);
         let tree = user.build_tree(&lab, &context);
-        assert_eq!(tree.text("all"), "context\nmade\nmade\n0\n", "{name}");
+        assert_eq!(tree.text("all"), "context\nmade\nmade\n0\nkept\n", "{name}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! Why a vertex failed.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use cache::StoreError;
 use cache::tree::TreeError;
@@ -56,6 +57,14 @@ pub enum WorkerError {
     /// A vertex names a context that the build was not given.
     #[error("the build has no context `{0}`")]
     UnknownContext(String),
+    /// A cache was to begin with something that is no directory.
+    #[error("the cache `{id}` cannot begin with `{}`, which is no directory", path.display())]
+    CacheFromFile {
+        /// The ID of the cache.
+        id: String,
+        /// The path in the stage, image or context.
+        path: PathBuf,
+    },
     /// A copy failed.
     #[error(transparent)]
     Copy(#[from] CopyError),

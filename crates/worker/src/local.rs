@@ -196,6 +196,34 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// The pauses between looks at something that another holds. Looking again and again instead of a lock(2) that blocks:
+/// a thread that waits for another process could not be called back when the build is cancelled.
+pub(crate) struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(FIRST_LOOK)
+    }
+}
+
+impl Pauses {
+    /// Whether there was none yet.
+    pub(crate) fn is_first(&self) -> bool {
+        self.0 == FIRST_LOOK
+    }
+
+    /// The next one; an error when the build is cancelled.
+    pub(crate) async fn next(&mut self, context: &ExecContext) -> Result<(), WorkerError> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_LOOK);
+        unless_cancelled(context, async {
+            tokio::time::sleep(pause).await;
+            Ok(())
+        })
+        .await
+    }
+}
+
 /// The end of `work`, or of the build.
 async fn unless_cancelled<T>(
     context: &ExecContext,
@@ -263,8 +291,7 @@ impl Worker for LocalWorker {
         context: &ExecContext,
         lookup: bool,
     ) -> Result<Claim<Output, KeyLock>, WorkerError> {
-        let mut pause = FIRST_LOOK;
-        let mut told = false;
+        let mut pauses = Pauses::default();
         loop {
             let (store, record) = (self.shared.store.clone(), RecordKey(key.0));
             let claim = blocking(move || Ok(store.try_claim(&record)?)).await?;
@@ -273,20 +300,12 @@ impl Worker for LocalWorker {
                     let stored = if lookup { self.stored(key)? } else { None };
                     return Ok(stored.map_or(Claim::Execute(lock), Claim::Hit));
                 }
-                cache::Claim::Held { process } if !told => {
-                    told = true;
+                cache::Claim::Held { process } if pauses.is_first() => {
                     (context.events)(Event::Waiting { vertex: context.vertex, process });
                 }
                 cache::Claim::Held { .. } => {}
             }
-            // Looking again and again instead of a lock(2) that blocks: a thread that waits for another process could
-            // not be called back when the build is cancelled.
-            unless_cancelled(context, async {
-                tokio::time::sleep(pause).await;
-                Ok(())
-            })
-            .await?;
-            pause = (pause * 2).min(LONGEST_LOOK);
+            pauses.next(context).await?;
         }
     }
 

@@ -1,5 +1,6 @@
 //! RUN: one process in a sandbox over the snapshot of its input.
 
+mod caches;
 mod hosts;
 mod mounts;
 mod output;
@@ -8,14 +9,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::tree::{TreeKind, TreeView};
-use cache::{ActiveSnapshot, Snapshot, Store};
+use cache::{ActiveSnapshot, Snapshot};
 use sandbox::{Exit, Network, ProcessSpec, ResourceLimit, RootFs, Running, Security};
-use solver::{ContentDigest, ExecContext, Input, LogStream, NetworkMode, RunOp, SecurityMode};
-use tokio_util::sync::CancellationToken;
+use solver::{ExecContext, LogStream, NetworkMode, RunOp, SecurityMode};
 
 use crate::error::ProcessFailure;
 use crate::local::{Execution, blocking};
-use crate::run::mounts::{Mounts, Preparation, Source};
+use crate::run::caches::Caches;
+use crate::run::mounts::{Mounts, Preparation};
 use crate::run::output::forward;
 use crate::user::{self, ProcessUser};
 use crate::{LocalWorker, Output, WorkerError};
@@ -31,19 +32,11 @@ pub(crate) async fn run(
     execution: &Execution<'_>,
 ) -> Result<Snapshot, WorkerError> {
     let parent = worker.snapshot_of(execution.inputs.first().unwrap_or(&Output::Scratch)).await?;
-    let sources = Source::all(worker, execution).await?;
+    let preparation = Arc::new(Preparation::new(worker, execution).await?);
+    let caches = Caches::take(&preparation, op, execution.context).await?;
     let command: Arc<str> = op.args.join(" ").into();
-    let start = Start {
-        store: worker.store().clone(),
-        parent,
-        op: op.clone(),
-        command: Arc::clone(&command),
-        inputs: execution.vertex.inputs.clone(),
-        sources,
-        digests: execution.digests.to_vec(),
-        cancel: execution.context.cancel.clone(),
-    };
-    let Started { active, running, mounts } = blocking(move || start.start()).await?;
+    let start = Start { preparation, parent, op: op.clone(), command: Arc::clone(&command) };
+    let Started { active, running, mounts } = blocking(move || start.start(caches)).await?;
     let ended = finish(running, &command, execution.context).await;
     blocking(move || {
         // Also what is thrown away takes its time.
@@ -67,14 +60,10 @@ fn check(exit: Exit, command: &str) -> Result<(), WorkerError> {
 
 /// Everything that a process is started with.
 struct Start {
-    store: Store,
+    preparation: Arc<Preparation>,
     parent: Option<Snapshot>,
     op: RunOp,
     command: Arc<str>,
-    inputs: Vec<Input>,
-    sources: Vec<Source>,
-    digests: Vec<Option<ContentDigest>>,
-    cancel: CancellationToken,
 }
 
 /// A process that has been started, and what it runs on.
@@ -85,8 +74,9 @@ struct Started {
 }
 
 impl Start {
-    fn start(&self) -> Result<Started, WorkerError> {
-        let Self { store, parent, op, .. } = self;
+    fn start(&self, caches: Caches) -> Result<Started, WorkerError> {
+        let Self { preparation, parent, op, .. } = self;
+        let store = &preparation.store;
         let view = match parent {
             Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
             None => None,
@@ -94,14 +84,7 @@ impl Start {
         let user = user::process_user(view.as_ref(), &op.user)
             .map_err(|cause| WorkerError::ProcessUser { command: self.command.to_string(), cause })?;
         drop(view);
-        let preparation = Preparation {
-            store,
-            inputs: &self.inputs,
-            sources: &self.sources,
-            digests: &self.digests,
-            cancel: &self.cancel,
-        };
-        let mut mounts = preparation.mounts(op)?;
+        let mut mounts = preparation.mounts(op, caches)?;
         let active = store.prepare(parent.as_ref())?;
         let rootfs = match store.tree_mode().kind {
             TreeKind::Plain => RootFs::Directory(active.upper().to_owned()),

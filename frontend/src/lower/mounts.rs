@@ -1,11 +1,12 @@
 //! The mounts of RUN.
 
-use solver::{Input, InputKey, RunMount, RunMountKind, Selector, VertexId};
+use solver::{Input, InputKey, RunCache, RunMount, RunMountKind, Selector, VertexId};
 
-use crate::mount::{self, Mount, MountKind};
+use crate::mount::{self, CacheSharing, Mount, MountKind};
 use crate::tree::{Instruction, Run, RunMountOption, Token};
 use crate::{Diagnostic, Span};
 
+use super::images::Base;
 use super::paths;
 use super::stages::Source;
 use super::steps::Current;
@@ -93,33 +94,71 @@ impl Lowering<'_> {
         for (target, mount, option) in placed {
             let kind = match mount.kind {
                 MountKind::Bind => {
-                    let vertex = self.mount_source(current, option, span)?;
+                    let vertex = match self.mount_base(current, option, span)? {
+                        None => self.context_vertex(BUILD_CONTEXT, span)?,
+                        Some(base) => self.source_vertex(&base, span)?,
+                    };
                     let input = lowered.add_input(vertex, mount);
                     RunMountKind::Bind { input, read_only: mount.read_only }
                 }
                 MountKind::Tmpfs => {
                     RunMountKind::Tmpfs { size_bytes: mount.size_bytes, read_only: mount.read_only }
                 }
-                MountKind::Cache | MountKind::Secret | MountKind::Ssh => continue,
+                MountKind::Cache => {
+                    let vertex = self.cache_beginning(current, (mount, option), span)?;
+                    let input = vertex.map(|vertex| lowered.add_input(vertex, mount));
+                    RunMountKind::Cache(self.cache(mount, input))
+                }
+                MountKind::Secret | MountKind::Ssh => continue,
             };
             lowered.mounts.push(RunMount { target, kind });
         }
         Ok(lowered)
     }
 
-    /// The vertex whose files a mount shows: the build context where there is no `from`.
-    fn mount_source(
+    /// What a mount takes its files from, if that is said.
+    fn mount_base(
         &mut self,
         current: &Current<'_>,
         option: &RunMountOption,
         span: Span,
-    ) -> Result<VertexId, Diagnostic> {
-        match &option.from {
-            None => self.context_vertex(BUILD_CONTEXT, span),
-            Some(from) => {
-                let base = self.source_base(Source::Mount(option, from), current.index, span)?;
-                self.source_vertex(&base, span)
-            }
+    ) -> Result<Option<Base>, Diagnostic> {
+        let from = option.from.as_ref();
+        from.map(|from| self.source_base(Source::Mount(option, from), current.index, span)).transpose()
+    }
+
+    /// The vertex that a new cache begins with; `None` for an empty one.
+    fn cache_beginning(
+        &mut self,
+        current: &Current<'_>,
+        (mount, option): (&Mount, &RunMountOption),
+        span: Span,
+    ) -> Result<Option<VertexId>, Diagnostic> {
+        // Without `from` it is not the build context, but nothing.
+        let base = self.mount_base(current, option, span)?.unwrap_or(Base::Scratch);
+        if base == Base::Scratch && source(mount) == "/" {
+            return Ok(None);
+        }
+        self.source_vertex(&base, span).map(Some)
+    }
+
+    fn cache(&self, mount: &Mount, input: Option<usize>) -> RunCache {
+        let namespace = self.build_args.get("BUILDKIT_CACHE_MOUNT_NS").map_or("", String::as_str);
+        let target = || paths::clean(mount.target.as_deref().unwrap_or_default());
+        let id = mount.id.clone().unwrap_or_else(target);
+        RunCache {
+            id: format!("{namespace}/{id}"),
+            sharing: match mount.sharing {
+                None | Some(CacheSharing::Shared) => solver::CacheSharing::Shared,
+                Some(CacheSharing::Private) => solver::CacheSharing::Private,
+                Some(CacheSharing::Locked) => solver::CacheSharing::Locked,
+            },
+            input,
+            read_only: mount.read_only,
+            // The peers' directories lose the bits above.
+            mode: mount.mode.map(|mode| mode & 0o777),
+            uid: mount.uid,
+            gid: mount.gid,
         }
     }
 }
@@ -127,12 +166,16 @@ impl Lowering<'_> {
 impl LoweredMounts {
     /// Adds the part of `vertex` that `mount` names, and gives the index that it has among the inputs of the step.
     fn add_input(&mut self, vertex: VertexId, mount: &Mount) -> usize {
-        let source = mount.source.as_deref().unwrap_or_default();
-        let paths = vec![paths::clean(&format!("/{source}"))];
+        let paths = vec![source(mount)];
         let selector = Selector { paths, wildcards: false, exclude: Vec::new(), parents: false };
         self.inputs.push(Input { vertex, key: InputKey::Content(selector) });
         self.inputs.len()
     }
+}
+
+/// The path of what a mount shows, from the root of what it is in.
+fn source(mount: &Mount) -> String {
+    paths::clean(&format!("/{}", mount.source.as_deref().unwrap_or_default()))
 }
 
 /// Where something is mounted: absolute and clean.

@@ -111,7 +111,7 @@ impl Lowering<'_> {
 }
 
 fn check_supported(run: &Run, mounts: &[Mount], span: Span) -> Result<(), Diagnostic> {
-    let unsupported = mounts.iter().find(|mount| !matches!(mount.kind, MountKind::Bind | MountKind::Tmpfs));
+    let unsupported = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Secret | MountKind::Ssh));
     let flag = match (unsupported, run.devices.is_empty()) {
         (Some(mount), _) => format!("--mount=type={}", mount.kind.name()),
         (None, false) => "--device".to_owned(),

@@ -1,7 +1,7 @@
 //! What changes a key, what does not, and what keys are.
 
 use super::*;
-use crate::op::{ContextOp, ExtraHost, ImageLocation, ImageOp, ImageSource, Ulimit};
+use crate::op::{CacheSharing, ContextOp, ExtraHost, ImageLocation, ImageOp, ImageSource, Ulimit};
 use oci::{ChainId, Digest, Platform};
 
 fn text(text: &str) -> String {
@@ -55,11 +55,24 @@ fn mount(kind: RunMountKind) -> RunMount {
     RunMount { target: text("/m"), kind }
 }
 
+fn cache() -> RunCache {
+    RunCache {
+        id: text("/go"),
+        sharing: CacheSharing::Shared,
+        input: Some(2),
+        read_only: false,
+        mode: Some(0o700),
+        uid: Some(1),
+        gid: Some(2),
+    }
+}
+
 /// A RUN with a mount of each kind.
 fn mounting() -> RunOp {
     let mut mounts = vec![
         mount(RunMountKind::Bind { input: 1, read_only: true }),
         mount(RunMountKind::Tmpfs { size_bytes: Some(64), read_only: false }),
+        mount(RunMountKind::Cache(cache())),
     ];
     mounts.extend(run().mounts);
     RunOp { mounts, ..run() }
@@ -144,6 +157,11 @@ fn every_field_of_a_run_changes_its_key() {
 fn every_field_of_a_mount_changes_its_key() {
     let bind = |input, read_only| mount(RunMountKind::Bind { input, read_only });
     let tmpfs = |size_bytes, read_only| mount(RunMountKind::Tmpfs { size_bytes, read_only });
+    let cached = |change: fn(&mut RunCache)| {
+        let mut cache = cache();
+        change(&mut cache);
+        mount(RunMountKind::Cache(cache))
+    };
     assert_all_differ(&changed!(mounting(), Op::Run,
         "order" => |op| op.mounts.reverse(),
         "one less" => |op| { op.mounts.pop(); },
@@ -155,6 +173,16 @@ fn every_field_of_a_mount_changes_its_key() {
         "size of a tmpfs" => |op| op.mounts[1] = tmpfs(Some(65), false),
         "a tmpfs of any size" => |op| op.mounts[1] = tmpfs(None, false),
         "a tmpfs that cannot be written to" => |op| op.mounts[1] = tmpfs(Some(64), true),
+        "target of a cache" => |op| op.mounts[2].target = text("/n"),
+        "a cache that begins with another input" => |op| op.mounts[2] = cached(|cache| cache.input = Some(1)),
+        "a cache that begins empty" => |op| op.mounts[2] = cached(|cache| cache.input = None),
+        "a cache that cannot be written to" => |op| op.mounts[2] = cached(|cache| cache.read_only = true),
+        "mode of a cache" => |op| op.mounts[2] = cached(|cache| cache.mode = Some(0o755)),
+        "no mode of a cache" => |op| op.mounts[2] = cached(|cache| cache.mode = None),
+        "owner of a cache" => |op| op.mounts[2] = cached(|cache| cache.uid = Some(2)),
+        "no owner of a cache" => |op| op.mounts[2] = cached(|cache| cache.uid = None),
+        "group of a cache" => |op| op.mounts[2] = cached(|cache| cache.gid = Some(1)),
+        "no group of a cache" => |op| op.mounts[2] = cached(|cache| cache.gid = None),
     ));
 }
 
@@ -207,6 +235,14 @@ fn what_does_not_change_a_result_is_in_no_hash() {
     );
     for (name, op) in &same {
         assert_eq!(hashes(op), hashes(&Op::Run(run())), "{name}");
+    }
+    let same = changed!(mounting(), Op::Run,
+        "which cache" => |op| op.mounts[2] = mount(RunMountKind::Cache(RunCache { id: text("x"), ..cache() })),
+        "who shares it" => |op| op.mounts[2] =
+            mount(RunMountKind::Cache(RunCache { sharing: CacheSharing::Locked, ..cache() })),
+    );
+    for (name, op) in &same {
+        assert_eq!(hashes(op), hashes(&Op::Run(mounting())), "{name}");
     }
     let mut elsewhere = image();
     elsewhere.source.name = text("mirror/busybox");

@@ -9,14 +9,15 @@ use sandbox::{MountKind, MountSpec, OverlaySpec, UpperSpec};
 use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, Selector};
 use tokio_util::sync::CancellationToken;
 
+use super::caches::Caches;
 use crate::WorkerError;
 use crate::context::Context;
-use crate::copy::{self, CopyError, SourceTree};
+use crate::copy::{self, CopyError, Selection, SourceTree};
 use crate::local::{Execution, LocalWorker, write_snapshot};
 use crate::output::Output;
 
 /// What an input of a RUN is made of.
-pub(super) enum Source {
+enum Source {
     /// A directory of this machine.
     Context(Arc<Context>),
     /// The files of a step or an image; none if there are not any.
@@ -25,10 +26,7 @@ pub(super) enum Source {
 
 impl Source {
     /// The sources of all inputs but the first, which no mount shows.
-    pub(super) async fn all(
-        worker: &LocalWorker,
-        execution: &Execution<'_>,
-    ) -> Result<Vec<Self>, WorkerError> {
+    async fn all(worker: &LocalWorker, execution: &Execution<'_>) -> Result<Vec<Self>, WorkerError> {
         let mut sources = vec![Self::Snapshot(None)];
         for output in execution.inputs.iter().skip(1) {
             sources.push(match output {
@@ -41,14 +39,14 @@ impl Source {
 }
 
 /// Makes the mounts of a RUN. Blocks.
-pub(super) struct Preparation<'a> {
-    pub(super) store: &'a Store,
+pub(super) struct Preparation {
+    pub(super) store: Store,
     /// The inputs of the vertex, what they are made of, and what of them went into the key.
-    pub(super) inputs: &'a [Input],
-    pub(super) sources: &'a [Source],
-    pub(super) digests: &'a [Option<ContentDigest>],
+    inputs: Vec<Input>,
+    sources: Vec<Source>,
+    pub(super) digests: Vec<Option<ContentDigest>>,
     /// Ends when the build is to stop.
-    pub(super) cancel: &'a CancellationToken,
+    pub(super) cancel: CancellationToken,
 }
 
 /// What is mounted, with what has to be there for as long as it is.
@@ -57,6 +55,8 @@ pub(super) struct Mounts {
     pub(super) specs: Vec<MountSpec>,
     /// What is written to them, or is in the place of what is not there; thrown away in the end.
     scratch: Vec<ActiveSnapshot>,
+    /// What is kept.
+    _caches: Caches,
 }
 
 /// A file or a directory of a snapshot.
@@ -66,9 +66,20 @@ struct Part {
     path: PathBuf,
 }
 
-impl Preparation<'_> {
+impl Preparation {
+    /// Opens the inputs of a RUN.
+    pub(super) async fn new(worker: &LocalWorker, execution: &Execution<'_>) -> Result<Self, WorkerError> {
+        Ok(Self {
+            store: worker.store().clone(),
+            inputs: execution.vertex.inputs.clone(),
+            sources: Source::all(worker, execution).await?,
+            digests: execution.digests.to_vec(),
+            cancel: execution.context.cancel.clone(),
+        })
+    }
+
     /// All mounts of `op`, in their order.
-    pub(super) fn mounts(&self, op: &RunOp) -> Result<Mounts, WorkerError> {
+    pub(super) fn mounts(&self, op: &RunOp, caches: Caches) -> Result<Mounts, WorkerError> {
         let mut mounts = Mounts::default();
         for mount in &op.mounts {
             let kind = match &mount.kind {
@@ -78,6 +89,10 @@ impl Preparation<'_> {
                 RunMountKind::Tmpfs { size_bytes, read_only } => {
                     MountKind::Tmpfs { size_bytes: *size_bytes, read_only: *read_only }
                 }
+                RunMountKind::Cache(cache) => MountKind::Bind {
+                    source: caches.directory(&self.cache_key(cache)),
+                    read_only: cache.read_only,
+                },
                 RunMountKind::Bind { input, read_only } => {
                     let part = self.part(*input)?;
                     let made = if *read_only { self.read_only(&part) } else { self.writable(&part) };
@@ -89,60 +104,58 @@ impl Preparation<'_> {
             };
             mounts.specs.push(MountSpec { target: PathBuf::from(&mount.target), kind });
         }
-        Ok(mounts)
+        Ok(Mounts { _caches: caches, ..mounts })
+    }
+
+    fn selector(&self, input: usize) -> &Selector {
+        match &self.inputs[input].key {
+            InputKey::Content(selector) => selector,
+            InputKey::Chain => unreachable!("a graph has no mount of an input by chain"),
+        }
+    }
+
+    /// The files of an input, and what is selected of them: one thing, as it is one path without wildcards.
+    pub(super) fn selected(&self, input: usize) -> Result<(SourceTree, Arc<Selection>), WorkerError> {
+        let tree = match &self.sources[input] {
+            Source::Context(context) => SourceTree::Context(Arc::clone(context)),
+            Source::Snapshot(snapshot) => self.tree(snapshot.as_ref())?,
+        };
+        let selection = copy::selection(&tree, self.selector(input), self.digests[input])?;
+        Ok((tree, selection))
+    }
+
+    fn tree(&self, snapshot: Option<&Snapshot>) -> Result<SourceTree, WorkerError> {
+        let Some(snapshot) = snapshot else { return Ok(SourceTree::Empty) };
+        let directories = self.store.layer_dirs(snapshot)?;
+        Ok(SourceTree::Snapshot(Arc::new(TreeView::open(&directories, self.store.tree_mode())?)))
     }
 
     /// What the selector of an input selects.
     fn part(&self, input: usize) -> Result<Part, WorkerError> {
-        let InputKey::Content(selector) = &self.inputs[input].key else {
-            unreachable!("a graph has no mount of an input by chain")
-        };
-        match &self.sources[input] {
-            Source::Context(context) => {
-                let digest = self.digests[input].expect("an input by content has a digest in the key");
-                self.copied(context, selector, digest)
-            }
-            Source::Snapshot(snapshot) => self.found(*snapshot, selector),
-        }
-    }
-
-    /// Finds what is selected of a snapshot.
-    fn found(&self, snapshot: Option<Snapshot>, selector: &Selector) -> Result<Part, WorkerError> {
-        let tree = match &snapshot {
-            Some(snapshot) => {
-                let directories = self.store.layer_dirs(snapshot)?;
-                SourceTree::Snapshot(Arc::new(TreeView::open(&directories, self.store.tree_mode())?))
-            }
-            None => SourceTree::Empty,
-        };
-        let path = selector.paths.first().map_or("/", String::as_str);
+        let Source::Snapshot(snapshot) = &self.sources[input] else { return self.copied(input) };
+        let tree = self.tree(snapshot.as_ref())?;
+        let path = self.selector(input).paths.first().map_or("/", String::as_str);
         let found = tree.resolve(Path::new(path))?.ok_or_else(|| CopyError::NotFound {
             path: path.to_owned(),
             reference: tree.reference().to_owned(),
             ignored: false,
         })?;
-        Ok(Part { snapshot, path: found.path })
+        Ok(Part { snapshot: *snapshot, path: found.path })
     }
 
     /// Copies what is selected of a context, as a step must see neither what changes in it nor its owners. A copy of
     /// the same content and times will do, whenever it was made.
-    fn copied(
-        &self,
-        context: &Arc<Context>,
-        selector: &Selector,
-        digest: ContentDigest,
-    ) -> Result<Part, WorkerError> {
-        let tree = SourceTree::Context(Arc::clone(context));
-        let selection = copy::selection(&tree, selector, Some(digest))?;
-        // One path without wildcards selects one thing, or it is an error.
+    fn copied(&self, input: usize) -> Result<Part, WorkerError> {
+        let (tree, selection) = self.selected(input)?;
         let node = &selection.sources[0].matches[0].node;
         let path = PathBuf::from(if node.is_directory() { "/" } else { copy::LONE_ENTRY });
+        let digest = self.digests[input].expect("an input by content has a digest in the key");
         let record = RecordKey(copy::dated_digest(&digest, node));
         if let Some(snapshot) = self.store.lookup(&record)? {
             return Ok(Part { snapshot: Some(snapshot), path });
         }
-        let snapshot = write_snapshot(self.store, None, |writer| {
-            Ok(copy::copy_whole(&tree, node, writer, self.cancel)?)
+        let snapshot = write_snapshot(&self.store, None, |writer| {
+            Ok(copy::copy_whole(&tree, node, writer, &self.cancel)?)
         })?;
         let snapshot = self.store.save(&record, &[], &snapshot, Replace::No)?;
         Ok(Part { snapshot: Some(snapshot), path })

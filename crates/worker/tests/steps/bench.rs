@@ -9,9 +9,9 @@ use cache::tree::{FileKind, TreeView};
 use cache::{IdMode, SnapshotterKind, Store, StoreOptions};
 use oci::{ChainId, Platform};
 use solver::{
-    ContextOp, CopyOp, CopySource, Event, Graph, GraphBuilder, ImageLocation, ImageOp, Input, InputKey,
-    MkdirOp, NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode, Selector, SolveError,
-    SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
+    CacheSharing, ContextOp, CopyOp, CopySource, Event, Graph, GraphBuilder, ImageLocation, ImageOp, Input,
+    InputKey, MkdirOp, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp, SecurityMode, Selector,
+    SolveError, SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
 };
 use tokio_util::sync::CancellationToken;
 use worker::{ContextSource, LocalWorker, Output, WorkerError, WorkerOptions};
@@ -179,13 +179,26 @@ impl Draft {
         access: Access,
         script: &str,
     ) -> VertexId {
-        let (from, path) = mounted;
-        let selector =
-            Selector { paths: vec![path.to_owned()], wildcards: false, exclude: Vec::new(), parents: false };
         let kind = RunMountKind::Bind { input: 1, read_only: access == Access::Read };
         let op = RunOp { mounts: vec![RunMount { target: "/m".to_owned(), kind }], ..run_op(script) };
-        let source = Input { vertex: from, key: InputKey::Content(selector) };
-        self.add(Op::Run(op), vec![chain(base), source])
+        self.add(Op::Run(op), vec![chain(base), part(mounted.0, mounted.1)])
+    }
+
+    /// A RUN with a cache at `/m`, which begins with a path of another vertex.
+    pub(crate) fn run_caching(
+        &mut self,
+        base: VertexId,
+        beginning: Option<(VertexId, &str)>,
+        cache: RunCache,
+        script: &str,
+    ) -> VertexId {
+        let cache = RunCache { input: beginning.map(|_| 1), ..cache };
+        let mounts = vec![RunMount { target: "/m".to_owned(), kind: RunMountKind::Cache(cache) }];
+        let part = beginning.map(|(from, path)| part(from, path));
+        self.add(
+            Op::Run(RunOp { mounts, ..run_op(script) }),
+            std::iter::once(chain(base)).chain(part).collect(),
+        )
     }
 
     pub(crate) fn workdir(&mut self, base: VertexId, path: &str, owner: Option<&str>) -> VertexId {
@@ -220,6 +233,26 @@ impl Draft {
 
 pub(crate) fn chain(vertex: VertexId) -> Input {
     Input { vertex, key: InputKey::Chain }
+}
+
+/// A path of a vertex, by its content.
+fn part(vertex: VertexId, path: &str) -> Input {
+    let paths = vec![path.to_owned()];
+    let selector = Selector { paths, wildcards: false, exclude: Vec::new(), parents: false };
+    Input { vertex, key: InputKey::Content(selector) }
+}
+
+/// A cache without anything special.
+pub(crate) fn cache(id: &str) -> RunCache {
+    RunCache {
+        id: id.to_owned(),
+        sharing: CacheSharing::Shared,
+        input: None,
+        read_only: false,
+        mode: None,
+        uid: None,
+        gid: None,
+    }
 }
 
 pub(crate) fn run_op(script: &str) -> RunOp {

@@ -5,10 +5,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 use cache::SnapshotterKind;
-use solver::{Event, ExtraHost, NetworkMode, Op, RunMount, RunMountKind, RunOp, SolveError};
+use solver::{
+    CacheSharing, Event, ExtraHost, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp, SolveError,
+};
 use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
-use crate::bench::{Access, Bench, Draft, chain, run_op};
+use crate::bench::{Access, Bench, Draft, cache, chain, run_op};
 
 type Test = fn(SnapshotterKind);
 
@@ -30,6 +32,9 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("a_mount_of_a_stage_shows_its_part", a_mount_of_a_stage_shows_its_part),
     ("what_is_written_to_a_mount_is_lost", what_is_written_to_a_mount_is_lost),
     ("a_mount_of_nothing_is_an_empty_directory", a_mount_of_nothing_is_an_empty_directory),
+    ("a_cache_outlives_builds_that_fail", a_cache_outlives_builds_that_fail),
+    ("a_cache_begins_with_files", a_cache_begins_with_files),
+    ("caches_of_other_owners_are_others", caches_of_other_owners_are_others),
 ];
 
 fn snapshot_lines(bench: &Bench, draft: Draft, target: solver::VertexId, of: &[&str]) -> Vec<String> {
@@ -398,4 +403,71 @@ fn a_mount_of_nothing_is_an_empty_directory(kind: SnapshotterKind) {
     let write = draft.run_with(read, (scratch, "/"), Access::Write, "touch /m/x; ls /m; stat -c %a /m");
     let built = bench.solve(draft.graph(), write);
     assert_eq!((built.log.as_str(), built.result.is_ok()), ("ro\nx\n755\n", true));
+}
+
+/// Runs a script with a cache on the base image; whether it ended well, how many steps were executed, its output.
+fn run_caching(bench: &Bench, cache: RunCache, script: &str) -> (bool, usize, String) {
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let run = draft.run_caching(base, None, cache, script);
+    let built = bench.solve(draft.graph(), run);
+    (built.result.is_ok(), built.result.map_or(0, |solved| solved.executed), built.log)
+}
+
+fn a_cache_outlives_builds_that_fail(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let log = |text: &str| text.to_owned();
+    assert_eq!(run_caching(&bench, cache("a"), "ls /m; echo 1 > /m/f; exit 1"), (false, 0, log("")));
+    assert_eq!(run_caching(&bench, cache("a"), "cat /m/f; echo 2 >> /m/f"), (true, 1, log("1\n")));
+    // What is in a cache, and which it is, changes no key.
+    let other = RunCache { sharing: CacheSharing::Locked, ..cache("b") };
+    assert_eq!(run_caching(&bench, other, "cat /m/f; echo 2 >> /m/f"), (true, 0, log("")));
+    let reading = RunCache { read_only: true, sharing: CacheSharing::Private, ..cache("a") };
+    let script = "cat /m/f; touch /m/x 2>/dev/null || echo ro";
+    assert_eq!(run_caching(&bench, reading, script), (true, 1, log("1\n2\nro\n")));
+    assert_eq!(
+        run_caching(&bench, cache("c"), "ls -A /m; stat -c '%a %u:%g' /m"),
+        (true, 1, log("755 0:0\n"))
+    );
+}
+
+fn a_cache_begins_with_files(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    fs::write(bench.context().join("file"), "context\n").unwrap();
+    let build = |make: &str, path: &str, script: &str| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let stage = draft.run(base, make);
+        let run = draft.run_caching(base, Some((stage, path)), cache("c"), script);
+        let built = bench.solve(draft.graph(), run);
+        (built.result.map(|_| ()).map_err(|error| format!("{error:?}")), built.log)
+    };
+    let make = "mkdir -p /d/e; echo one > /d/f; chown 5:6 /d /d/f; chmod 700 /d";
+    let show = "stat -c '%a %u:%g' /m /m/f; cat /m/f";
+    assert_eq!(build(make, "d", show), (Ok(()), "700 5:6\n644 5:6\none\n".to_owned()));
+    assert_eq!(build(make, "d", "echo two >> /m/f; cat /m/f").1, "one\ntwo\n");
+    assert_eq!(build(make, "/d", "cat /m/f; true").1, "one\ntwo\n");
+    // Another beginning is another cache, and no cache reaches back.
+    assert_eq!(build(&format!("{make}; echo 0 > /d/f"), "d", "cat /m/f").1, "0\n");
+    let (error, _) = build(make, "d/f", "true");
+    let error = error.unwrap_err();
+    assert!(error.contains("CacheFromFile { id: \"c\", path: \"/d/f\" }"), "{error}");
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let context = draft.context();
+    let run = draft.run_caching(base, Some((context, "/")), cache("c"), "cat /m/file; rm /m/file");
+    assert_eq!(bench.solve(draft.graph(), run).log, "context\n");
+    assert!(bench.context().join("file").exists());
+}
+
+fn caches_of_other_owners_are_others(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let owned = RunCache { uid: Some(1000), gid: Some(50), mode: Some(0o750), ..cache("a") };
+    let said = RunCache { uid: Some(0), mode: Some(0o755), ..cache("a") };
+    let run = |cache: &RunCache, script: &str| run_caching(&bench, cache.clone(), script).2;
+    assert_eq!(run(&cache("a"), "touch /m/root"), "");
+    assert_eq!(run(&owned, "stat -c '%a %u:%g' /m; ls /m; touch /m/app"), "750 1000:50\n");
+    assert_eq!(run(&owned, "ls /m"), "app\n");
+    // To say what holds anyway makes no other.
+    assert_eq!(run(&said, "ls /m"), "root\n");
 }
