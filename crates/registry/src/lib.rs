@@ -7,7 +7,7 @@
 //!
 //! Everything is verified before it is handed out: manifests as a whole, blobs as they stream past. A body that
 //! breaks off is resumed where it ended; requests that failed for a passing reason are repeated, with back-off and
-//! within bounds.
+//! within bounds. Files of other HTTP servers ([`Client::fetch`]) are fetched in the same way.
 //!
 //! It is an own client on `reqwest` and not a layer over `oci-client`: retries with `Retry-After`, resumed
 //! downloads, mirrors, credential helpers, uploads that can be repeated and mounts that are answered with 202 all lie
@@ -25,6 +25,7 @@ mod config;
 mod credentials;
 mod endpoint;
 mod error;
+mod fetch;
 mod manifest;
 mod push;
 mod retry;
@@ -37,6 +38,7 @@ pub use client::{Client, ClientOptions, Limits, Proxies, SYSTEM_CA_FILES};
 pub use config::{HostConfig, HostConfigs, KeyPair};
 pub use credentials::{Credential, CredentialError, CredentialStore};
 pub use error::{HostFailure, RegistryError};
+pub use fetch::{FetchError, FetchRequest, Fetched, OnBytes, Validators};
 pub use manifest::Resolved;
 pub use push::{BlobSource, OpenFuture, PushBlob, Pushed};
 pub use retry::RetryPolicy;

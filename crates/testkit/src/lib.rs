@@ -11,5 +11,7 @@ mod user;
 
 pub use process::{run_with_timeout, set_times};
 pub use real_registry::RealRegistry;
-pub use scripted_registry::{AuthPolicy, Fault, FaultKind, MountPolicy, ScriptedRegistry, SeenRequest};
+pub use scripted_registry::{
+    AuthPolicy, Fault, FaultKind, MountPolicy, ScriptedRegistry, SeenRequest, WebFile,
+};
 pub use user::TestUser;

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod files;
 mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -106,6 +107,8 @@ pub struct SeenRequest {
     pub authorization: Option<String>,
     /// The value of `Range`.
     pub range: Option<String>,
+    /// The value of `If-None-Match`, else of `If-Modified-Since`.
+    pub condition: Option<String>,
 }
 
 #[derive(Debug, Default)]
@@ -123,6 +126,23 @@ struct State {
     /// What each token allows.
     tokens: BTreeMap<String, BTreeSet<String>>,
     seen: Vec<SeenRequest>,
+    /// By path: files outside the registry's own paths.
+    files: BTreeMap<String, WebFile>,
+}
+
+/// A file that is served as by any HTTP server.
+#[derive(Debug, Clone, Default)]
+pub struct WebFile {
+    /// Its content.
+    pub content: Bytes,
+    /// Its `ETag`.
+    pub etag: Option<String>,
+    /// Its `Last-Modified`.
+    pub last_modified: Option<String>,
+    /// The value of `Authorization` without which it is not given.
+    pub authorization: Option<String>,
+    /// Whether `If-None-Match` means nothing to the server.
+    pub ignores_conditions: bool,
 }
 
 #[derive(Debug, Default)]
@@ -206,6 +226,16 @@ impl ScriptedRegistry {
                 self.put_manifest(&image.repository, tag, &manifest.media_type, read(&manifest.digest));
             }
         }
+    }
+
+    /// Puts a file at a path (`/dir/name`).
+    pub fn put_file(&self, path: &str, file: WebFile) {
+        self.state().files.insert(path.to_owned(), file);
+    }
+
+    /// The URL of a path.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
     }
 
     /// A blob of a repository.

@@ -7,7 +7,7 @@ use oci::Digest;
 
 use super::body::ScriptedBody;
 use super::service::{Answer, Asked, status_answer};
-use super::{MountPolicy, State};
+use super::{MountPolicy, State, files};
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -22,6 +22,9 @@ pub(super) fn repository(path: &str) -> Option<&str> {
 pub(super) fn answer(state: &mut State, asked: &Asked) -> Answer {
     if asked.path == "/v2/" {
         return status_answer(200, "{}");
+    }
+    if let Some(file) = state.files.get(&asked.path) {
+        return files::answer(file, asked);
     }
     let Some(repository) = repository(&asked.path).map(str::to_owned) else { return not_found() };
     let tail = &asked.path["/v2/".len() + repository.len() + 1..];
@@ -46,7 +49,7 @@ fn header(answer: &mut Answer, name: HeaderName, value: &str) {
 }
 
 /// An answer with `bytes`, which a HEAD gets without them.
-fn content(asked: &Asked, bytes: &Bytes) -> Answer {
+pub(super) fn content(asked: &Asked, bytes: &Bytes) -> Answer {
     let body =
         if asked.method == "HEAD" { ScriptedBody::empty() } else { ScriptedBody::whole(bytes.clone()) };
     let mut answer = Response::new(body);

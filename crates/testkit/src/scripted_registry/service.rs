@@ -8,7 +8,10 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_LENGTH, IF_MODIFIED_SINCE, IF_NONE_MATCH, LOCATION, RANGE, RETRY_AFTER,
+    WWW_AUTHENTICATE,
+};
 use hyper::service::service_fn;
 use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -75,6 +78,7 @@ async fn serve(request: Request<Incoming>, address: &str, state: &Shared) -> io:
         path: head.uri.to_string(),
         authorization: text(AUTHORIZATION).map(str::to_owned),
         range: text(RANGE).map(str::to_owned),
+        condition: text(IF_NONE_MATCH).or_else(|| text(IF_MODIFIED_SINCE)).map(str::to_owned),
     };
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let mut state = lock(state);
