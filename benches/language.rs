@@ -17,8 +17,8 @@ use frontend::{
 };
 use oci::{DiffId, Digest, ImageConfig, Platform};
 use solver::{
-    CacheKey, Claim, ContentDigest, ExecContext, Graph, ImageSource, Saving, Selector, SolveOptions, Vertex,
-    VertexId, Worker,
+    CacheKey, Claim, ContentDigest, ExecContext, Graph, ImageSource, RemoteIdentity, Saving, Selector,
+    SolveOptions, Vertex, VertexId, Worker,
 };
 
 const LENGTHS: [usize; 5] = [1_000, 2_000, 5_000, 10_000, 20_000];
@@ -151,6 +151,10 @@ impl Worker for Idle {
 
     async fn digest(&self, (): &(), _: Option<&CacheKey>, _: &Selector) -> Result<ContentDigest, Never> {
         Ok(ContentDigest([0; 32]))
+    }
+
+    async fn identify(&self, _: &Vertex, _: &ExecContext) -> Result<RemoteIdentity, Never> {
+        Ok(RemoteIdentity(String::new()))
     }
 
     async fn claim(

@@ -1,6 +1,6 @@
 //! `rbuild build`: from the command line to an image.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -105,8 +105,12 @@ impl Plan {
             (None, _) => {}
         }
         let ReadyInputs { definition, contexts } = ready?;
-        let worker =
-            LocalWorker::new(WorkerOptions { store: store.clone(), registry: client.clone(), contexts });
+        let worker = LocalWorker::new(WorkerOptions {
+            store: store.clone(),
+            registry: client.clone(),
+            contexts,
+            secrets: Arc::new(BTreeMap::new()),
+        });
         Ok(Opened { store, client, worker, definition })
     }
 }

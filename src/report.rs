@@ -159,6 +159,7 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
     match error {
         worker::WorkerError::Image(error) => error.hint(),
         worker::WorkerError::Copy(error) => error.hint(),
+        worker::WorkerError::Remote(error) => error.hint(),
         _ => None,
     }
 }

@@ -15,6 +15,10 @@
 //! always has; so no two different operations have the same parts. Whoever changes what is written for an existing
 //! operation raises the number in the format: old records are then found no more, rather than found wrongly.
 //!
+//! A remote source is two things: the identity of its vertex is where it is, its key is what it was found to be
+//! ([`RemoteIdentity`]) and how that lies in the result. So a file that moves, and a tag that is set again, bring
+//! the result of an earlier build.
+//!
 //! In neither: what a build was told that does not change its result (proxies, the addresses of extra hosts, where an
 //! image was found), which cache a step mounts and who shares it, names for people, line numbers, `no_cache`.
 
@@ -22,8 +26,8 @@ use std::fmt;
 
 use crate::graph::{Input, InputKey, Selector, VertexDigest};
 use crate::op::{
-    Chmod, CopyOp, CopySource, MkdirOp, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp,
-    SecurityMode, Unpack,
+    Chmod, CopyOp, CopySource, HttpOp, MkdirOp, NetworkMode, Op, RemoteIdentity, RunCache, RunMount,
+    RunMountKind, RunOp, SecurityMode, Unpack,
 };
 
 const VERTEX_FORMAT: &str = "rbuild.vertex.1";
@@ -78,6 +82,14 @@ pub(crate) enum InputPart {
     Content(ContentDigest),
 }
 
+/// An operation as it enters a key: with what was found out about a remote source.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Keyed<'a> {
+    pub(crate) op: &'a Op,
+    /// There for a remote source, and for nothing else.
+    pub(crate) remote: Option<&'a RemoteIdentity>,
+}
+
 /// The identity of a vertex.
 pub(crate) fn vertex_digest(op: &Op, inputs: &[Input], input_digests: &[VertexDigest]) -> VertexDigest {
     let mut sink = HashSink::new(VERTEX_FORMAT);
@@ -95,14 +107,14 @@ pub(crate) fn vertex_digest(op: &Op, inputs: &[Input], input_digests: &[VertexDi
 }
 
 /// The key of the result of `op` on inputs that bring `inputs`.
-pub(crate) fn cache_key(op: &Op, inputs: &[InputPart], salt: &[u8]) -> CacheKey {
+pub(crate) fn cache_key(op: Keyed<'_>, inputs: &[InputPart], salt: &[u8]) -> CacheKey {
     let mut sink = HashSink::new(KEY_FORMAT);
     write_key(op, inputs, salt, &mut sink);
     CacheKey(sink.finish())
 }
 
 /// What [`cache_key`] hashes, for people. Made apart from the key, since only a result that is stored needs it.
-pub(crate) fn key_parts(op: &Op, inputs: &[InputPart], salt: &[u8]) -> KeyParts {
+pub(crate) fn key_parts(op: Keyed<'_>, inputs: &[InputPart], salt: &[u8]) -> KeyParts {
     let mut sink = ShownSink::default();
     write_key(op, inputs, salt, &mut sink);
     KeyParts(sink.parts)
@@ -119,9 +131,12 @@ pub(crate) fn selector_digest(selector: &Selector) -> [u8; 32] {
     sink.finish()
 }
 
-fn write_key(op: &Op, inputs: &[InputPart], salt: &[u8], sink: &mut impl Sink) {
+fn write_key(keyed: Keyed<'_>, inputs: &[InputPart], salt: &[u8], sink: &mut impl Sink) {
     sink.bytes("salt", salt);
-    write_op(op, sink);
+    match keyed.remote {
+        Some(found) => write_found(keyed.op, found, sink),
+        None => write_op(keyed.op, sink),
+    }
     for (index, input) in inputs.iter().enumerate() {
         match input {
             InputPart::Chain(key) => sink.input(index, "input.chain", &key.0),
@@ -254,10 +269,30 @@ fn write_op(op: &Op, sink: &mut impl Sink) {
             sink.text("op", "context");
             sink.text("context.name", &context.name);
         }
+        Op::Http(http) => {
+            let HttpOp { url, name, checksum } = http;
+            sink.text("op", "http");
+            sink.text("http.url", url);
+            sink.text("http.name", name);
+            sink.optional("http.checksum", checksum.as_ref().map(ToString::to_string).as_ref());
+        }
         Op::Copy(copy) => write_copy(copy, sink),
         Op::Mkdir(mkdir) => write_mkdir(mkdir, sink),
         Op::Run(run) => write_run(run, sink),
         Op::Merge => sink.text("op", "merge"),
+    }
+}
+
+/// A remote source as it was found.
+fn write_found(op: &Op, found: &RemoteIdentity, sink: &mut impl Sink) {
+    match op {
+        Op::Http(HttpOp { url: _, name, checksum: _ }) => {
+            sink.text("op", "http");
+            sink.text("http.digest", &found.0);
+            sink.text("http.name", name);
+        }
+        // Whatever else it may be, it says so itself.
+        other => write_op(other, sink),
     }
 }
 
@@ -268,6 +303,10 @@ fn write_copy(copy: &CopyOp, sink: &mut impl Sink) {
         match source {
             CopySource::Path { input, path } => {
                 sink.text("copy.source.path", path);
+                sink.number("copy.source.input", input);
+            }
+            CopySource::Remote { input, path } => {
+                sink.text("copy.source.remote", path);
                 sink.number("copy.source.input", input);
             }
             CopySource::Inline { name, content } => {
@@ -283,7 +322,14 @@ fn write_copy(copy: &CopyOp, sink: &mut impl Sink) {
         Some(Chmod::Octal(mode)) => sink.text("copy.chmod.octal", &format!("{mode:o}")),
         Some(Chmod::Symbolic(mode)) => sink.text("copy.chmod.symbolic", mode),
     }
-    sink.flag("copy.unpack", *unpack == Unpack::Archives);
+    sink.text(
+        "copy.unpack",
+        match unpack {
+            Unpack::Never => "0",
+            Unpack::Archives => "1",
+            Unpack::Everything => "2",
+        },
+    );
     sink.flag("copy.parents", *parents);
     sink.list("copy.exclude", exclude);
 }

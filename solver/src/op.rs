@@ -11,6 +11,8 @@ pub enum Op {
     Image(ImageOp),
     /// A directory of the machine that runs the build. No inputs; it may be an input by content only.
     Context(ContextOp),
+    /// A file of an HTTP server. No inputs. What it is has to be [asked for](Op::identity).
+    Http(HttpOp),
     /// COPY and ADD. Input 0 (chain): the root file system that is copied to. Inputs 1 and up (content): what the
     /// sources name.
     Copy(CopyOp),
@@ -29,7 +31,24 @@ impl Op {
     pub fn is_step(&self) -> bool {
         match self {
             Self::Scratch | Self::Image(_) | Self::Context(_) => false,
-            Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => true,
+            Self::Http(_) | Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => true,
+        }
+    }
+
+    /// How the operation's part of a cache key comes about.
+    pub fn identity(&self) -> Identity {
+        match self {
+            Self::Http(http) => match &http.checksum {
+                Some(checksum) => Identity::Pinned(RemoteIdentity(checksum.to_string())),
+                None => Identity::Asked,
+            },
+            Self::Scratch
+            | Self::Image(_)
+            | Self::Context(_)
+            | Self::Copy(_)
+            | Self::Mkdir(_)
+            | Self::Run(_)
+            | Self::Merge => Identity::Written,
         }
     }
 
@@ -44,6 +63,21 @@ impl Op {
         inputs.collect()
     }
 }
+
+/// How an operation's part of a cache key comes about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// The operation says all that its result depends on.
+    Written,
+    /// It names something elsewhere, and says what that must be.
+    Pinned(RemoteIdentity),
+    /// It names something elsewhere, which may have become something else: [`crate::Worker::identify`] is asked.
+    Asked,
+}
+
+/// What a remote source was found to be: the digest of a file. Equal identities are equal content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteIdentity(pub String);
 
 /// The root file system of an image, known by its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,6 +124,17 @@ pub struct ContextOp {
     pub name: String,
 }
 
+/// A file of an HTTP server: ADD of a URL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpOp {
+    /// The URL; its scheme is `http` or `https`.
+    pub url: String,
+    /// The name that the file has in the root of the result.
+    pub name: String,
+    /// The SHA-256 digest that it must have. With it, the server is asked only if the file is not in the store.
+    pub checksum: Option<Digest>,
+}
+
 /// COPY or ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CopyOp {
@@ -120,6 +165,14 @@ pub enum CopySource {
         /// slash.
         path: String,
     },
+    /// A path in an input that is a remote source; there are no wildcards in it. It is unpacked under
+    /// [`Unpack::Everything`] only.
+    Remote {
+        /// The index of the input in the vertex's inputs.
+        input: usize,
+        /// The path, relative to the input's root.
+        path: String,
+    },
     /// A file whose content stands in the Dockerfile (a here-document).
     Inline {
         /// The name it gets in a destination that is a directory.
@@ -143,8 +196,10 @@ pub enum Chmod {
 pub enum Unpack {
     /// They are files like any other (COPY, `ADD --unpack=false`).
     Never,
-    /// A source that is an archive by its content is extracted (ADD).
+    /// A source that is an archive by its content is extracted, unless it is a remote one (ADD).
     Archives,
+    /// Remote sources are extracted, too (`ADD --unpack=true`).
+    Everything,
 }
 
 /// WORKDIR.

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::graph::{Graph, VertexId};
 use crate::key::{CacheKey, ContentDigest};
+use crate::op::RemoteIdentity;
 use crate::worker::{Event, EventSink, ExecContext, Worker};
 use make::Made;
 use state::{DigestId, Request, State};
@@ -146,6 +147,7 @@ type Panic = Box<dyn Any + Send>;
 
 /// An answer of the worker.
 enum Answer<W: Worker> {
+    Identified(VertexId, Result<RemoteIdentity, W::Error>),
     Lookup(VertexId, Result<Option<W::Output>, W::Error>),
     Known(DigestId, Result<Option<ContentDigest>, W::Error>),
     Digest(DigestId, Result<ContentDigest, W::Error>),
@@ -210,6 +212,11 @@ impl<'g, W: Worker> Solve<'g, W> {
 
     async fn put(shared: &'g Shared<'g, W>, request: Request<'g, W::Output>) -> Answer<W> {
         match request {
+            Request::Identify { vertex } => {
+                let context = shared.context(vertex);
+                let identity = shared.worker.identify(shared.graph.vertex(vertex), &context).await;
+                Answer::Identified(vertex, identity)
+            }
             Request::Lookup { vertex, key } => Answer::Lookup(vertex, shared.worker.lookup(&key).await),
             Request::Known { id, key, selector } => {
                 Answer::Known(id, shared.worker.known_digest(&key, selector).await)
@@ -227,6 +234,10 @@ impl<'g, W: Worker> Solve<'g, W> {
 
     fn take(&self, state: &mut State<'g, W::Output>, answer: Answer<W>) -> Result<(), SolveError<W::Error>> {
         match answer {
+            Answer::Identified(vertex, identity) => {
+                let identity = identity.map_err(|error| self.failed(vertex, error))?;
+                state.identified(vertex, identity);
+            }
             Answer::Lookup(vertex, found) => {
                 let found = found.map_err(|error| self.failed(vertex, error))?;
                 if found.is_some() {

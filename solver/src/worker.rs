@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::graph::{Selector, Vertex, VertexId};
 use crate::key::{CacheKey, ContentDigest, KeyParts};
+use crate::op::RemoteIdentity;
 
 /// Does the work of vertices and remembers their results.
 ///
@@ -42,6 +43,15 @@ pub trait Worker: Send + Sync + 'static {
         key: Option<&CacheKey>,
         selector: &Selector,
     ) -> impl Future<Output = Result<ContentDigest, Self::Error>> + Send;
+
+    /// What the remote source that `vertex` names is at present. Asked at most once for each vertex of a build, and
+    /// only where the operation does not say it itself ([`crate::Op::identity`]). What is fetched on the way should be
+    /// kept for [`Worker::exec`].
+    fn identify(
+        &self,
+        vertex: &Vertex,
+        context: &ExecContext,
+    ) -> impl Future<Output = Result<RemoteIdentity, Self::Error>> + Send;
 
     /// Claims `key` before its vertex is executed, waiting for another process that is executing it.
     /// Without `lookup` the answer is never a [`Claim::Hit`]; the claim still keeps two builds from writing one

@@ -1,7 +1,6 @@
 //! Files of any HTTP server (ADD of a URL): conditional requests, redirects, and bodies that are resumed.
 
 use std::io;
-use std::time::Duration;
 
 use oci::{Digest, Hasher};
 use reqwest::header::{
@@ -16,7 +15,7 @@ use url::Url;
 use crate::client::{Client, Shared};
 use crate::error::{Cause, RegistryError};
 use crate::retry::{is_passing, retry_after};
-use crate::send::{io_kind, message_of};
+use crate::send::{Retry, io_kind, message_of};
 use crate::transport::{authority, check_resolver};
 
 /// How many redirects are followed; as many as Go's client follows.
@@ -81,6 +80,8 @@ pub enum FetchError {
     Status {
         /// The URL.
         url: String,
+        /// Its host, without a port.
+        host: String,
         /// The status code.
         status: u16,
         /// What the server says about it; may be empty.
@@ -125,15 +126,15 @@ pub enum FetchError {
     Setup(#[from] RegistryError),
 }
 
-/// A failed attempt, and the pause that is worth waiting before the next one; `None` if none is.
+/// A failed attempt.
 struct Failed {
     error: FetchError,
-    retry: Option<Option<Duration>>,
+    retry: Retry,
 }
 
 impl From<FetchError> for Failed {
     fn from(error: FetchError) -> Self {
-        Self { error, retry: None }
+        Self { error, retry: Retry::Never }
     }
 }
 
@@ -170,7 +171,7 @@ impl Client {
             };
             // Failures count only while nothing comes, so that a long transfer over a bad line gets through.
             failures = if transfer.received > before { 1 } else { failures + 1 };
-            let Some(asked) = failed.retry else { return Err(failed.error) };
+            let Retry::Later(asked) = failed.retry else { return Err(failed.error) };
             let Some(delay) = shared.options.retry.delay(failures, asked) else { return Err(failed.error) };
             tracing::debug!(error = %failed.error, ?delay, "repeating a request");
             tokio::time::sleep(delay).await;
@@ -249,7 +250,7 @@ impl<'a> Transfer<'a> {
                     self.restart().await?;
                     let problem = "it sent another range than it was asked for".to_owned();
                     let error = FetchError::Protocol { url: self.shown.clone(), problem };
-                    return Err(Failed { error, retry: Some(None) });
+                    return Err(Failed { error, retry: Retry::Later(None) });
                 }
             }
             // Nothing is left after what came: it ended where it broke off, or has become shorter.
@@ -374,7 +375,7 @@ impl<'a> Transfer<'a> {
     /// The failure of a connection. One that is refused is not tried again: nobody listens.
     fn unavailable(&self, error: reqwest::Error) -> Failed {
         let refused = io_kind(&error) == Some(io::ErrorKind::ConnectionRefused);
-        let retry = if refused || error.is_dns() { None } else { Some(None) };
+        let retry = if refused || error.is_dns() { Retry::Never } else { Retry::Later(None) };
         let source: Cause = error.without_url().into();
         Failed { error: FetchError::Unavailable { url: self.shown.clone(), source }, retry }
     }
@@ -389,8 +390,10 @@ impl<'a> Transfer<'a> {
                 break;
             }
         }
-        let error = FetchError::Status { url: self.shown.clone(), status, message: message_of(&body) };
-        Failed { error, retry: (is_passing(status) || status == 416).then_some(asked) }
+        let (url, host) = (self.shown.clone(), self.url.host_str().unwrap_or_default().to_owned());
+        let error = FetchError::Status { url, host, status, message: message_of(&body) };
+        let is_worth_it = is_passing(status) || status == 416;
+        Failed { error, retry: if is_worth_it { Retry::Later(asked) } else { Retry::Never } }
     }
 
     fn write_error(&self, source: io::Error) -> FetchError {
@@ -398,7 +401,37 @@ impl<'a> Transfer<'a> {
     }
 }
 
+impl FetchRequest {
+    /// The host of the URL, without a port; `None` if it has none.
+    pub fn host(&self) -> Option<String> {
+        Some(Url::parse(&self.url).ok()?.host_str()?.to_owned())
+    }
+}
+
+impl FetchError {
+    /// What a person can do about it, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Setup(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// A URL for people: a password in it is not shown. A text that is no URL stays as it is.
+pub fn redacted(url: &str) -> String {
+    match Url::parse(url) {
+        Ok(parsed) if parsed.password().is_some() => shown(&parsed),
+        _ => url.to_owned(),
+    }
+}
+
 impl Validators {
+    /// The time of the last modification in seconds since 1970, where there is one that can be read.
+    pub fn modified_seconds(&self) -> Option<i64> {
+        Some(jiff::fmt::rfc2822::parse(self.last_modified.as_ref()?).ok()?.timestamp().as_second())
+    }
+
     /// What a request for the rest of a body may name: a strong tag, else the time.
     fn for_range(&self) -> Option<&str> {
         match &self.etag {
@@ -458,15 +491,12 @@ fn decoded(text: &str) -> Vec<u8> {
     while let Some((&first, after)) = rest.split_first() {
         let digits = if first == b'%' { after.get(..2) } else { None };
         let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(first);
-                rest = after;
-            }
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            rest = &after[2..];
+        } else {
+            bytes.push(first);
+            rest = after;
         }
     }
     bytes
@@ -526,6 +556,11 @@ mod tests {
         assert_eq!(validators(Some("W/\"a\""), Some("t")).for_range(), None);
         assert_eq!(validators(None, Some("t")).for_range(), Some("t"));
         assert_eq!(validators(None, None).for_range(), None);
+        assert_eq!(
+            validators(None, Some("Tue, 05 Mar 2024 10:00:00 GMT")).modified_seconds(),
+            Some(1_709_632_800)
+        );
+        assert_eq!(validators(None, Some("yesterday")).modified_seconds(), None);
         let beginning = validators(Some("\"a\""), None);
         assert!(validators(None, None).continues(&beginning));
         assert!(!validators(Some("\"b\""), None).continues(&beginning));

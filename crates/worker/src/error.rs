@@ -10,6 +10,7 @@ use sandbox::SandboxError;
 use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::image::ImageError;
+use crate::remote::RemoteError;
 use crate::user::UserError;
 
 /// Why a vertex failed. The words are the peers' where those are known.
@@ -74,6 +75,9 @@ pub enum WorkerError {
     /// An image could not be had.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// A remote source could not be had.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// A user or group could not be told.
     #[error(transparent)]
     User(#[from] UserError),

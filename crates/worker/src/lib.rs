@@ -14,6 +14,7 @@ mod local;
 mod merge;
 mod mkdir;
 mod output;
+mod remote;
 mod run;
 mod user;
 
@@ -23,4 +24,5 @@ pub use error::{ProcessFailure, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
 pub use local::{LocalWorker, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};
+pub use remote::{RemoteError, SecretSource};
 pub use user::UserError;

@@ -10,7 +10,8 @@ use cache::tree::{TreeView, TreeWriter};
 use cache::{KeyLock, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
 use solver::{
-    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Op, Saving, Selector, Vertex, Worker,
+    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Op, RemoteIdentity, Saving, Selector, Vertex,
+    Worker,
 };
 use tokio::sync::OnceCell;
 
@@ -18,6 +19,7 @@ use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, SourceTree};
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
+use crate::remote::{Remotes, SecretSource};
 use crate::{WorkerError, merge, mkdir, run};
 
 /// The pauses between two looks at a claim that another holds.
@@ -33,6 +35,8 @@ pub struct WorkerOptions {
     pub registry: registry::Client,
     /// The directories that vertices may copy from, by the name of [`solver::ContextOp`].
     pub contexts: BTreeMap<String, ContextSource>,
+    /// The secrets that servers of remote sources may want.
+    pub secrets: Arc<dyn SecretSource>,
 }
 
 /// Does the work of one build on this machine. Clones share everything.
@@ -48,6 +52,7 @@ pub struct LocalWorker {
 struct Shared {
     store: Store,
     images: Images,
+    remotes: Remotes,
     contexts: BTreeMap<String, OpenContext>,
 }
 
@@ -66,11 +71,12 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts } = options;
+        let WorkerOptions { store, registry, contexts, secrets } = options;
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
+        let remotes = Remotes::new(store.clone(), registry.clone(), secrets);
         let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
         let contexts = contexts.into_iter().map(open).collect();
-        Self { shared: Arc::new(Shared { store, images, contexts }) }
+        Self { shared: Arc::new(Shared { store, images, remotes, contexts }) }
     }
 
     /// The store that this worker works on.
@@ -284,6 +290,10 @@ impl Worker for LocalWorker {
         .await
     }
 
+    async fn identify(&self, vertex: &Vertex, context: &ExecContext) -> Result<RemoteIdentity, WorkerError> {
+        unless_cancelled(context, self.shared.remotes.identify(vertex, context)).await
+    }
+
     async fn claim(
         &self,
         _vertex: &Vertex,
@@ -337,6 +347,7 @@ impl Worker for LocalWorker {
             Op::Scratch => return Ok(Output::Scratch),
             Op::Context(op) => return Ok(Output::Context(op.name.clone())),
             Op::Image(op) => return Ok(Output::Image(self.shared.images.name(&op.source, context).await?)),
+            Op::Http(op) => unless_cancelled(context, self.shared.remotes.file(vertex, op, context)).await?,
             Op::Copy(op) => self.copy(op, &execution).await?,
             Op::Mkdir(op) => {
                 let (op, parent) = (op.clone(), base().await?);

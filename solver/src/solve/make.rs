@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::Shared;
 use crate::graph::{Selector, VertexId};
-use crate::key::{self, CacheKey, ContentDigest, InputPart};
+use crate::key::{self, CacheKey, ContentDigest, InputPart, Keyed};
+use crate::op::RemoteIdentity;
 use crate::worker::{Claim, Event, Saving, Worker};
 
 /// Everything that making the result of one step needs.
@@ -15,6 +16,8 @@ pub(super) struct Making<'g, O> {
     pub(super) no_cache: bool,
     /// The outputs of the inputs.
     pub(super) inputs: Vec<O>,
+    /// What a remote source was found to be.
+    pub(super) remote: Option<RemoteIdentity>,
     /// What each input brought into the key.
     pub(super) parts: Vec<InputPart>,
     /// The inputs whose content was known before they were made again.
@@ -109,7 +112,8 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
             drop(permit);
             output
         };
-        let parts = key::key_parts(&vertex.op, &self.parts, shared.salt);
+        let parts =
+            key::key_parts(Keyed { op: &vertex.op, remote: self.remote.as_ref() }, &self.parts, shared.salt);
         let saving = Saving { parts, replace: self.no_cache };
         let output = worker.save(&self.key, output, saving, guard).await?;
         Ok(Made::Output(output, Origin::Executed))

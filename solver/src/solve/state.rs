@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use super::make::{Doubtful, Making, Origin};
 use super::{CacheKey, ContentDigest, Solved};
 use crate::graph::{Graph, Input, InputKey, Selector, VertexId};
-use crate::key::{self, InputPart};
-use crate::op::Op;
+use crate::key::{self, InputPart, Keyed};
+use crate::op::{Identity, Op, RemoteIdentity};
 
 /// One value of a memoized function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub(super) struct DigestId(usize);
 
 /// What the worker is to be asked.
 pub(super) enum Request<'g, O> {
+    /// What is the remote source?
+    Identify { vertex: VertexId },
     /// Is there a result under the key?
     Lookup { vertex: VertexId, key: CacheKey },
     /// Is the digest known without the result?
@@ -68,6 +70,8 @@ struct Progress {
 struct VertexState<O> {
     no_cache: bool,
     key: Option<CacheKey>,
+    /// What a remote source was found to be.
+    remote: Option<RemoteIdentity>,
     /// What its inputs bring into the key; there once the key is.
     parts: Vec<InputPart>,
     output: Option<(O, Origin)>,
@@ -118,6 +122,10 @@ impl<'g, O: Clone> State<'g, O> {
             vertices.push(VertexState {
                 no_cache: vertex.meta.no_cache || vertex.inputs.iter().any(spreads),
                 key: None,
+                remote: match vertex.op.identity() {
+                    Identity::Pinned(identity) => Some(identity),
+                    Identity::Written | Identity::Asked => None,
+                },
                 parts: Vec::new(),
                 output: None,
                 key_progress: Progress::default(),
@@ -202,6 +210,11 @@ impl<'g, O: Clone> State<'g, O> {
         reader.unwrap_or(digest.vertex)
     }
 
+    pub(super) fn identified(&mut self, vertex: VertexId, identity: RemoteIdentity) {
+        self.vertices[vertex.index()].remote = Some(identity);
+        self.work.push_back(Work::Advance(Node::Key(vertex)));
+    }
+
     pub(super) fn looked_up(&mut self, vertex: VertexId, found: Option<O>) {
         match found {
             Some(output) => self.made(vertex, output, Origin::Cached),
@@ -242,8 +255,16 @@ impl<'g, O: Clone> State<'g, O> {
         if self.progress(node).missing > 0 {
             return;
         }
+        let op = &graph.vertex(vertex).op;
+        let is_unknown = self.vertices[vertex.index()].remote.is_none() && op.identity() == Identity::Asked;
+        if is_unknown {
+            self.progress(node).stage = Stage::LookingUp;
+            self.requests.push_back(Request::Identify { vertex });
+            return;
+        }
         let parts: Vec<_> = graph.vertex(vertex).inputs.iter().map(|input| self.part(input)).collect();
-        let key = key::cache_key(&graph.vertex(vertex).op, &parts, self.salt);
+        let remote = self.vertices[vertex.index()].remote.as_ref();
+        let key = key::cache_key(Keyed { op, remote }, &parts, self.salt);
         let state = &mut self.vertices[vertex.index()];
         state.parts = parts;
         state.key = Some(key);
@@ -349,6 +370,7 @@ impl<'g, O: Clone> State<'g, O> {
             key: self.key(vertex),
             no_cache: state.no_cache,
             inputs: inputs.iter().map(|input| self.output(input.vertex).0).collect(),
+            remote: state.remote.clone(),
             parts: state.parts.clone(),
             doubtful: inputs
                 .iter()

@@ -1,7 +1,7 @@
 //! What changes a key, what does not, and what keys are.
 
 use super::*;
-use crate::op::{CacheSharing, ContextOp, ExtraHost, ImageLocation, ImageOp, ImageSource, Ulimit};
+use crate::op::{CacheSharing, ContextOp, ExtraHost, Identity, ImageLocation, ImageOp, ImageSource, Ulimit};
 use oci::{ChainId, Digest, Platform};
 
 fn text(text: &str) -> String {
@@ -90,13 +90,29 @@ fn image() -> ImageOp {
     }
 }
 
+fn http() -> HttpOp {
+    HttpOp {
+        url: text("https://host/dir/file"),
+        name: text("file"),
+        checksum: Some(Digest::sha256(b"content")),
+    }
+}
+
 fn mkdir() -> MkdirOp {
     MkdirOp { path: text("/app"), owner: Some(text("app")), mtime: None }
 }
 
+fn key_of(op: &Op, inputs: &[InputPart], salt: &[u8]) -> CacheKey {
+    cache_key(Keyed { op, remote: None }, inputs, salt)
+}
+
+fn found_key(op: &Op, found: &str) -> CacheKey {
+    cache_key(Keyed { op, remote: Some(&RemoteIdentity(text(found))) }, &[], b"root")
+}
+
 /// The key and the identity of an op without inputs.
 fn hashes(op: &Op) -> (CacheKey, VertexDigest) {
-    (cache_key(op, &[], b"root"), vertex_digest(op, &[], &[]))
+    (key_of(op, &[], b"root"), vertex_digest(op, &[], &[]))
 }
 
 fn assert_all_differ(ops: &[(&str, Op)]) {
@@ -203,7 +219,11 @@ fn every_field_of_a_copy_changes_its_key() {
         "chmod" => |op| op.chmod = Some(Chmod::Octal(0o700)),
         "symbolic chmod" => |op| op.chmod = Some(Chmod::Symbolic(text("755"))),
         "no chmod" => |op| op.chmod = None,
+        "remote path" => |op| op.sources[0] = CopySource::Remote { input: 1, path: text("src") },
+        "remote input" => |op| op.sources[0] = CopySource::Remote { input: 2, path: text("src") },
+        "other remote path" => |op| op.sources[0] = CopySource::Remote { input: 1, path: text("lib") },
         "unpack" => |op| op.unpack = Unpack::Archives,
+        "unpack everything" => |op| op.unpack = Unpack::Everything,
         "parents" => |op| op.parents = true,
         "exclude" => |op| op.exclude = vec![text("*"), text(".o")],
         "no exclude" => |op| op.exclude.clear(),
@@ -219,6 +239,12 @@ fn the_other_operations_differ_by_their_fields() {
     );
     ops.extend(changed!(image(), Op::Image,
         "chain ID" => |op| op.chain_id = ChainId(Digest::sha256(b"other")),
+    ));
+    ops.extend(changed!(http(), Op::Http,
+        "URL" => |op| op.url = text("https://host/other/file"),
+        "name" => |op| op.name = text("other"),
+        "checksum" => |op| op.checksum = Some(Digest::sha256(b"other")),
+        "no checksum" => |op| op.checksum = None,
     ));
     ops.push(("scratch", Op::Scratch));
     ops.push(("merge", Op::Merge));
@@ -253,6 +279,25 @@ fn what_does_not_change_a_result_is_in_no_hash() {
 }
 
 #[test]
+fn the_key_of_a_remote_source_is_what_was_found_and_not_where() {
+    let here = Op::Http(http());
+    let mut keys = vec![found_key(&here, "sha256:a"), found_key(&here, "sha256:b")];
+    keys.push(found_key(&Op::Http(HttpOp { name: text("other"), ..http() }), "sha256:a"));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+    let elsewhere = Op::Http(HttpOp { url: text("http://mirror/x"), checksum: None, ..http() });
+    assert_eq!(found_key(&elsewhere, "sha256:a"), keys[0]);
+}
+
+#[test]
+fn a_checksum_is_the_identity_of_a_file() {
+    let digest = Digest::sha256(b"content").to_string();
+    assert_eq!(Op::Http(http()).identity(), Identity::Pinned(RemoteIdentity(digest)));
+    assert_eq!(Op::Http(HttpOp { checksum: None, ..http() }).identity(), Identity::Asked);
+    assert_eq!(Op::Scratch.identity(), Identity::Written);
+}
+
+#[test]
 fn inputs_and_salt_change_a_key() {
     let chain = |byte| InputPart::Chain(CacheKey([byte; 32]));
     let content = |byte| InputPart::Content(ContentDigest([byte; 32]));
@@ -266,9 +311,9 @@ fn inputs_and_salt_change_a_key() {
         vec![chain(1), content(2)],
         vec![content(2), chain(1)],
     ];
-    let mut keys: Vec<_> = variants.iter().map(|parts| cache_key(&Op::Merge, parts, b"root")).collect();
-    keys.push(cache_key(&Op::Merge, &[], b"single"));
-    keys.push(cache_key(&Op::Merge, &[], b""));
+    let mut keys: Vec<_> = variants.iter().map(|parts| key_of(&Op::Merge, parts, b"root")).collect();
+    keys.push(key_of(&Op::Merge, &[], b"single"));
+    keys.push(key_of(&Op::Merge, &[], b""));
     let distinct: std::collections::HashSet<_> = keys.iter().collect();
     assert_eq!(distinct.len(), keys.len());
 }
@@ -305,11 +350,15 @@ fn inputs_their_kind_and_their_selector_change_an_identity() {
 fn the_parts_of_a_key_name_what_it_is_made_of() {
     let inputs = [InputPart::Chain(CacheKey([1; 32])), InputPart::Content(ContentDigest([2; 32]))];
     let shown = |op: &Op| {
-        let parts = key_parts(op, &inputs, b"root").0;
+        let found = RemoteIdentity(text("sha256:…"));
+        let remote = (op.identity() == Identity::Asked).then_some(&found);
+        let parts = key_parts(Keyed { op, remote }, &inputs, b"root").0;
         parts.iter().map(|part| format!("{} = {}", part.name, part.value)).collect::<Vec<_>>().join("\n")
     };
     expect_test::expect_file!["expected/run-parts.txt"].assert_eq(&(shown(&Op::Run(run())) + "\n"));
     expect_test::expect_file!["expected/mounting-parts.txt"].assert_eq(&(shown(&Op::Run(mounting())) + "\n"));
+    let http = Op::Http(HttpOp { checksum: None, ..http() });
+    expect_test::expect_file!["expected/http-parts.txt"].assert_eq(&(shown(&http) + "\n"));
     expect_test::expect_file!["expected/copy-parts.txt"].assert_eq(&(shown(&Op::Copy(copy())) + "\n"));
 }
 
@@ -329,9 +378,11 @@ fn known_answers() {
     ];
     let mut shown = Vec::new();
     for (name, op) in &ops {
-        shown.push(format!("{name} key {}", cache_key(op, &inputs, b"root")));
+        shown.push(format!("{name} key {}", key_of(op, &inputs, b"root")));
         shown.push(format!("{name} vertex {}", vertex_digest(op, &[], &[])));
     }
+    shown.push(format!("http key {}", found_key(&Op::Http(http()), "sha256:a")));
+    shown.push(format!("http vertex {}", vertex_digest(&Op::Http(http()), &[], &[])));
     shown.push(format!("selector {}", hex::encode(selector().digest())));
     expect_test::expect_file!["expected/known-answers.txt"].assert_eq(&(shown.join("\n") + "\n"));
 }
@@ -343,5 +394,5 @@ fn the_format_is_what_the_documentation_says() {
         expected.extend((text.len() as u64).to_le_bytes());
         expected.extend(text.as_bytes());
     }
-    assert_eq!(cache_key(&Op::Merge, &[], b"root").0, *blake3::hash(&expected).as_bytes());
+    assert_eq!(key_of(&Op::Merge, &[], b"root").0, *blake3::hash(&expected).as_bytes());
 }

@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 
 use crate::{
     CacheKey, Claim, ContentDigest, CopySource, Event, EventSink, ExecContext, Graph, GraphBuilder, Input,
-    InputKey, Op, Saving, Selector, SolveError, SolveOptions, Solved, Vertex, VertexId, VertexMeta, Worker,
-    solve,
+    InputKey, Op, RemoteIdentity, Saving, Selector, SolveError, SolveOptions, Solved, Vertex, VertexId,
+    VertexMeta, Worker, solve,
 };
 
 /// A file system: paths and what is there.
@@ -62,6 +62,7 @@ pub(crate) struct Calls {
     pub(crate) prepared: Vec<String>,
     pub(crate) executed: Vec<String>,
     pub(crate) named: Vec<String>,
+    pub(crate) identified: Vec<String>,
     /// Executions that were begun and not ended.
     pub(crate) running: usize,
     pub(crate) most_running: usize,
@@ -179,6 +180,15 @@ impl Worker for MemoryWorker {
             self.records().digests.insert((*key, selector.digest()), digest);
         }
         Ok(digest)
+    }
+
+    async fn identify(&self, vertex: &Vertex, _: &ExecContext) -> Result<RemoteIdentity, MemoryError> {
+        let Op::Http(http) = &vertex.op else { panic!("`{}` is no remote source", vertex.meta.name) };
+        assert!(http.checksum.is_none(), "what is pinned is not asked for");
+        self.inside().calls.identified.push(vertex.meta.name.clone());
+        let tree = self.contexts.get(&http.url);
+        let tree = tree.ok_or_else(|| MemoryError::Missing(http.url.clone()))?;
+        Ok(RemoteIdentity(hex::encode(hash(tree))))
     }
 
     async fn claim(
@@ -300,10 +310,13 @@ pub(crate) fn result_of(
         Op::Scratch => Tree::new(),
         Op::Image(image) => Tree::from([("base".to_owned(), number(hash(&image.chain_id)))]),
         Op::Context(context) => contexts[&context.name].clone(),
+        Op::Http(http) => contexts[&http.url].clone(),
         Op::Copy(copy) => {
             let mut tree = inputs[0].clone();
             for source in &copy.sources {
-                let CopySource::Path { input, path } = source else { continue };
+                let (CopySource::Path { input, path } | CopySource::Remote { input, path }) = source else {
+                    continue;
+                };
                 if let Some(content) = inputs[*input].get(path) {
                     tree.insert(format!("{}{path}", copy.destination), *content);
                 }
@@ -384,6 +397,20 @@ impl Draft {
 
     pub(crate) fn image(&mut self, name: &str) -> VertexId {
         self.add(super::image_op(name), Vec::new(), name, false)
+    }
+
+    pub(crate) fn http(&mut self, url: &str, checksum: Option<oci::Digest>) -> VertexId {
+        let op = crate::HttpOp { url: url.to_owned(), name: "f".to_owned(), checksum };
+        self.add(Op::Http(op), Vec::new(), url, false)
+    }
+
+    /// `ADD url name/`
+    pub(crate) fn add_remote(&mut self, base: VertexId, remote: VertexId, name: &str) -> VertexId {
+        let mut op = super::copy_op(&[], name);
+        if let Op::Copy(copy) = &mut op {
+            copy.sources = vec![CopySource::Remote { input: 1, path: "f".to_owned() }];
+        }
+        self.add(op, vec![chain(base), chain(remote)], name, false)
     }
 
     pub(crate) fn run(&mut self, base: VertexId, name: &str) -> VertexId {

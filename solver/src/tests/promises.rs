@@ -30,7 +30,7 @@ fn key_of(graph: &Graph, vertex: VertexId) -> crate::CacheKey {
     let part = |input: &crate::Input| crate::key::InputPart::Chain(key_of(graph, input.vertex));
     let vertex = graph.vertex(vertex);
     let parts: Vec<_> = vertex.inputs.iter().map(part).collect();
-    crate::key::cache_key(&vertex.op, &parts, b"root")
+    crate::key::cache_key(crate::key::Keyed { op: &vertex.op, remote: None }, &parts, b"root")
 }
 
 type Solving = tokio::task::JoinHandle<Result<Solved<Tree>, SolveError<MemoryError>>>;
@@ -393,4 +393,63 @@ async fn targets_may_be_anything_and_several() {
     assert_eq!(solved.outputs, [made.clone(), worker.contexts["context"].clone(), base, made]);
     let has_key: Vec<_> = solved.keys.iter().map(Option::is_some).collect();
     assert_eq!((has_key, solved.executed), (vec![true, false, true, true], 1));
+}
+
+/// `ADD url /f/` on an image.
+fn with_remote(url: &str, checksum: Option<oci::Digest>) -> (Graph, VertexId) {
+    let mut draft = Draft::default();
+    let base = draft.image("image");
+    let remote = draft.http(url, checksum);
+    let added = draft.add_remote(base, remote, "added");
+    (draft.graph(), added)
+}
+
+#[tokio::test]
+async fn a_remote_source_is_identified_in_each_build_and_fetched_once() {
+    let records = records();
+    let worker = |content| MemoryWorker::new(&records).with_context("url", &[("f", content)]);
+    let (graph, target) = with_remote("url", None);
+    let first = build(worker(1), &graph, target).await;
+    assert_eq!(first.result.unwrap().outputs[0]["added/f"], 1);
+    assert_eq!(first.calls.executed, names(&["url", "added"]));
+    let second = build(worker(1), &graph, target).await;
+    assert_eq!(second.calls.executed, names(&[]));
+    assert_eq!((second.calls.identified, second.calls.lookups), (names(&["url"]), 1));
+    let changed = build(worker(2), &graph, target).await;
+    assert_eq!(changed.result.unwrap().outputs[0]["added/f"], 2);
+    assert_eq!(changed.calls.identified, names(&["url"]));
+}
+
+#[tokio::test]
+async fn equal_content_from_elsewhere_hits() {
+    let records = records();
+    let worker = |url| MemoryWorker::new(&records).with_context(url, &[("f", 1)]);
+    let (graph, target) = with_remote("here", None);
+    build(worker("here"), &graph, target).await.result.unwrap();
+    let (graph, target) = with_remote("there", None);
+    let moved = build(worker("there"), &graph, target).await;
+    assert_eq!(moved.calls.executed, names(&[]));
+    moved.result.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_pinned_is_not_asked_for() {
+    let records = records();
+    let (graph, target) = with_remote("url", Some(oci::Digest::sha256(b"content")));
+    let worker = MemoryWorker::new(&records).with_context("url", &[("f", 1)]);
+    let first = build(worker, &graph, target).await;
+    assert_eq!(first.calls.identified, names(&[]));
+    first.result.unwrap();
+    let second = build(MemoryWorker::new(&records), &graph, target).await;
+    assert_eq!((second.calls.executed, second.calls.identified), (names(&[]), names(&[])));
+    second.result.unwrap();
+}
+
+#[tokio::test]
+async fn a_remote_source_that_cannot_be_identified_fails_its_own_vertex() {
+    let (graph, target) = with_remote("url", None);
+    let failed = build(MemoryWorker::new(&records()), &graph, target).await;
+    let Err(SolveError::Vertex { vertex, error }) = failed.result else { panic!("it fails") };
+    assert_eq!((graph.vertex(vertex).meta.name.as_str(), error), ("url", MemoryError::Missing("url".into())));
+    assert!(matches!(failed.events[..], [Event::Finished { .. }]), "{:?}", failed.events);
 }

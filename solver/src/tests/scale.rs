@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use super::memory_worker::{Draft, MemoryError, Tree, build, options};
 use super::{copy_op, memory_worker, run_op};
 use crate::{
-    CacheKey, Claim, ContentDigest, ExecContext, Graph, Op, Saving, Selector, Solved, Vertex, VertexId,
-    VertexMeta, Worker, solve,
+    CacheKey, Claim, ContentDigest, ExecContext, Graph, Op, RemoteIdentity, Saving, Selector, Solved, Vertex,
+    VertexId, VertexMeta, Worker, solve,
 };
 
 const STEPS: usize = 20_000;
@@ -34,6 +34,10 @@ impl Worker for Trivial {
         _selector: &Selector,
     ) -> Result<ContentDigest, MemoryError> {
         Ok(ContentDigest([0; 32]))
+    }
+
+    async fn identify(&self, _: &Vertex, _: &ExecContext) -> Result<RemoteIdentity, MemoryError> {
+        Ok(RemoteIdentity(String::new()))
     }
 
     async fn claim(

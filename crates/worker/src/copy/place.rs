@@ -51,7 +51,6 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
         owner: op.chown.as_deref().map(|spec| user::owner(users, spec)).transpose()?,
         mode: op.chmod.as_ref().map(ModeChange::new).transpose()?,
         keeps_directories: op.parents,
-        unpack: op.unpack,
         cancel: request.cancel,
         times: Mutex::default(),
         destination: Destination::new(&op.destination),
@@ -64,8 +63,18 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
                 let selection = selections.get(input).expect("every input was selected from");
                 let selected = selection.sources.iter().find(|selected| selected.path == *path);
                 let matches = selected.map_or(&[][..], |selected| &selected.matches);
+                let archives = if op.unpack == Unpack::Never { Archives::Keep } else { Archives::Extract };
                 for found in matches {
-                    placement.place(&request.sources[*input], found)?;
+                    placement.place(&request.sources[*input], found, archives)?;
+                }
+            }
+            CopySource::Remote { input, path } => {
+                let source = &request.sources[*input];
+                let selection = select(source, &remote_selector(op, path))?;
+                let archives =
+                    if op.unpack == Unpack::Everything { Archives::Extract } else { Archives::Keep };
+                for found in selection.sources.iter().flat_map(|selected| &selected.matches) {
+                    placement.place(source, found, archives)?;
                 }
             }
         }
@@ -89,7 +98,6 @@ pub(crate) fn copy_whole(
         owner: None,
         mode: None,
         keeps_directories: false,
-        unpack: Unpack::Never,
         cancel,
         times: Mutex::default(),
         destination: Destination::new("/"),
@@ -139,6 +147,23 @@ pub(crate) fn selection(
     }
 }
 
+/// What a path of a remote source selects. It is in no key: the source as a whole is.
+fn remote_selector(op: &CopyOp, path: &str) -> Selector {
+    Selector {
+        paths: vec![path.to_owned()],
+        wildcards: false,
+        exclude: op.exclude.clone(),
+        parents: op.parents,
+    }
+}
+
+/// What becomes of a source that is an archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Archives {
+    Extract,
+    Keep,
+}
+
 /// Where things land and what becomes of them.
 struct Placement<'a> {
     writer: &'a TreeWriter,
@@ -148,7 +173,6 @@ struct Placement<'a> {
     mode: Option<ModeChange>,
     /// `--parents`.
     keeps_directories: bool,
-    unpack: Unpack,
     cancel: &'a CancellationToken,
     /// The times of directories in which something landed; none for the present time.
     times: Mutex<BTreeMap<PathBuf, Option<Timestamp>>>,
@@ -182,12 +206,12 @@ impl Placement<'_> {
     }
 
     /// One match of a source.
-    fn place(&self, source: &SourceTree, found: &Match) -> Result<(), CopyError> {
+    fn place(&self, source: &SourceTree, found: &Match, archives: Archives) -> Result<(), CopyError> {
         let node = &found.node;
         if node.is_directory() {
             return self.place_contents(source, node);
         }
-        if self.unpack == Unpack::Archives && self.place_archive(source, node)? {
+        if archives == Archives::Extract && self.place_archive(source, node)? {
             return Ok(());
         }
         let target = self.target_of_file(&found.name)?;

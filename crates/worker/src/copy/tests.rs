@@ -55,7 +55,7 @@ fn op(sources: &[&str], destination: &str) -> CopyOp {
 fn selector(op: &CopyOp) -> Selector {
     let path = |source: &CopySource| match source {
         CopySource::Path { path, .. } => Some(path.clone()),
-        CopySource::Inline { .. } => None,
+        CopySource::Remote { .. } | CopySource::Inline { .. } => None,
     };
     Selector {
         paths: op.sources.iter().filter_map(path).collect(),

@@ -23,6 +23,7 @@ pub(crate) struct Bench {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) store: Store,
     pub(crate) runtime: tokio::runtime::Runtime,
+    pub(crate) secrets: BTreeMap<String, Vec<u8>>,
 }
 
 /// What a solve did.
@@ -46,6 +47,7 @@ impl Bench {
         Self {
             store: Store::open(&options).unwrap(),
             runtime: tokio::runtime::Runtime::new().unwrap(),
+            secrets: BTreeMap::new(),
             directory,
         }
     }
@@ -62,6 +64,7 @@ impl Bench {
             store: self.store.clone(),
             registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
+            secrets: Arc::new(self.secrets.clone()),
         })
     }
 

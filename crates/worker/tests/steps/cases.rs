@@ -12,7 +12,7 @@ use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
 use crate::bench::{Access, Bench, Draft, cache, chain, run_op};
 
-type Test = fn(SnapshotterKind);
+pub(crate) type Test = fn(SnapshotterKind);
 
 pub(crate) const ALL: &[(&str, Test)] = &[
     ("a_second_build_runs_and_pulls_nothing", a_second_build_runs_and_pulls_nothing),

@@ -1,0 +1,183 @@
+//! Files of HTTP servers.
+//!
+//! A file lies alone in a snapshot. What its server said of it is kept in the store as the record of a key that is made
+//! of its URL and its name: so it goes away with the snapshot, and only what one still has is asked about.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use cache::tree::{Attributes, FileContent, Hashing, Timestamp, TreeWriter};
+use cache::{RecordKey, Replace, Snapshot};
+use oci::Digest;
+use registry::{FetchRequest, Fetched, Validators, redacted};
+use solver::{Event, ExecContext, HttpOp};
+
+use super::{RemoteError, Remotes};
+use crate::WorkerError;
+use crate::local::{blocking, write_snapshot};
+
+/// What a file gets that comes without a mode.
+const MODE: u32 = 0o600;
+/// The largest file that is taken. More than any that people build with, and less than would fill most disks.
+const MAX_BYTES: u64 = 64 << 30;
+const TOKEN_SECRET: &str = "HTTP_AUTH_TOKEN_";
+const HEADER_SECRET: &str = "HTTP_AUTH_HEADER_";
+
+/// A file that is in the store.
+#[derive(Debug, Clone)]
+pub(super) struct StoredFile {
+    pub(super) snapshot: Snapshot,
+    pub(super) digest: Digest,
+    validators: Validators,
+}
+
+impl Remotes {
+    /// The file as it is at present: the one in the store if the server says that it is still the same.
+    pub(super) async fn current_file(
+        &self,
+        op: &HttpOp,
+        context: &ExecContext,
+    ) -> Result<StoredFile, WorkerError> {
+        let stored = self.stored_file(op)?;
+        let known = stored.as_ref().map(|stored| stored.validators.clone()).unwrap_or_default();
+        match (self.fetch(op, known, context).await?, stored) {
+            (Some(file), stored) => self.keep(op, file, stored).await,
+            (None, Some(stored)) => Ok(stored),
+            (None, None) => unreachable!("without validators nothing is unchanged"),
+        }
+    }
+
+    /// The file that has the checksum of `op`. No server is asked if it is in the store.
+    pub(super) async fn pinned_file(
+        &self,
+        op: &HttpOp,
+        context: &ExecContext,
+    ) -> Result<Snapshot, WorkerError> {
+        let stored = self.stored_file(op)?;
+        let is_wanted = |stored: &&StoredFile| Some(&stored.digest) == op.checksum.as_ref();
+        if let Some(stored) = stored.as_ref().filter(is_wanted) {
+            return Ok(stored.snapshot);
+        }
+        let file = self.fetch(op, Validators::default(), context).await?;
+        let file = file.expect("without validators nothing is unchanged");
+        if let Some(expected) = op.checksum.clone().filter(|expected| *expected != file.digest) {
+            let url = redacted(&op.url);
+            return Err(RemoteError::DigestMismatch { url, actual: file.digest, expected }.into());
+        }
+        Ok(self.keep(op, file, stored).await?.snapshot)
+    }
+
+    /// Fetches the file, unless it is the one that the validators are of.
+    async fn fetch(
+        &self,
+        op: &HttpOp,
+        known: Validators,
+        context: &ExecContext,
+    ) -> Result<Option<NewFile>, WorkerError> {
+        let mut request =
+            FetchRequest { url: op.url.clone(), authorization: None, known, limit_bytes: MAX_BYTES };
+        request.authorization = request.host().and_then(|host| self.authorization(&host));
+        let path = self.store.fresh_path();
+        let failed = |source| RemoteError::Write { path: path.clone(), source };
+        let mut file = tokio::fs::File::create_new(&path).await.map_err(failed)?;
+        let on_bytes = |current, total| {
+            let name = format!("fetching {}", op.name);
+            (context.events)(Event::Progress { vertex: context.vertex, name, current, total });
+        };
+        let fetched = self.client.fetch(&request, &mut file, &on_bytes).await.map_err(RemoteError::from)?;
+        Ok(match fetched {
+            Fetched::Unchanged => None,
+            Fetched::File { digest, validators, .. } => Some(NewFile { path, digest, validators }),
+        })
+    }
+
+    /// The value of `Authorization` for a host. A token wins over a header where there are both, as with BuildKit.
+    fn authorization(&self, host: &str) -> Option<String> {
+        let token = self.secret_text(&format!("{TOKEN_SECRET}{host}")).map(|token| format!("Bearer {token}"));
+        token.or_else(|| self.secret_text(&format!("{HEADER_SECRET}{host}")))
+    }
+
+    /// Puts a file into the store. If it is the one that is there, that one stays.
+    async fn keep(
+        &self,
+        op: &HttpOp,
+        file: NewFile,
+        stored: Option<StoredFile>,
+    ) -> Result<StoredFile, WorkerError> {
+        let (store, op) = (self.store.clone(), op.clone());
+        blocking(move || {
+            let snapshot = match stored {
+                Some(stored) if stored.digest == file.digest => stored.snapshot,
+                _ => write_snapshot(&store, None, |writer| {
+                    file.place(writer, &Path::new("/").join(&op.name))?;
+                    Ok(writer.finish()?)
+                })?,
+            };
+            if file.validators != Validators::default() {
+                let parts = parts_of(&op, &file);
+                store.save(&validators_key(&op), &parts, &snapshot, Replace::Yes)?;
+            }
+            // What cannot be removed goes away with the run's directory.
+            let _ = std::fs::remove_file(&file.path);
+            Ok(StoredFile { snapshot, digest: file.digest, validators: file.validators })
+        })
+        .await
+    }
+
+    /// The file that was last fetched from the URL, if the store still has it.
+    fn stored_file(&self, op: &HttpOp) -> Result<Option<StoredFile>, WorkerError> {
+        let key = validators_key(op);
+        let Some(snapshot) = self.store.lookup(&key)? else { return Ok(None) };
+        let Some(parts) = self.store.record_parts(&key)? else { return Ok(None) };
+        let part = |name: &str| parts.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let digest = part(DIGEST).and_then(|text| text.parse().ok());
+        let validators = Validators { etag: part(ETAG), last_modified: part(LAST_MODIFIED) };
+        Ok(digest.map(|digest| StoredFile { snapshot, digest, validators }))
+    }
+}
+
+/// A file that was fetched.
+struct NewFile {
+    path: PathBuf,
+    digest: Digest,
+    validators: Validators,
+}
+
+impl NewFile {
+    /// Puts it at `target`, alone in its tree.
+    fn place(&self, writer: &TreeWriter, target: &Path) -> Result<(), WorkerError> {
+        // Without a time of its own it gets the same at each place and time.
+        let seconds = self.validators.modified_seconds().unwrap_or(0);
+        let mtime = Some(Timestamp { seconds, nanoseconds: 0 });
+        let attributes = Attributes { mode: MODE, uid: 0, gid: 0, mtime, xattrs: Vec::new() };
+        let path = || self.path.clone();
+        let file = File::open(&self.path).map_err(|source| RemoteError::Write { path: path(), source })?;
+        writer.file(target, FileContent::Fd(&file), &attributes, Hashing::Skip)?;
+        Ok(())
+    }
+}
+
+const URL: &str = "url";
+const DIGEST: &str = "digest";
+const ETAG: &str = "etag";
+const LAST_MODIFIED: &str = "last-modified";
+
+/// What is kept of a file, beside its snapshot.
+fn parts_of(op: &HttpOp, file: &NewFile) -> Vec<(String, String)> {
+    let mut parts = vec![(URL, redacted(&op.url)), (DIGEST, file.digest.to_string())];
+    parts.extend(file.validators.etag.clone().map(|etag| (ETAG, etag)));
+    parts.extend(file.validators.last_modified.clone().map(|time| (LAST_MODIFIED, time)));
+    parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// The key under which the file of a URL is kept: `rbuild http 1`, and the URL and the name, each after its length in
+/// eight bytes, little-endian.
+fn validators_key(op: &HttpOp) -> RecordKey {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"rbuild http 1");
+    for text in [&op.url, &op.name] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    RecordKey(*hasher.finalize().as_bytes())
+}
