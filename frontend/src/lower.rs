@@ -30,6 +30,7 @@ mod mounts;
 mod outline;
 mod paths;
 mod ports;
+mod remote;
 mod run;
 mod signal;
 mod stages;

@@ -362,6 +362,37 @@ fn named_contexts_replace_images_and_stages() {
 }
 
 #[test]
+fn urls_are_sources_of_their_own() {
+    let text = "FROM busybox\nARG SUM=sha256:0000000000000000000000000000000000000000000000000000000000000000\n\
+                ADD --chown=1:2 https://u:p@host/dir/[x]%20y?q=1 a.tar http://host /dst/\n\
+                ADD --checksum=$SUM --unpack=true https://host/a.tar /dst/\n\
+                ADD --link --unpack=false --exclude=x http://host/b /b\n";
+    check(
+        text,
+        &options(),
+        &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/4] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 context context | [internal] load build context
+         2 http https://u:p@host/dir/[x]%20y?q=1 as "[x] y" None | https://u:xxxxx@host/dir/[x]%20y?q=1 @3-3
+         3 http http://host as "__unnamed__" None | http://host @3-3
+         4 copy [Remote { input: 2, path: "[x] y" }, Path { input: 1, path: "a.tar" }, Remote { input: 3, path: "__unnamed__" }] to /dst/ (Some("1:2"), None, Archives, false, []) <0 <1["a.tar"] <2 <3 | [2/4] ADD --chown=1:2 https://u:p@host/dir/[x]%20y?q=1 a.tar http://host /dst/ @3-3
+         5 http https://host/a.tar as "a.tar" Some(sha256:0000000000000000000000000000000000000000000000000000000000000000) | https://host/a.tar @4-4
+         6 copy [Remote { input: 1, path: "a.tar" }] to /dst/ (None, None, Everything, false, []) <4 <5 | [3/4] ADD --checksum=sha256:0000000000000000000000000000000000000000000000000000000000000000 --unpack=true https://host/a.tar /dst/ @4-4
+         7 http http://host/b as "b" None | http://host/b @5-5
+         8 scratch | 
+         9 copy [Remote { input: 1, path: "b" }] to /b (None, None, Never, false, ["x"]) <8 <7 | [4/4] ADD --link --unpack=false --exclude=x http://host/b /b @5-5
+        *10 merge <6 <9 | [4/4] LINK ADD --link --unpack=false --exclude=x http://host/b /b @5-5
+        + base
+        - ARG SUM=sha256:0000000000000000000000000000000000000000000000000000000000000000
+        + ADD --chown=1:2 https://u:p@host/dir/[x]%20y?q=1 a.tar http://host /dst/ # buildkit
+        + ADD https://host/a.tar /dst/ # buildkit
+        + ADD http://host/b /b # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"]}
+    "#]],
+    );
+}
+
+#[test]
 fn options_of_the_build_reach_the_steps() {
     let options = LowerOptions {
         build_args: [("HTTP_PROXY".to_owned(), "http://p".to_owned()), ("A".to_owned(), "given".to_owned())]

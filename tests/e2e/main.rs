@@ -10,6 +10,7 @@ mod looking;
 mod mounts;
 mod outputs;
 mod registries;
+mod remote;
 mod rootless;
 mod running;
 mod storage;

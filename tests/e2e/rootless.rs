@@ -163,3 +163,25 @@ fn a_store_that_may_not_be_written_is_told() {
     user.0.give(&lab.root());
     user.build(&lab, &context, &["-t", "x"]).succeeded();
 }
+
+#[test]
+fn users_add_what_is_elsewhere() {
+    let server = testkit::ScriptedRegistry::start();
+    let file = testkit::WebFile {
+        content: "remote".into(),
+        etag: Some("\"1\"".to_owned()),
+        ..testkit::WebFile::default()
+    };
+    server.put_file("/f", file);
+    let dockerfile = format!("FROM busybox\nADD {} /\nRUN cat /f > /out\n", server.url("/f"));
+    for user in
+        [User::new("rbuild-add-sub", 23471, Some(2_000_700_000)), User::new("rbuild-add-one", 23472, None)]
+    {
+        let (lab, context) = user.lab(&[("Dockerfile", &dockerfile)]);
+        let tree = user.build_tree(&lab, &context);
+        assert_eq!((tree.text("out"), tree.uid("f")), ("remote".to_owned(), Some(0)), "{}", user.0.name());
+        let again = user.build(&lab, &context, &[]).succeeded();
+        assert_eq!(again.executed(), Vec::<String>::new(), "{}", user.0.name());
+    }
+    assert_eq!((server.count("GET", "/f"), server.count("HEAD", "/f")), (2, 2));
+}

@@ -11,6 +11,7 @@ use crate::{Diagnostic, Span};
 use super::images::Base;
 use super::mode;
 use super::paths;
+use super::remote::{is_git, is_remote};
 use super::stages::Source;
 use super::state::{Layer, Root, State};
 use super::steps::Current;
@@ -31,7 +32,7 @@ struct Expanded {
 impl Expanded {
     /// The first source that is no path.
     fn remote(&self) -> Option<&String> {
-        self.sources.iter().find(|source| is_git(source) || is_url(source))
+        self.sources.iter().find(|source| is_remote(source))
     }
 }
 
@@ -48,17 +49,15 @@ impl Lowering<'_> {
         let expanded = Expanded { is_add, ..self.expand_copy(current, copy, site)? };
         check_sources(&expanded).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
         self.lint_ignored(copy, &expanded, site);
-        if let Some(source) = expanded.remote() {
-            if self.purpose == Purpose::Build {
-                let kind = if is_git(source) { "a git repository" } else { "a URL" };
-                let message = format!("ADD of {kind} is not supported yet: `{source}`");
-                return Err(Diagnostic::error("not-supported", span, message));
-            }
-            current.state.commit(history(copy, &expanded), Layer::Made);
-            return Ok(());
+        if let Some(source) = expanded.sources.iter().find(|source| is_git(source))
+            && self.purpose == Purpose::Build
+        {
+            let message = format!("ADD of a git repository is not supported yet: `{source}`");
+            return Err(Diagnostic::error("not-supported", span, message));
         }
         let op = copy_op(&current.state.directory(), copy, &expanded, span)?;
-        let inputs = self.copy_inputs(current, copy, &expanded, span)?;
+        let (sources, inputs) = self.copy_sources(current, copy, &expanded, span)?;
+        let op = CopyOp { sources, ..op };
         let history = history(copy, &expanded);
         self.spend(history.len(), span)?;
         // A mode is applied to what is there, which a copy on its own does not see.
@@ -121,7 +120,7 @@ impl Lowering<'_> {
             return;
         }
         for (source, token) in expanded.sources.iter().zip(&copy.sources) {
-            if is_git(source) || is_url(source) {
+            if is_remote(source) {
                 continue;
             }
             let path = paths::clean(source);
@@ -142,16 +141,43 @@ impl Lowering<'_> {
         }
     }
 
-    /// What the paths are taken from.
-    fn copy_inputs(
+    /// What is copied, and from which inputs beside the root file system.
+    fn copy_sources(
         &mut self,
         current: &Current<'_>,
         copy: &Copy,
         expanded: &Expanded,
         span: Span,
-    ) -> Result<Vec<Input>, Diagnostic> {
-        if expanded.sources.is_empty() {
-            return Ok(Vec::new());
+    ) -> Result<(Vec<CopySource>, Vec<Input>), Diagnostic> {
+        let mut inputs: Vec<Input> = self.path_input(current, copy, expanded, span)?.into_iter().collect();
+        let mut sources = Vec::with_capacity(expanded.sources.len() + expanded.inline.len());
+        for source in &expanded.sources {
+            if !is_remote(source) {
+                sources.push(CopySource::Path { input: 1, path: source.clone() });
+                continue;
+            }
+            let (input, path) = self.remote_input(source, expanded.checksum.as_deref(), span)?;
+            inputs.push(input);
+            sources.push(CopySource::Remote { input: inputs.len(), path });
+        }
+        sources.extend(expanded.inline.iter().map(|(name, content)| CopySource::Inline {
+            name: name.clone(),
+            content: content.clone().into_bytes(),
+        }));
+        Ok((sources, inputs))
+    }
+
+    /// What the paths are taken from, where there are any.
+    fn path_input(
+        &mut self,
+        current: &Current<'_>,
+        copy: &Copy,
+        expanded: &Expanded,
+        span: Span,
+    ) -> Result<Option<Input>, Diagnostic> {
+        let paths: Vec<_> = expanded.sources.iter().filter(|source| !is_remote(source)).cloned().collect();
+        if paths.is_empty() {
+            return Ok(None);
         }
         let vertex = match &copy.from {
             None => self.context_vertex(BUILD_CONTEXT, span)?,
@@ -161,12 +187,12 @@ impl Lowering<'_> {
             }
         };
         let selector = Selector {
-            paths: expanded.sources.clone(),
+            paths,
             wildcards: true,
             exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),
             parents: copy.parents,
         };
-        Ok(vec![Input { vertex, key: InputKey::Content(selector) }])
+        Ok(Some(Input { vertex, key: InputKey::Content(selector) }))
     }
 
     /// The vertex that something is taken from.
@@ -209,6 +235,7 @@ impl Lowering<'_> {
     }
 }
 
+/// The operation without its sources.
 fn copy_op(directory: &str, copy: &Copy, expanded: &Expanded, span: Span) -> Result<CopyOp, Diagnostic> {
     let chmod = expanded
         .chmod
@@ -216,18 +243,23 @@ fn copy_op(directory: &str, copy: &Copy, expanded: &Expanded, span: Span) -> Res
         .map(mode::parse)
         .transpose()
         .map_err(|message| Diagnostic::error("invalid-chmod", span, message))?;
-    let paths = expanded.sources.iter().map(|path| CopySource::Path { input: 1, path: path.clone() });
-    let files = expanded.inline.iter().map(|(name, content)| CopySource::Inline {
-        name: name.clone(),
-        content: content.clone().into_bytes(),
-    });
-    let unpacks = expanded.is_add && copy.unpack.unwrap_or(true);
+    let unpack = match copy.unpack {
+        _ if !expanded.is_add => Unpack::Never,
+        Some(false) => Unpack::Never,
+        None => Unpack::Archives,
+        Some(true) => Unpack::Everything,
+    };
     Ok(CopyOp {
-        sources: paths.chain(files).collect(),
+        sources: Vec::new(),
         destination: paths::destination(directory, &expanded.destination),
         chown: expanded.chown.clone(),
         chmod,
-        unpack: if unpacks { Unpack::Archives } else { Unpack::Never },
+        // Where nothing is remote, the two are one.
+        unpack: if expanded.remote().is_none() && unpack == Unpack::Everything {
+            Unpack::Archives
+        } else {
+            unpack
+        },
         parents: copy.parents,
         exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),
     })
@@ -249,22 +281,6 @@ fn check_sources(expanded: &Expanded) -> Result<(), (&'static str, String)> {
         }
     }
     Ok(())
-}
-
-fn is_url(source: &str) -> bool {
-    source.starts_with("http://") || source.starts_with("https://")
-}
-
-fn is_git(source: &str) -> bool {
-    let bare = source.split(['#', '?']).next().unwrap_or(source);
-    if is_url(source) {
-        return bare.strip_suffix(".git").is_some();
-    }
-    source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || source.split_once(':').is_some_and(|(host, _)| {
-            host.starts_with("git@") && host.len() > "git@".len() && !host.contains('/')
-        })
 }
 
 fn history(copy: &Copy, expanded: &Expanded) -> String {
