@@ -50,6 +50,7 @@ impl Session {
             snapshotter: Environment::snapshotter()?,
             ids: self.ids.clone(),
             boot_id: None,
+            links: Environment::links()?,
         };
         blocking(move || {
             Store::open(&options).map_err(|error| {

@@ -84,6 +84,17 @@ impl Environment {
         }
     }
 
+    /// Whether files may be hard links between snapshots; tests run with and without.
+    pub(crate) fn links() -> Result<cache::LinkPolicy, Failure> {
+        match Self::text("RBUILD_LINKS").as_deref() {
+            None | Some("" | "on") => Ok(cache::LinkPolicy::Allowed),
+            Some("off") => Ok(cache::LinkPolicy::Never),
+            Some(other) => Err(Failure::usage(format!(
+                "invalid value `{other}` for RBUILD_LINKS: it should be `on` or `off`"
+            ))),
+        }
+    }
+
     fn docker_config_path() -> Option<PathBuf> {
         let directory = Self::path("DOCKER_CONFIG").or_else(|| Some(Self::home()?.join(".docker")))?;
         Some(directory.join("config.json"))

@@ -15,6 +15,7 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, params};
 
 use crate::disk::Disk;
 use crate::image::Layer;
+use crate::links::Origins;
 use crate::schema;
 use crate::store::now;
 use crate::{RecordKey, Snapshot, SnapshotId, SnapshotterKind, StoreError};
@@ -40,7 +41,9 @@ pub(crate) struct Database {
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
     /// Snapshots without a record, parents first.
-    pub(crate) snapshots: Vec<(Snapshot, SnapshotterKind)>,
+    pub(crate) snapshots: Vec<PendingSnapshot>,
+    /// The snapshots that copies made last.
+    pub(crate) copies: HashMap<[u8; 32], SnapshotId>,
     /// Memoized digests by snapshot and selector.
     pub(crate) digests: HashMap<(SnapshotId, [u8; 32]), [u8; 32]>,
     /// The layers of snapshots.
@@ -53,9 +56,18 @@ pub(crate) struct Pending {
     pub(crate) used_blobs: HashSet<Digest>,
 }
 
+/// A snapshot that has no row yet.
+#[derive(Debug)]
+pub(crate) struct PendingSnapshot {
+    pub(crate) snapshot: Snapshot,
+    pub(crate) kind: SnapshotterKind,
+    pub(crate) origins: Origins,
+}
+
 impl Pending {
     fn is_empty(&self) -> bool {
         self.snapshots.is_empty()
+            && self.copies.is_empty()
             && self.digests.is_empty()
             && self.layers.is_empty()
             && self.used.is_empty()
@@ -216,6 +228,9 @@ impl Database {
         let mut pending = self.pending();
         waiting.snapshots.append(&mut pending.snapshots);
         pending.snapshots = waiting.snapshots;
+        // What came since is newer.
+        let newer = std::mem::replace(&mut pending.copies, waiting.copies);
+        pending.copies.extend(newer);
         pending.digests.extend(waiting.digests);
         pending.layers.extend(waiting.layers);
         pending.used.extend(waiting.used);
@@ -226,8 +241,13 @@ impl Database {
 
 fn write_pending(transaction: &Transaction<'_>, waiting: &Pending) -> rusqlite::Result<()> {
     let now = now();
-    for (snapshot, kind) in &waiting.snapshots {
-        insert_snapshot(transaction, snapshot, *kind, now)?;
+    for snapshot in &waiting.snapshots {
+        insert_snapshot(transaction, snapshot, now)?;
+    }
+    for (copy, snapshot) in &waiting.copies {
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO copies (copy, snapshot) VALUES (?1, ?2)")?
+            .execute(params![copy, snapshot.0])?;
     }
     for ((snapshot, selector), digest) in &waiting.digests {
         transaction
@@ -261,21 +281,22 @@ fn write_pending(transaction: &Transaction<'_>, waiting: &Pending) -> rusqlite::
 
 fn insert_snapshot(
     transaction: &Transaction<'_>,
-    snapshot: &Snapshot,
-    kind: SnapshotterKind,
+    pending: &PendingSnapshot,
     now: i64,
 ) -> rusqlite::Result<()> {
+    let PendingSnapshot { snapshot, kind, origins } = pending;
     transaction
         .prepare_cached(
-            "INSERT OR IGNORE INTO snapshots (id, parent, depth, kind, used, generation, doomed)
-             VALUES (?1, ?2, ?3, ?4, ?5, (SELECT max(id) FROM generations), 0)",
+            "INSERT OR IGNORE INTO snapshots (id, parent, depth, kind, used, generation, doomed, origins)
+             VALUES (?1, ?2, ?3, ?4, ?5, (SELECT max(id) FROM generations), 0, ?6)",
         )?
         .execute(params![
             snapshot.id.0,
             snapshot.parent.map(|parent| parent.0),
             snapshot.depth,
-            kind_number(kind),
-            now
+            kind_number(*kind),
+            now,
+            origins.encode(snapshot.id)
         ])?;
     Ok(())
 }

@@ -12,12 +12,14 @@
 mod blob;
 mod cache_mount;
 mod claim;
+mod contents;
 mod database;
 mod disk;
 mod duplicate;
 mod error;
 mod id;
 mod image;
+mod links;
 mod merge;
 mod probe;
 mod prune;
@@ -36,11 +38,13 @@ pub mod tree;
 pub use blob::{BlobReader, BlobStore, BlobWriter};
 pub use cache_mount::{CacheMount, MountKey, MountSharing};
 pub use claim::{Claim, KeyLock};
+pub use contents::{Contents, SnapshotTree};
 #[doc(hidden)]
 pub use disk::{FaultKind, Faults};
 pub use error::StoreError;
 pub use id::{RecordKey, SnapshotId};
 pub use image::{ImageTag, Layer, Pin};
+pub use links::{LinkError, LinkPolicy, LinkSource, Origins};
 pub use prune::{PruneOptions, Pruned};
 pub use record::Replace;
 pub use snapshot::{ActiveSnapshot, Snapshot};

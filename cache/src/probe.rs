@@ -72,6 +72,19 @@ fn mount(scratch: &Path, user_xattrs: bool) -> rustix::io::Result<()> {
     Ok(())
 }
 
+/// Whether two files in `scratch`, which is made and removed again, can share their bytes on the disk.
+pub(crate) fn clones(scratch: &Path, disk: &Disk) -> Result<bool, StoreError> {
+    disk.create_dir(scratch, 0o700)?;
+    let path = scratch.join("source");
+    let source = disk.create_file(&path)?;
+    // More than what a file system keeps in the inode itself.
+    disk.write_all(&source, &path, &[1; 8192])?;
+    let copy = disk.open_or_create(&scratch.join("copy"))?;
+    let clones = rustix::fs::ioctl_ficlone(&copy, &source).is_ok();
+    disk.remove_tree(scratch)?;
+    Ok(clones)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -167,7 +167,9 @@ impl Store {
         for id in directories {
             pruned.freed_bytes += shared.disk.remove_tree(&self.snapshot_directory(id))?;
             pruned.snapshots += 1;
-            shared.memory().snapshots.remove(&id);
+            let mut memory = shared.memory();
+            memory.snapshots.remove(&id);
+            memory.origins.remove(&id);
         }
         for path in removed_blobs {
             pruned.freed_bytes += shared.disk.remove_tree(&path)?;
@@ -360,6 +362,7 @@ fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
         transaction.execute("DELETE FROM records WHERE snapshot NOT IN (SELECT id FROM snapshots)", [])?;
     transaction.execute_batch(
         "DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
+         DELETE FROM copies WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM layers WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM merged WHERE snapshot NOT IN (SELECT id FROM snapshots);",
     )?;

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Counted up with every change of the tables or of what is in them.
-pub(crate) const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 2;
 
 /// `generation` says after which seal a row was written: those whose generation is still listed in `generations`
 /// may not have reached the disk, and are dropped when the machine has been started again. The newest generation is
@@ -18,14 +18,15 @@ pub(crate) const VERSION: i64 = 1;
 ///
 /// `kind` is the snapshotter: 0 overlay, 1 copy. `used`, `tagged` and `seen` are seconds since 1970. Digests are
 /// texts (`sha256:…`) except those that only the cache makes and reads, which are 32 bytes. `parts` is a JSON list
-/// of pairs. Every page that a transaction touches is written whole, so that what is written together should lie
+/// of pairs. `origins` is NULL for a snapshot whose files are all its own; see [`crate::Origins`]. `copies` names the
+/// last snapshot that a copy made, whatever it copied. Every page that a transaction touches is written whole, so that what is written together should lie
 /// together.
 const TABLES: &str = "
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE generations (id INTEGER PRIMARY KEY AUTOINCREMENT, boot TEXT NOT NULL);
 CREATE TABLE snapshots (
     id INTEGER PRIMARY KEY, parent INTEGER, depth INTEGER NOT NULL, kind INTEGER NOT NULL, chain TEXT,
-    used INTEGER NOT NULL, generation INTEGER NOT NULL, doomed INTEGER NOT NULL
+    used INTEGER NOT NULL, generation INTEGER NOT NULL, doomed INTEGER NOT NULL, origins BLOB
 );
 CREATE UNIQUE INDEX snapshots_by_chain ON snapshots (chain, kind) WHERE chain IS NOT NULL;
 CREATE TABLE records (
@@ -35,6 +36,7 @@ CREATE TABLE records (
 CREATE TABLE digests (
     snapshot INTEGER NOT NULL, selector BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (snapshot, selector)
 ) WITHOUT ROWID;
+CREATE TABLE copies (copy BLOB PRIMARY KEY, snapshot INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE layers (snapshot INTEGER PRIMARY KEY, diff_id TEXT NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE merged (snapshot INTEGER PRIMARY KEY, directory TEXT NOT NULL, generation INTEGER NOT NULL);
 CREATE TABLE blobs (

@@ -7,8 +7,10 @@ use std::sync::{Mutex, PoisonError};
 use oci::ChainId;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use crate::database::kind_number;
+use crate::contents::Contents;
+use crate::database::{PendingSnapshot, kind_number};
 use crate::duplicate::{self, Overlay};
+use crate::links::Linked;
 use crate::run::Use;
 use crate::store::now;
 use crate::{SnapshotId, SnapshotterKind, Store, StoreError};
@@ -30,12 +32,16 @@ pub struct Snapshot {
 /// A snapshot that is being made. Dropping it discards it.
 #[derive(Debug)]
 pub struct ActiveSnapshot {
-    store: Store,
-    directory: PathBuf,
+    pub(crate) store: Store,
+    pub(crate) directory: PathBuf,
     upper: PathBuf,
     parent: Option<Snapshot>,
     lower_dirs: Vec<PathBuf>,
     work_dirs: Mutex<Vec<PathBuf>>,
+    pub(crate) linked: Linked,
+    pub(crate) contents: Mutex<Contents>,
+    /// The copy that makes it, if another may want to know.
+    copy: Mutex<Option<[u8; 32]>>,
     committed: bool,
 }
 
@@ -63,6 +69,9 @@ impl Store {
             parent: parent.copied(),
             lower_dirs,
             work_dirs: Mutex::default(),
+            linked: Linked::default(),
+            contents: Mutex::default(),
+            copy: Mutex::default(),
             committed: false,
         };
         disk.create_dir(&active.upper, 0o755)?;
@@ -92,6 +101,27 @@ impl Store {
                     "SELECT id, parent, depth, used FROM snapshots WHERE id = ?1 AND kind = ?2 AND doomed = 0",
                 )?
                 .query_row(params![id.0, kind_number(self.snapshotter())], |row| {
+                    Ok((read_snapshot_row(row)?, row.get(3)?))
+                })
+                .optional()
+        })?;
+        Ok(found.map(|(snapshot, _)| snapshot))
+    }
+
+    /// The snapshot that a copy made when it was last done; see [`ActiveSnapshot::set_copy`]. It stays in place for as
+    /// long as this run lives.
+    pub fn last_copy(&self, copy: &[u8; 32]) -> Result<Option<Snapshot>, StoreError> {
+        let pending = self.shared.database.pending().copies.get(copy).copied();
+        if let Some(id) = pending {
+            return self.snapshot(&id);
+        }
+        let found = self.acquire(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT s.id, s.parent, s.depth, s.used FROM copies c JOIN snapshots s ON s.id = c.snapshot
+                     WHERE c.copy = ?1 AND s.kind = ?2 AND s.doomed = 0",
+                )?
+                .query_row(params![copy, kind_number(self.snapshotter())], |row| {
                     Ok((read_snapshot_row(row)?, row.get(3)?))
                 })
                 .optional()
@@ -260,7 +290,13 @@ impl ActiveSnapshot {
         Ok(holds)
     }
 
+    /// Makes this the snapshot that [`Store::last_copy`] finds under `copy`, once it has a record.
+    pub fn set_copy(&self, copy: [u8; 32]) {
+        *self.copy.lock().unwrap_or_else(PoisonError::into_inner) = Some(copy);
+    }
+
     fn publish(&mut self) -> Result<Snapshot, StoreError> {
+        self.write_contents()?;
         let shared = &self.store.shared;
         let id = SnapshotId(shared.next_snapshot.fetch_add(1, Ordering::Relaxed).cast_signed());
         let depth = self.parent.map_or(0, |parent| parent.depth) + 1;
@@ -269,8 +305,15 @@ impl ActiveSnapshot {
         shared.run.hold(Use::snapshot(id))?;
         shared.disk.rename(&self.directory, &self.store.snapshot_directory(id))?;
         self.committed = true;
-        shared.memory().snapshots.insert(id, snapshot);
-        shared.database.pending().snapshots.push((snapshot, shared.snapshotter));
+        let origins = self.linked.origins(id);
+        let mut memory = shared.memory();
+        memory.snapshots.insert(id, snapshot);
+        memory.origins.insert(id, origins.clone());
+        drop(memory);
+        let mut pending = shared.database.pending();
+        pending.snapshots.push(PendingSnapshot { snapshot, kind: shared.snapshotter, origins });
+        let copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner).take();
+        pending.copies.extend(copy.map(|copy| (copy, id)));
         Ok(snapshot)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -12,6 +12,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use crate::database::{Database, Failed};
 use crate::disk::{Disk, Faults};
 use crate::image::Layer;
+use crate::links::{LinkPolicy, Origins};
 use crate::probe::{self, Support};
 use crate::run::{self, Prunes, Run};
 use crate::tree::{OwnerMode, TreeKind, TreeMode};
@@ -66,6 +67,8 @@ pub struct StoreOptions {
     pub ids: IdMode,
     /// The identifier of this boot of the machine; `None` asks the kernel. Tests give their own.
     pub boot_id: Option<String>,
+    /// Whether snapshots may share files.
+    pub links: LinkPolicy,
 }
 
 /// A store. Clones are the same store and the same run in it: what one of them uses, [`Store::prune`] of no process
@@ -81,6 +84,7 @@ pub struct Store {
 pub(crate) struct Shared {
     pub(crate) root: PathBuf,
     pub(crate) snapshotter: SnapshotterKind,
+    pub(crate) links: LinkPolicy,
     pub(crate) ids: IdMode,
     pub(crate) boot: String,
     pub(crate) disk: Disk,
@@ -91,12 +95,15 @@ pub(crate) struct Shared {
     pub(crate) unsealed: AtomicBool,
     pub(crate) next_snapshot: AtomicU64,
     memory: Mutex<Memory>,
+    /// Whether files can be cloned, once that was asked.
+    clones: OnceLock<bool>,
 }
 
 /// What this process has seen of the store and cannot change while it uses it.
 #[derive(Debug, Default)]
 pub(crate) struct Memory {
     pub(crate) snapshots: HashMap<SnapshotId, Snapshot>,
+    pub(crate) origins: HashMap<SnapshotId, Origins>,
     pub(crate) digests: HashMap<(SnapshotId, [u8; 32]), [u8; 32]>,
     pub(crate) layers: HashMap<SnapshotId, Layer>,
     pub(crate) merged: HashMap<SnapshotId, PathBuf>,
@@ -211,6 +218,7 @@ impl Store {
         let shared = Arc::new(Shared {
             root,
             snapshotter,
+            links: options.links,
             ids: options.ids.clone(),
             boot,
             disk,
@@ -220,6 +228,7 @@ impl Store {
             unsealed: AtomicBool::new(false),
             next_snapshot: AtomicU64::new(random_u64()),
             memory: Mutex::default(),
+            clones: OnceLock::new(),
         });
         Ok(Self { blobs: BlobStore::new(Arc::clone(&shared)), shared })
     }
@@ -232,6 +241,14 @@ impl Store {
     /// How snapshots are kept.
     pub fn snapshotter(&self) -> SnapshotterKind {
         self.shared.snapshotter
+    }
+
+    /// Whether files of the store can share their bytes on the disk and stay apart otherwise (`FICLONE`). It is tried
+    /// once for each run.
+    pub fn clones_files(&self) -> bool {
+        // A try that fails is like one that finds that they cannot: they are copied then.
+        let clones = || probe::clones(&self.fresh_path(), &self.shared.disk).unwrap_or(false);
+        *self.shared.clones.get_or_init(clones)
     }
 
     /// The mapping of IDs.
@@ -360,6 +377,7 @@ fn drop_lost(transaction: &Transaction<'_>) -> Result<(), Failed> {
          DELETE FROM records WHERE generation IN (SELECT id FROM generations)
              OR snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM digests WHERE snapshot NOT IN (SELECT id FROM snapshots);
+         DELETE FROM copies WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM layers WHERE snapshot NOT IN (SELECT id FROM snapshots);
          DELETE FROM merged WHERE generation IN (SELECT id FROM generations)
              OR snapshot NOT IN (SELECT id FROM snapshots);

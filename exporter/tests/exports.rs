@@ -11,7 +11,7 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
-use cache::{IdMode, Snapshot, SnapshotterKind, Store, StoreOptions};
+use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
     ArchiveKind, Assembled, Compression, CompressionKind, Destination, ImageBuild, LayerFetcher, LayerOrigin,
     MediaTypes, assemble, fetch_layers, write_archive, write_layout,
@@ -24,6 +24,7 @@ fn store(root: &Path, snapshotter: SnapshotterKind) -> Store {
         snapshotter: Some(snapshotter),
         ids: IdMode::Root,
         boot_id: Some("test".to_owned()),
+        links: LinkPolicy::Allowed,
     })
     .expect("the tests run as root on a file system that takes overlay")
 }

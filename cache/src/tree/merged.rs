@@ -19,7 +19,15 @@ use super::{Entry, FileKind, OwnerMode, Timestamp, TreeMode};
 #[derive(Debug)]
 pub(crate) struct Merged {
     mode: TreeMode,
-    levels: Vec<OwnedFd>,
+    levels: Vec<Level>,
+}
+
+/// One of the directories.
+#[derive(Debug)]
+pub(super) struct Level {
+    pub(super) fd: OwnedFd,
+    /// Which directory of the chain it is in, counted from the top.
+    pub(super) number: usize,
 }
 
 /// An entry, and in which of the directories it was found.
@@ -30,24 +38,24 @@ pub(crate) struct Found {
 }
 
 impl Merged {
-    pub(super) fn new(mode: TreeMode, levels: Vec<OwnedFd>) -> Self {
+    pub(super) fn new(mode: TreeMode, levels: Vec<Level>) -> Self {
         Self { mode, levels }
     }
 
-    pub(super) fn levels(&self) -> &[OwnedFd] {
+    pub(super) fn levels(&self) -> &[Level] {
         &self.levels
     }
 
     /// The directory itself, as an entry.
     pub(crate) fn itself(&self) -> Result<Entry, Errno> {
         let top = self.levels.first().ok_or(Errno::NOENT)?;
-        stat(top.as_fd(), OsStr::new(""), self.mode)?.ok_or(Errno::NOENT)
+        stat(top.fd.as_fd(), OsStr::new(""), self.mode)?.ok_or(Errno::NOENT)
     }
 
     /// What `name` is; `None` if nothing, or a whiteout.
     pub(crate) fn find(&self, name: &OsStr) -> Result<Option<Found>, Errno> {
-        for (level, fd) in self.levels.iter().enumerate() {
-            if let Some(entry) = stat(fd.as_fd(), name, self.mode)? {
+        for (level, directory) in self.levels.iter().enumerate() {
+            if let Some(entry) = stat(directory.fd.as_fd(), name, self.mode)? {
                 let hidden = self.mode.kind.is_whiteout(entry.kind, entry.rdev);
                 return Ok((!hidden).then_some(Found { level, entry }));
             }
@@ -58,11 +66,11 @@ impl Merged {
     /// The directory `name`; `None` if there is no directory of that name.
     pub(crate) fn descend(&self, name: &OsStr) -> Result<Option<Self>, Errno> {
         let mut levels = Vec::new();
-        for fd in &self.levels {
-            match rustix::fs::openat(fd, name, DIRECTORY, Mode::empty()) {
-                Ok(directory) => {
-                    let opaque = self.mode.kind.is_opaque(directory.as_fd())?;
-                    levels.push(directory);
+        for level in &self.levels {
+            match rustix::fs::openat(&level.fd, name, DIRECTORY, Mode::empty()) {
+                Ok(fd) => {
+                    let opaque = self.mode.kind.is_opaque(fd.as_fd())?;
+                    levels.push(Level { fd, number: level.number });
                     if opaque {
                         break;
                     }
@@ -82,7 +90,7 @@ impl Merged {
 
     /// Whether the topmost directory hides what is below it.
     pub(crate) fn is_opaque(&self) -> Result<bool, Errno> {
-        self.levels.first().map_or(Ok(false), |top| self.mode.kind.is_opaque(top.as_fd()))
+        self.levels.first().map_or(Ok(false), |top| self.mode.kind.is_opaque(top.fd.as_fd()))
     }
 
     /// All entries, sorted by the bytes of their names.
@@ -96,14 +104,15 @@ impl Merged {
     pub(crate) fn list_with_whiteouts(&self) -> Result<Vec<(OsString, Found)>, Errno> {
         let mut entries = Vec::new();
         let mut seen = HashSet::new();
-        for (level, fd) in self.levels.iter().enumerate() {
+        for (level, directory) in self.levels.iter().enumerate() {
             let is_last = level + 1 == self.levels.len();
-            for name in names(fd.as_fd())? {
+            let fd = directory.fd.as_fd();
+            for name in names(fd)? {
                 if !seen.is_empty() && seen.contains(&name) {
                     continue;
                 }
                 // It may have been removed since, in a directory that someone else writes.
-                let Some(entry) = stat(fd.as_fd(), &name, self.mode)? else { continue };
+                let Some(entry) = stat(fd, &name, self.mode)? else { continue };
                 if !is_last {
                     seen.insert(name.clone());
                 }
@@ -154,11 +163,20 @@ impl Merged {
     /// The extended attributes of the directory itself.
     pub(crate) fn own_xattrs(&self) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
         let top = self.levels.first().ok_or(Errno::NOENT)?;
-        xattrs(top.as_fd(), OsStr::new("."))
+        xattrs(top.fd.as_fd(), OsStr::new("."))
     }
 
     fn level(&self, found: Found) -> Result<BorrowedFd<'_>, Errno> {
-        self.levels.get(found.level).map(AsFd::as_fd).ok_or(Errno::NOENT)
+        self.levels.get(found.level).map(|level| level.fd.as_fd()).ok_or(Errno::NOENT)
+    }
+
+    /// The position among the directories of the one that holds `name`, which is known to be there.
+    pub(super) fn position(&self, name: &OsStr) -> Result<usize, Errno> {
+        // Most trees that are copied from are one directory, which then need not be asked.
+        if self.levels.len() == 1 {
+            return Ok(0);
+        }
+        self.find(name)?.map(|found| found.level).ok_or(Errno::NOENT)
     }
 }
 

@@ -26,7 +26,7 @@ pub use error::TreeError;
 pub(crate) use merged::{Found, Merged};
 pub(crate) use overlay::is_hidden_attribute;
 pub use resolve::Follow;
-pub use view::TreeView;
+pub use view::{Holder, TreeView};
 pub use write::{Hashing, Made, TreeWriter};
 
 /// How a directory on disk is to be read as a tree.

@@ -3,13 +3,14 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::io::Errno;
 
 use super::beneath::open_root;
-use super::merged::{Found, Merged};
+use super::merged::{Found, Level, Merged};
 use super::{Entry, FileKind, TreeError, TreeMode};
 
 /// How many descriptors the cache of directories may hold.
@@ -24,6 +25,29 @@ pub struct TreeView {
     mode: TreeMode,
     root: Arc<Merged>,
     cache: Mutex<Cache>,
+}
+
+/// The directory on disk that holds something in a tree.
+#[derive(Debug)]
+pub struct Holder {
+    directory: Arc<Merged>,
+    position: usize,
+}
+
+impl Holder {
+    /// Which directory of the chain it is in, counted from the top.
+    pub fn level(&self) -> usize {
+        self.own().number
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> BorrowedFd<'_> {
+        self.own().fd.as_fd()
+    }
+
+    fn own(&self) -> &Level {
+        self.directory.levels().get(self.position).expect("the position is that of a directory")
+    }
 }
 
 /// Directories that were opened, by path. An entry holds while no directory appears or vanishes in the tree, of
@@ -42,8 +66,8 @@ impl TreeView {
         let mut levels = Vec::with_capacity(dirs.len());
         for directory in dirs {
             let fd = open_root(directory).map_err(|source| TreeError::io("open", directory, source))?;
-            let opaque = mode.kind.is_opaque(std::os::fd::AsFd::as_fd(&fd));
-            levels.push(fd);
+            let opaque = mode.kind.is_opaque(fd.as_fd());
+            levels.push(Level { fd, number: levels.len() });
             if opaque.map_err(|source| TreeError::io("read an attribute of", directory, source))? {
                 break;
             }
@@ -103,6 +127,14 @@ impl TreeView {
         }
         let (directory, name, found) = self.locate(path)?;
         directory.xattrs(name, found).map_err(fail)
+    }
+
+    /// Which directory on disk holds `path`, something in this tree that is no directory.
+    pub fn holder(&self, path: &Path) -> Result<Holder, TreeError> {
+        let (parent, name) = split(path)?.ok_or_else(|| TreeError::NotAFile(path.to_owned()))?;
+        let directory = self.directory(parent)?.ok_or_else(|| TreeError::NotFound(path.to_owned()))?;
+        let position = directory.position(name).map_err(|source| TreeError::io("stat", path, source))?;
+        Ok(Holder { directory, position })
     }
 
     fn locate<'p>(&self, path: &'p Path) -> Result<(Arc<Merged>, &'p OsStr, Found), TreeError> {

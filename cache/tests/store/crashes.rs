@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use cache::{
-    Claim, FaultKind, Faults, Layer, PruneOptions, Replace, Snapshot, SnapshotterKind, Store, StoreError,
-    StoreOptions,
+    Claim, Contents, FaultKind, Faults, Layer, PruneOptions, Replace, Snapshot, SnapshotterKind, Store,
+    StoreError, StoreOptions,
 };
 use oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType};
 
@@ -62,6 +62,10 @@ fn step(store: &Store, parent: &Snapshot, number: u64) -> Result<Snapshot, Store
     let active = store.prepare(Some(parent))?;
     let _work = active.work_dir()?;
     fs::write(active.upper().join(format!("file-{number}")), number.to_string()).unwrap();
+    let mut contents = Contents::default();
+    contents.insert(PathBuf::from(format!("/file-{number}")), [2; 32]);
+    active.set_contents(contents);
+    active.set_copy([number.to_le_bytes()[0]; 32]);
     let made = active.commit()?;
     store.set_content_digest(&made.id, &[1; 32], &[number.to_le_bytes()[0]; 32])?;
     store.save(&key(number), &[], &made, Replace::No)
@@ -97,6 +101,9 @@ fn check_content(store: &Store) {
         assert_eq!(u64::from(found.depth), number + 1);
         assert_eq!(store.chain(&found).unwrap().len() as u64, number + 1);
         assert_eq!(read(store, &found, "base").as_deref(), Some("base"));
+        if let Some(last) = store.last_copy(&[number.to_le_bytes()[0]; 32]).unwrap() {
+            assert!(store.own_dir(&last.id).is_dir());
+        }
         for below in 1..=number {
             assert_eq!(read(store, &found, &format!("file-{below}")), Some(below.to_string()));
         }

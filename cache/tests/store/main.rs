@@ -8,6 +8,7 @@ mod concurrency;
 mod crashes;
 mod disks;
 mod images;
+mod links;
 mod mounts;
 mod pruning;
 mod records;

@@ -121,7 +121,7 @@ fn a_newer_store_is_refused() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let error = Store::open(&options(directory.path(), SnapshotterKind::Overlay)).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 99, supported: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 99, supported: 2, .. }), "{error}");
     assert!(error.to_string().starts_with(&format!("the store `{}`", directory.path().display())));
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cache::{IdMode, RecordKey, Replace, Snapshot, SnapshotterKind, Store, StoreOptions};
+use cache::{IdMode, LinkPolicy, RecordKey, Replace, Snapshot, SnapshotterKind, Store, StoreOptions};
 
 /// Both kinds of snapshotter.
 pub(crate) const KINDS: [SnapshotterKind; 2] = [SnapshotterKind::Overlay, SnapshotterKind::Copy];
@@ -15,6 +15,7 @@ pub(crate) fn options(root: &Path, kind: SnapshotterKind) -> StoreOptions {
         snapshotter: Some(kind),
         ids: IdMode::Root,
         boot_id: Some("boot-1".to_owned()),
+        links: LinkPolicy::Allowed,
     }
 }
 

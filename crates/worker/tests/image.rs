@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cache::tree::TreeView;
-use cache::{IdMode, SnapshotterKind, Store, StoreOptions};
+use cache::{IdMode, LinkPolicy, SnapshotterKind, Store, StoreOptions};
 use oci::{Descriptor, DiffId, Digest, ImageConfig, ImageReference, Index, Manifest, MediaType, Platform};
 use registry::{Client, ClientOptions, RetryPolicy};
 use solver::{Event, ExecContext, GraphBuilder, ImageLocation, Op, VertexMeta};
@@ -22,8 +22,13 @@ fn bases() -> PathBuf {
 }
 
 fn store(root: &Path, kind: SnapshotterKind) -> Store {
-    let options =
-        StoreOptions { root: root.to_owned(), snapshotter: Some(kind), ids: IdMode::Root, boot_id: None };
+    let options = StoreOptions {
+        root: root.to_owned(),
+        snapshotter: Some(kind),
+        ids: IdMode::Root,
+        boot_id: None,
+        links: LinkPolicy::Allowed,
+    };
     Store::open(&options).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use cache::tree::{FileKind, TreeView};
-use cache::{IdMode, SnapshotterKind, Store, StoreOptions};
+use cache::{IdMode, LinkPolicy, SnapshotterKind, Store, StoreOptions};
 use oci::{ChainId, Platform};
 use solver::{
     CacheSharing, ContextOp, CopyOp, CopySource, Event, Graph, GraphBuilder, ImageLocation, ImageOp, Input,
@@ -42,6 +42,7 @@ impl Bench {
             snapshotter: Some(kind),
             ids: IdMode::Root,
             boot_id: None,
+            links: LinkPolicy::Allowed,
         };
         std::fs::create_dir(directory.path().join("context")).unwrap();
         Self {
