@@ -120,6 +120,7 @@ type Selections = HashMap<[u8; 32], (ContentDigest, Arc<Selection>)>;
 
 /// A build context that is open.
 pub(crate) struct Context {
+    directory: PathBuf,
     pub(crate) view: TreeView,
     /// The patterns of an ignore file; without, the rules of git hold.
     patterns: Option<Arc<PatternSet>>,
@@ -148,12 +149,17 @@ impl Context {
     pub(crate) fn open(source: &ContextSource, stats: ContextStats) -> Result<Self, ContextError> {
         let directory = source.directory.clone();
         let view = TreeView::open(std::slice::from_ref(&source.directory), TreeMode::PLAIN)
-            .map_err(|source| ContextError::Open { directory, source })?;
+            .map_err(|cause| ContextError::Open { directory: directory.clone(), source: cause })?;
         let patterns = match &source.ignore {
             IgnoreRules::Patterns(patterns) => Some(Arc::new(patterns.clone())),
             IgnoreRules::Git => None,
         };
-        Ok(Self { view, patterns, stats, selections: Mutex::default() })
+        Ok(Self { directory, view, patterns, stats, selections: Mutex::default() })
+    }
+
+    /// The directory.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// Saves the stat cache; to be called once, at the end of the build.
@@ -294,6 +300,7 @@ mod tests {
             snapshotter: Some(cache::SnapshotterKind::Copy),
             ids: cache::IdMode::Root,
             boot_id: None,
+            links: cache::LinkPolicy::default(),
         };
         Store::open(&options).expect("a store")
     }

@@ -84,6 +84,9 @@ pub enum WorkerError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A link between snapshots could not be made.
+    #[error(transparent)]
+    Link(#[from] cache::LinkError),
     /// A tree could not be read or written.
     #[error(transparent)]
     Tree(#[from] TreeError),

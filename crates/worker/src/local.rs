@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cache::context_stat::ContextStats;
-use cache::tree::{TreeView, TreeWriter};
-use cache::{KeyLock, RecordKey, Replace, Snapshot, Store};
+use cache::tree::TreeWriter;
+use cache::{ActiveSnapshot, KeyLock, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
 use solver::{
     CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Op, RemoteIdentity, Saving, Selector, Vertex,
@@ -16,7 +16,7 @@ use solver::{
 use tokio::sync::OnceCell;
 
 use crate::context::{Context, ContextSource};
-use crate::copy::{self, CopyRequest, SourceTree};
+use crate::copy::{self, CopyRequest, Sharing, SourceTree};
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{Remotes, SecretSource};
@@ -115,8 +115,7 @@ impl LocalWorker {
         }
         let Some(snapshot) = self.snapshot_of(output).await? else { return Ok(SourceTree::Empty) };
         let store = self.shared.store.clone();
-        let view = blocking(move || Ok(TreeView::open(&store.layer_dirs(&snapshot)?, store.tree_mode())?));
-        Ok(SourceTree::Snapshot(Arc::new(view.await?)))
+        blocking(move || Ok(SourceTree::open(&store, &snapshot)?)).await
     }
 
     /// The context of that name, opened.
@@ -145,13 +144,15 @@ impl LocalWorker {
         let vertex_inputs = execution.vertex.inputs.clone();
         let (store, cancel) = (self.shared.store.clone(), execution.context.cancel.clone());
         blocking(move || {
-            write_snapshot(&store, parent.as_ref(), |writer| {
+            write_snapshot(&store, parent.as_ref(), |writer, active| {
+                let sharing = Sharing::new(&store, active, &op, &sources)?;
                 let request = CopyRequest {
                     op: &op,
                     inputs: &vertex_inputs,
                     sources: &sources,
                     digests: &digests,
                     writer,
+                    sharing: Some(&sharing),
                     on_empty_root,
                     cancel: &cancel,
                 };
@@ -179,11 +180,11 @@ pub(crate) struct Execution<'a> {
 pub(crate) fn write_snapshot(
     store: &Store,
     parent: Option<&Snapshot>,
-    write: impl FnOnce(&TreeWriter) -> Result<(), WorkerError>,
+    write: impl FnOnce(&TreeWriter, &ActiveSnapshot) -> Result<(), WorkerError>,
 ) -> Result<Snapshot, WorkerError> {
     let active = store.prepare(parent)?;
     let writer = TreeWriter::new(active.upper(), active.lower_dirs(), store.tree_mode())?;
-    write(&writer)?;
+    write(&writer, &active)?;
     drop(writer);
     Ok(active.commit()?)
 }

@@ -1,12 +1,10 @@
 //! COPY --link: one layer put on top of another tree.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
-use cache::tree::{Attributes, Entry, FileContent, FileKind, Hashing, Made, TreeView, TreeWriter};
-use cache::{Snapshot, Store};
+use cache::tree::{Attributes, Entry, FileContent, FileKind, Hashing, Holder, Made, TreeView, TreeWriter};
+use cache::{ActiveSnapshot, Contents, LinkSource, Snapshot, SnapshotTree, Store};
 
 use crate::WorkerError;
 use crate::local::write_snapshot;
@@ -18,40 +16,36 @@ pub(crate) fn merge(
     base: Option<&Snapshot>,
     added: Option<&Snapshot>,
 ) -> Result<Snapshot, WorkerError> {
-    let dirs = match added {
-        Some(added) => store.layer_dirs(added)?,
-        None => Vec::new(),
-    };
-    write_snapshot(store, base, |writer| {
-        if dirs.is_empty() {
-            return Ok(writer.finish()?);
-        }
-        let view = TreeView::open(&dirs, store.tree_mode())?;
-        // Links are made from one directory on disk; a chain of them would first have to be asked which one it is.
-        let from = if let [only] = dirs.as_slice() { Some(only.clone()) } else { None };
-        Merge { view: &view, writer, from, names: HashMap::new() }.merge()
+    write_snapshot(store, base, |writer, active| {
+        let Some(added) = added else { return Ok(writer.finish()?) };
+        let view = TreeView::open(&store.layer_dirs(added)?, store.tree_mode())?;
+        let tree = SnapshotTree::new(store, added, view)?;
+        let (names, contents) = (HashMap::new(), Contents::default());
+        Merge { store, tree: &tree, writer, active, names, contents }.merge()
     })
 }
 
 struct Merge<'a> {
-    view: &'a TreeView,
+    store: &'a Store,
+    tree: &'a SnapshotTree,
     writer: &'a TreeWriter,
-    /// The one directory on disk that holds the tree, if it is one.
-    from: Option<PathBuf>,
+    active: &'a ActiveSnapshot,
     /// By inode with several names: the first of them, which is in the new tree.
     names: HashMap<(u64, u64), PathBuf>,
+    /// What is known of the files that were put there.
+    contents: Contents,
 }
 
 impl Merge<'_> {
     fn merge(mut self) -> Result<(), WorkerError> {
         let root = Path::new("/");
-        if let Some(entry) = self.view.entry(root)? {
+        if let Some(entry) = self.tree.view().entry(root)? {
             self.writer.set_attributes(root, &self.attributes(root, &entry)?)?;
         }
         // An explicit stack: trees may be deeper than a thread's.
         let mut directories = vec![root.to_owned()];
         while let Some(directory) = directories.pop() {
-            for (name, entry) in self.view.read_dir(&directory)? {
+            for (name, entry) in self.tree.view().read_dir(&directory)? {
                 let path = directory.join(name);
                 if entry.kind == FileKind::Directory {
                     self.directory(&path, &entry)?;
@@ -61,11 +55,12 @@ impl Merge<'_> {
                 }
             }
         }
+        self.active.set_contents(self.contents);
         Ok(self.writer.finish()?)
     }
 
     fn attributes(&self, path: &Path, entry: &Entry) -> Result<Attributes, WorkerError> {
-        Ok(Attributes::of(entry, self.view.xattrs(path)?))
+        Ok(Attributes::of(entry, self.tree.view().xattrs(path)?))
     }
 
     fn directory(&self, path: &Path, entry: &Entry) -> Result<(), WorkerError> {
@@ -84,30 +79,38 @@ impl Merge<'_> {
             }
             self.names.insert(inode, path.to_owned());
         }
-        // Programs in a RUN see inodes: two names of one are "the same file" to cp. An inode with a single name is in
-        // no other layer, so that no tree can come to hold it twice.
-        if entry.nlink == 1 && self.linked(path)? {
-            return Ok(());
+        if entry.kind == FileKind::File {
+            let holder = self.tree.view().holder(path)?;
+            if let Some(digest) = self.tree.content(&holder, path) {
+                self.contents.insert(path.to_owned(), digest);
+            }
+            if self.linked(path, entry, &holder)? {
+                return Ok(());
+            }
         }
         let attributes = self.attributes(path, entry)?;
         match entry.kind {
             FileKind::File => {
-                let file = self.view.open_file(path)?;
+                let file = self.tree.view().open_file(path)?;
                 self.writer.file(path, FileContent::Fd(&file), &attributes, Hashing::Skip)?;
             }
-            FileKind::Symlink => self.writer.symlink(path, &self.view.read_link(path)?, &attributes)?,
+            FileKind::Symlink => {
+                self.writer.symlink(path, &self.tree.view().read_link(path)?, &attributes)?
+            }
             kind => self.writer.special(path, kind, entry.rdev, &attributes)?,
         }
         Ok(())
     }
 
     /// Makes a link to the file itself, where that can be.
-    fn linked(&self, path: &Path) -> Result<bool, WorkerError> {
-        let (Some(from), Some(name)) = (&self.from, path.file_name()) else { return Ok(false) };
-        let parent = path.parent().unwrap_or(Path::new("/"));
-        let relative = parent.strip_prefix("/").unwrap_or(parent);
-        // The tree is a snapshot of ours that nobody writes to any more, and links were not followed to get here.
-        let Ok(directory) = File::open(from.join(relative)) else { return Ok(false) };
-        Ok(self.writer.link_from(directory.as_fd(), name, path)?)
+    fn linked(&self, path: &Path, entry: &Entry, holder: &Holder) -> Result<bool, WorkerError> {
+        if self.store.clones_files() {
+            return Ok(false);
+        }
+        let (Some(name), Some(origins)) = (path.file_name(), self.tree.origins(holder)?) else {
+            return Ok(false);
+        };
+        let source = LinkSource { holder, name, entry, origins };
+        Ok(self.active.link(self.writer, &source, path)?)
     }
 }

@@ -14,7 +14,7 @@ const MODE: u32 = 0o755;
 /// Makes the directory of a WORKDIR with those above it. What is there already stays as it is; the result is a
 /// snapshot of its own in any case, since every WORKDIR is a layer.
 pub(crate) fn mkdir(store: &Store, parent: Option<&Snapshot>, op: &MkdirOp) -> Result<Snapshot, WorkerError> {
-    write_snapshot(store, parent, |writer| {
+    write_snapshot(store, parent, |writer, _| {
         let (uid, gid) = match &op.owner {
             Some(spec) => user::owner(parent.map(|_| writer.view()), spec)?,
             None => (0, 0),

@@ -19,12 +19,13 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::sync::Arc;
 
 use blake3::Hasher;
-use cache::tree::{FileKind, TreeView};
+use cache::tree::FileKind;
 use cache::{Snapshot, Store};
 use rayon::prelude::*;
 use solver::{ContentDigest, Selector};
 
 use super::select::{Node, Selection, select};
+use super::share::known_content;
 use super::source::SourceTree;
 use super::{CopyError, is_worth_threads};
 
@@ -50,8 +51,7 @@ pub(crate) fn snapshot_digest(
     if let Some(digest) = store.content_digest(&snapshot.id, &name)? {
         return Ok(ContentDigest(digest));
     }
-    let view = TreeView::open(&store.layer_dirs(snapshot)?, store.tree_mode())?;
-    let digest = content_digest(&SourceTree::Snapshot(Arc::new(view)), selector)?;
+    let digest = content_digest(&SourceTree::open(store, snapshot)?, selector)?;
     store.set_content_digest(&snapshot.id, &name, &digest.0)?;
     Ok(digest)
 }
@@ -178,6 +178,11 @@ fn file_digest(source: &SourceTree, node: &Node) -> Result<[u8; 32], CopyError> 
         return Ok(*blake3::hash(b"").as_bytes());
     }
     let view = source.view().expect("a node comes from a tree");
+    if let SourceTree::Snapshot(tree) = source
+        && let Some(digest) = known_content(tree, &node.path)?
+    {
+        return Ok(digest);
+    }
     let Some(context) = source.context() else {
         return hash_file(&view.open_file(&node.path)?, node);
     };

@@ -75,6 +75,9 @@ pub enum CopyError {
     /// The build context could not be read.
     #[error(transparent)]
     Context(#[from] ContextError),
+    /// A link between snapshots could not be made.
+    #[error(transparent)]
+    Link(#[from] cache::LinkError),
     /// The build was cancelled.
     #[error("cancelled")]
     Cancelled,

@@ -5,6 +5,7 @@ mod digest;
 mod error;
 mod place;
 mod select;
+mod share;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ pub use error::CopyError;
 pub(crate) use digest::{content_digest, dated_digest, snapshot_digest};
 pub(crate) use place::{CopyRequest, LONE_ENTRY, copy, copy_whole, make_directories, selection};
 pub(crate) use select::Selection;
+pub(crate) use share::Sharing;
 pub(crate) use source::SourceTree;
 
 /// Whether a directory with so many entries, of which so many are directories, is better divided among threads.

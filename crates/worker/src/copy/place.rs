@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::chmod::ModeChange;
 use super::digest::digest_of;
 use super::select::{Match, Node, Selection, select};
+use super::share::Sharing;
 use super::source::SourceTree;
 use super::{CopyError, is_worth_threads};
 use crate::context::is_root;
@@ -36,6 +37,8 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) digests: &'a [Option<ContentDigest>],
     /// What is copied to.
     pub(crate) writer: &'a TreeWriter,
+    /// What it may share with other snapshots, if it is one.
+    pub(crate) sharing: Option<&'a Sharing<'a>>,
     /// Whether that is the empty root file system, which has no users whose names `--chown` could take.
     pub(crate) on_empty_root: bool,
     /// Ends when the build is to stop.
@@ -48,6 +51,7 @@ pub(crate) fn copy(request: &CopyRequest<'_>) -> Result<(), CopyError> {
     let users = (!request.on_empty_root).then(|| request.writer.view());
     let placement = Placement {
         writer: request.writer,
+        sharing: request.sharing,
         owner: op.chown.as_deref().map(|spec| user::owner(users, spec)).transpose()?,
         mode: op.chmod.as_ref().map(ModeChange::new).transpose()?,
         keeps_directories: op.parents,
@@ -95,6 +99,7 @@ pub(crate) fn copy_whole(
 ) -> Result<(), CopyError> {
     let placement = Placement {
         writer,
+        sharing: None,
         owner: None,
         mode: None,
         keeps_directories: false,
@@ -167,6 +172,7 @@ enum Archives {
 /// Where things land and what becomes of them.
 struct Placement<'a> {
     writer: &'a TreeWriter,
+    sharing: Option<&'a Sharing<'a>>,
     /// `--chown`.
     owner: Option<(u32, u32)>,
     /// `--chmod`.
@@ -201,6 +207,7 @@ impl Placement<'_> {
         self.change(&mut attributes, false);
         self.refuse_directory(&target)?;
         self.writer.file(&target, FileContent::Bytes(content), &attributes, Hashing::Skip)?;
+        self.replaced(&target);
         self.touch_parent(&target);
         Ok(())
     }
@@ -240,6 +247,7 @@ impl Placement<'_> {
         links.sort();
         for (new, existing) in links {
             self.writer.hard_link(&target.join(existing), &new)?;
+            self.replaced(&new);
         }
         self.set_time(&target, node.mtime);
         Ok(())
@@ -258,6 +266,9 @@ impl Placement<'_> {
         file.rewind().map_err(read_error)?;
         let parents = Attributes { mode: 0o755, ..self.new_directory() };
         let target = make_directories(self.writer, &self.destination.path, &parents)?.path;
+        if let Some(sharing) = self.sharing {
+            sharing.lost_track();
+        }
         let mut reader = HashingReader { inner: file, hasher: blake3::Hasher::new() };
         let options = ExtractOptions { owner: self.owner, ..ExtractOptions::default() };
         extract_archive(&mut reader, self.writer, &target, &options)
@@ -321,25 +332,52 @@ impl Placement<'_> {
         }
     }
 
-    /// Writes anything that is no directory; what is in the way is replaced.
+    /// What is known of the file `target` no longer holds.
+    fn replaced(&self, target: &Path) {
+        if let Some(sharing) = self.sharing {
+            sharing.replaced(target);
+        }
+    }
+
+    /// Places anything that is no directory; what is in the way is replaced.
     fn place_leaf(&self, source: &SourceTree, node: &Node, target: &Path) -> Result<(), CopyError> {
         if self.cancel.is_cancelled() {
             return Err(CopyError::Cancelled);
         }
         let mut attributes = node.attributes();
         self.change(&mut attributes, false);
+        if let (Some(sharing), FileKind::File, false) = (self.sharing, node.entry.kind, node.is_socket)
+            && sharing.place(self.writer, (source, node), target, &attributes)?
+        {
+            return Ok(());
+        }
+        self.write_leaf(source, node, target, &attributes)?;
+        match self.sharing {
+            Some(sharing) => sharing.copied(source, node, target),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes anything that is no directory.
+    fn write_leaf(
+        &self,
+        source: &SourceTree,
+        node: &Node,
+        target: &Path,
+        attributes: &Attributes,
+    ) -> Result<(), CopyError> {
         match node.entry.kind {
-            FileKind::File => self.place_file(source, node, target, &attributes),
+            FileKind::File => self.write_file(source, node, target, attributes),
             FileKind::Symlink => {
                 let link = node.target.as_deref().unwrap_or(Path::new(""));
-                Ok(self.writer.symlink(target, link, &attributes)?)
+                Ok(self.writer.symlink(target, link, attributes)?)
             }
-            kind => Ok(self.writer.special(target, kind, node.entry.rdev, &attributes)?),
+            kind => Ok(self.writer.special(target, kind, node.entry.rdev, attributes)?),
         }
     }
 
     /// Writes a file. Of a context, its bytes must be those that went into the cache key.
-    fn place_file(
+    fn write_file(
         &self,
         source: &SourceTree,
         node: &Node,
@@ -387,6 +425,9 @@ impl Placement<'_> {
             let Some(entry) = self.writer.view().entry(&path)? else { continue };
             let attributes = Attributes { mtime: time.or(Some(now)), ..Attributes::of(&entry, Vec::new()) };
             self.writer.set_attributes(&path, &attributes)?;
+        }
+        if let Some(sharing) = self.sharing {
+            sharing.finish();
         }
         Ok(self.writer.finish()?)
     }

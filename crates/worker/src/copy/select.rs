@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub(crate) target: Option<PathBuf>,
     /// Extended attributes that are copied.
     pub(crate) xattrs: Vec<(OsString, Vec<u8>)>,
+    /// Whether these are all that it has, so that a link to it is as good as a copy.
+    pub(crate) is_whole: bool,
     /// The path below the top of the first name of the same inode, if this is not the first.
     pub(crate) same_as: Option<PathBuf>,
     /// Whether it is a socket that is copied as an empty file.
@@ -220,13 +222,15 @@ fn walk(
     is_included: bool,
     rules: (&Rules<'_>, &RulesAt),
 ) -> Result<Node, CopyError> {
+    let (xattrs, is_whole) = xattrs(source, found)?;
     let mut node = Node {
         path: found.path.clone(),
         entry: found.entry,
         mtime: found.mtime,
         is_included,
         target: None,
-        xattrs: xattrs(source, found)?,
+        xattrs,
+        is_whole,
         same_as: None,
         is_socket: found.is_socket,
         content: None,
@@ -297,18 +301,20 @@ fn visit(
 }
 
 /// The extended attributes that a copy takes along: file capabilities and those outside `security` and `system`. Of
-/// a context none, as the peers' transfer loses them.
-fn xattrs(source: &SourceTree, found: &Found) -> Result<Vec<(OsString, Vec<u8>)>, CopyError> {
-    let SourceTree::Snapshot(view) = source else { return Ok(Vec::new()) };
+/// a context none, as the peers' transfer loses them. Tells too whether there are no others.
+fn xattrs(source: &SourceTree, found: &Found) -> Result<(Vec<(OsString, Vec<u8>)>, bool), CopyError> {
+    let SourceTree::Snapshot(tree) = source else { return Ok((Vec::new(), false)) };
     if found.entry.kind == FileKind::Symlink {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), false));
     }
-    let mut xattrs = view.xattrs(&found.path)?;
+    let mut xattrs = tree.view().xattrs(&found.path)?;
+    let count = xattrs.len();
     xattrs.retain(|(name, _)| {
         let name = name.as_bytes();
         name == b"security.capability" || !(name.starts_with(b"security.") || name.starts_with(b"system."))
     });
-    Ok(xattrs)
+    let is_whole = xattrs.len() == count;
+    Ok((xattrs, is_whole))
 }
 
 /// Finds the names of one inode below `top`, in the order of the walk.

@@ -5,9 +5,11 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cache::tree::{Entry, FileKind, Timestamp, TreeView};
+use cache::{Snapshot, SnapshotTree, Store};
+
 use super::CopyError;
 use crate::context::{Context, IgnoreAt, is_root, normalised};
-use cache::tree::{Entry, FileKind, Timestamp, TreeView};
 
 /// More links than the kernel follows (40): the peers take that many.
 const MAX_LINKS: usize = 255;
@@ -33,7 +35,7 @@ pub(crate) enum SourceTree {
     /// A tree without anything in it.
     Empty,
     /// The result of a step or the files of an image.
-    Snapshot(Arc<TreeView>),
+    Snapshot(Arc<SnapshotTree>),
     /// A directory of this machine.
     Context(Arc<Context>),
 }
@@ -56,6 +58,12 @@ pub(crate) struct Found {
 }
 
 impl SourceTree {
+    /// The files of a snapshot.
+    pub(crate) fn open(store: &Store, snapshot: &Snapshot) -> Result<Self, CopyError> {
+        let view = TreeView::open(&store.layer_dirs(snapshot)?, store.tree_mode())?;
+        Ok(Self::Snapshot(Arc::new(SnapshotTree::new(store, snapshot, view)?)))
+    }
+
     /// The name of the source in messages.
     pub(crate) fn reference(&self) -> &'static str {
         match self {
@@ -69,7 +77,7 @@ impl SourceTree {
     pub(crate) fn view(&self) -> Option<&TreeView> {
         match self {
             Self::Empty => None,
-            Self::Snapshot(view) => Some(view),
+            Self::Snapshot(tree) => Some(tree.view()),
             Self::Context(context) => Some(&context.view),
         }
     }

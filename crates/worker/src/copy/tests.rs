@@ -110,7 +110,7 @@ impl Scene {
         let directory = self.source("").canonicalize().expect("canonical");
         if self.is_stage {
             let view = TreeView::open(&[directory], OVERLAY).expect("open");
-            return SourceTree::Snapshot(Arc::new(view));
+            return SourceTree::Snapshot(Arc::new(view.into()));
         }
         let stats = ContextStats::load(&self.root.path().join("contexts"), &directory);
         let patterns = PatternSet::parse(self.ignore).expect("valid");
@@ -155,6 +155,7 @@ fn run(
         sources: &[SourceTree::Empty, source.clone()],
         digests: &[None, digest],
         writer,
+        sharing: None,
         on_empty_root: false,
         cancel: &CancellationToken::new(),
     })
@@ -462,6 +463,7 @@ fn names_in_chown_are_those_of_the_destination() {
         sources: &[],
         digests: &[],
         writer: &writer,
+        sharing: None,
         on_empty_root: true,
         cancel: &CancellationToken::new(),
     };

@@ -108,7 +108,7 @@ impl Remotes {
         blocking(move || {
             let snapshot = match stored {
                 Some(stored) if stored.digest == file.digest => stored.snapshot,
-                _ => write_snapshot(&store, None, |writer| {
+                _ => write_snapshot(&store, None, |writer, _| {
                     file.place(writer, &Path::new("/").join(&op.name))?;
                     Ok(writer.finish()?)
                 })?,

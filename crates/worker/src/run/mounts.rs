@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cache::tree::{TreeKind, TreeView};
+use cache::tree::TreeKind;
 use cache::{ActiveSnapshot, RecordKey, Replace, Snapshot, Store};
 use sandbox::{MountKind, MountSpec, OverlaySpec, UpperSpec};
 use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, Selector};
@@ -126,8 +126,7 @@ impl Preparation {
 
     fn tree(&self, snapshot: Option<&Snapshot>) -> Result<SourceTree, WorkerError> {
         let Some(snapshot) = snapshot else { return Ok(SourceTree::Empty) };
-        let directories = self.store.layer_dirs(snapshot)?;
-        Ok(SourceTree::Snapshot(Arc::new(TreeView::open(&directories, self.store.tree_mode())?)))
+        Ok(SourceTree::open(&self.store, snapshot)?)
     }
 
     /// What the selector of an input selects.
@@ -154,7 +153,7 @@ impl Preparation {
         if let Some(snapshot) = self.store.lookup(&record)? {
             return Ok(Part { snapshot: Some(snapshot), path });
         }
-        let snapshot = write_snapshot(&self.store, None, |writer| {
+        let snapshot = write_snapshot(&self.store, None, |writer, _| {
             Ok(copy::copy_whole(&tree, node, writer, &self.cancel)?)
         })?;
         let snapshot = self.store.save(&record, &[], &snapshot, Replace::No)?;
