@@ -153,7 +153,7 @@ impl SnapshotTree {
     /// The digest of the bytes of the file `path`, which `holder` holds, if it is known.
     pub fn content(&self, holder: &Holder, path: &Path) -> Option<[u8; 32]> {
         let level = self.levels.get(holder.level())?;
-        level.contents.get_or_init(|| level.store.contents(&level.snapshot)).get(path)
+        level.contents.get_or_init(|| level.store.contents(level.snapshot)).get(path)
     }
 
     /// The origins of what `holder` holds; `None` if they are not known.
@@ -176,8 +176,8 @@ impl From<TreeView> for SnapshotTree {
 
 impl Store {
     /// What is known of the files in a snapshot's own directory. A file that cannot be read or is damaged knows nothing.
-    fn contents(&self, snapshot: &SnapshotId) -> Arc<Contents> {
-        let path = self.snapshot_directory(*snapshot).join(FILE);
+    fn contents(&self, snapshot: SnapshotId) -> Arc<Contents> {
+        let path = self.snapshot_directory(snapshot).join(FILE);
         let contents = std::fs::read(path).ok().and_then(|bytes| Contents::decode(&bytes));
         Arc::new(contents.unwrap_or_default())
     }

@@ -117,12 +117,11 @@ impl ActiveSnapshot {
         if !self.store.makes_links() {
             return Ok(false);
         }
-        let below = match self.linked.below.get() {
-            Some(below) => below,
-            None => {
-                let below = self.store.chain_origins(self.parent())?;
-                self.linked.below.get_or_init(|| below)
-            }
+        let below = if let Some(below) = self.linked.below.get() {
+            below
+        } else {
+            let below = self.store.chain_origins(self.parent())?;
+            self.linked.below.get_or_init(|| below)
         };
         Ok(origins.0.iter().all(|origin| !below.contains(origin)))
     }

@@ -13,4 +13,5 @@ mod registries;
 mod remote;
 mod rootless;
 mod running;
+mod sharing;
 mod storage;

@@ -6,12 +6,14 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cache::tree::{Attributes, FileContent, Hashing, TreeView, TreeWriter};
+use cache::layer::{ExtractOptions, apply_layer, extract_archive};
+use cache::tree::{Attributes, FileContent, FileKind, Hashing, Made, TreeMode, TreeView, TreeWriter};
 use cache::{
     ActiveSnapshot, Contents, LinkPolicy, LinkSource, PruneOptions, Snapshot, SnapshotTree, SnapshotterKind,
     Store, StoreOptions,
 };
 use proptest::prelude::*;
+use rustix::fs::XattrFlags;
 
 use crate::support::{key, open, options, save, with_each_kind};
 
@@ -254,5 +256,101 @@ proptest! {
                 store = open(directory.path(), SnapshotterKind::Overlay);
             }
         }
+    }
+}
+
+/// An inode outside of the tree that is written, with another name at `/f` in it.
+struct Shared {
+    directory: tempfile::TempDir,
+    mode: TreeMode,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mode = open(&directory.path().join("store"), SnapshotterKind::Overlay).tree_mode();
+        let shared = Self { directory, mode };
+        fs::create_dir(shared.upper()).unwrap();
+        fs::write(shared.outside(), "kept").unwrap();
+        rustix::fs::setxattr(shared.outside(), "user.mark", b"kept", XattrFlags::empty()).unwrap();
+        fs::hard_link(shared.outside(), shared.upper().join("f")).unwrap();
+        shared
+    }
+
+    fn upper(&self) -> PathBuf {
+        self.directory.path().join("upper")
+    }
+
+    fn outside(&self) -> PathBuf {
+        self.directory.path().join("outside")
+    }
+
+    fn writer(&self) -> TreeWriter {
+        TreeWriter::new(&self.upper(), &[], self.mode).unwrap()
+    }
+
+    /// What the inode is, its number of names and the time of its last change aside.
+    fn state(&self) -> (String, u32, [u32; 2], [i64; 2], Vec<u8>) {
+        let metadata = fs::metadata(self.outside()).unwrap();
+        let mut value = vec![0; 64];
+        let length = rustix::fs::getxattr(self.outside(), "user.mark", &mut value).unwrap();
+        value.truncate(length);
+        let times = [metadata.mtime(), metadata.mtime_nsec()];
+        let content = fs::read_to_string(self.outside()).unwrap();
+        (content, metadata.mode(), [metadata.uid(), metadata.gid()], times, value)
+    }
+}
+
+fn write(writer: &TreeWriter, name: &str) {
+    let attributes = Attributes { mode: 0o4777, uid: 7, gid: 8, ..Attributes::default() };
+    writer.file(Path::new(name), FileContent::Bytes(b"new"), &attributes, Hashing::Skip).unwrap();
+}
+
+#[test]
+fn no_writer_writes_to_an_inode_that_is_there() {
+    let path = Path::new("/f");
+    let metadata = Attributes { mode: 0o600, uid: 7, gid: 8, ..Attributes::default() };
+    let changes: [&dyn Fn(&TreeWriter); 7] = [
+        &|writer| write(writer, "/f"),
+        &|writer| writer.symlink(path, Path::new("x"), &metadata).unwrap(),
+        &|writer| writer.special(path, FileKind::Fifo, (0, 0), &metadata).unwrap(),
+        &|writer| assert_eq!(writer.make_directory(path, &metadata).unwrap(), Made::Created),
+        &|writer| assert!(writer.remove(path).unwrap()),
+        &|writer| {
+            writer.hard_link(path, Path::new("/g")).unwrap();
+            write(writer, "/g");
+        },
+        &|writer| assert!(writer.set_attributes(path, &metadata).is_err()),
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let shared = Shared::new();
+        let before = shared.state();
+        let writer = shared.writer();
+        change(&writer);
+        writer.finish().unwrap();
+        assert_eq!(shared.state(), before, "change {number}");
+    }
+}
+
+#[test]
+fn no_archive_writes_to_an_inode_that_is_there() {
+    for kind in [tar::EntryType::Regular, tar::EntryType::Directory, tar::EntryType::Symlink] {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_mode(0o4777);
+        header.set_uid(7);
+        header.set_size(0);
+        archive.append_link(&mut header, "f", "x").unwrap();
+        let archive = archive.into_inner().unwrap();
+        let shared = Shared::new();
+        let before = shared.state();
+        apply_layer(archive.as_slice(), &shared.upper(), shared.mode).unwrap().finish(&[]).unwrap();
+        assert_eq!(shared.state(), before, "{kind:?} of a layer");
+        let shared = Shared::new();
+        let before = shared.state();
+        let options = ExtractOptions { owner: Some((7, 8)) };
+        let extracted = extract_archive(archive.as_slice(), &shared.writer(), Path::new("/"), &options);
+        assert_eq!(shared.state(), before, "{kind:?} of an archive: {extracted:?}");
     }
 }

@@ -95,7 +95,8 @@ impl Merge<'_> {
                 self.writer.file(path, FileContent::Fd(&file), &attributes, Hashing::Skip)?;
             }
             FileKind::Symlink => {
-                self.writer.symlink(path, &self.tree.view().read_link(path)?, &attributes)?
+                let target = self.tree.view().read_link(path)?;
+                self.writer.symlink(path, &target, &attributes)?;
             }
             kind => self.writer.special(path, kind, entry.rdev, &attributes)?,
         }

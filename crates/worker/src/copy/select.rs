@@ -222,7 +222,10 @@ fn walk(
     is_included: bool,
     rules: (&Rules<'_>, &RulesAt),
 ) -> Result<Node, CopyError> {
-    let (xattrs, is_whole) = xattrs(source, found)?;
+    let mut xattrs = xattrs(source, found)?;
+    let count = xattrs.len();
+    xattrs.retain(|(name, _)| is_copied(name));
+    let is_whole = xattrs.len() == count;
     let mut node = Node {
         path: found.path.clone(),
         entry: found.entry,
@@ -300,21 +303,20 @@ fn visit(
     Ok(Some(node).filter(|_| !is_left_out))
 }
 
-/// The extended attributes that a copy takes along: file capabilities and those outside `security` and `system`. Of
-/// a context none, as the peers' transfer loses them. Tells too whether there are no others.
-fn xattrs(source: &SourceTree, found: &Found) -> Result<(Vec<(OsString, Vec<u8>)>, bool), CopyError> {
-    let SourceTree::Snapshot(tree) = source else { return Ok((Vec::new(), false)) };
-    if found.entry.kind == FileKind::Symlink {
-        return Ok((Vec::new(), false));
+/// The extended attributes of something. Of a context none, as the peers' transfer loses them, and none of links.
+fn xattrs(source: &SourceTree, found: &Found) -> Result<Vec<(OsString, Vec<u8>)>, CopyError> {
+    match source {
+        SourceTree::Snapshot(tree) if found.entry.kind != FileKind::Symlink => {
+            Ok(tree.view().xattrs(&found.path)?)
+        }
+        _ => Ok(Vec::new()),
     }
-    let mut xattrs = tree.view().xattrs(&found.path)?;
-    let count = xattrs.len();
-    xattrs.retain(|(name, _)| {
-        let name = name.as_bytes();
-        name == b"security.capability" || !(name.starts_with(b"security.") || name.starts_with(b"system."))
-    });
-    let is_whole = xattrs.len() == count;
-    Ok((xattrs, is_whole))
+}
+
+/// Whether a copy takes an extended attribute along: file capabilities and those outside `security` and `system`.
+fn is_copied(attribute: &OsStr) -> bool {
+    let name = attribute.as_bytes();
+    name == b"security.capability" || !(name.starts_with(b"security.") || name.starts_with(b"system."))
 }
 
 /// Finds the names of one inode below `top`, in the order of the walk.

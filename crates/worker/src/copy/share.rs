@@ -75,7 +75,7 @@ impl<'a> Sharing<'a> {
             SourceTree::Empty => false,
         };
         if is_placed {
-            self.note(target, self.digest(source, node)?);
+            self.note(target, Self::digest(source, node)?);
         }
         Ok(is_placed)
     }
@@ -133,7 +133,7 @@ impl<'a> Sharing<'a> {
     }
 
     /// The digest of the bytes of a node, if it is known.
-    fn digest(&self, source: &SourceTree, node: &Node) -> Result<Option<[u8; 32]>, CopyError> {
+    fn digest(source: &SourceTree, node: &Node) -> Result<Option<[u8; 32]>, CopyError> {
         match (node.content, source) {
             (Some(digest), _) => Ok(Some(digest)),
             (None, SourceTree::Snapshot(tree)) => known_content(tree, &node.path),
@@ -153,7 +153,7 @@ impl<'a> Sharing<'a> {
     /// The file of `node`, or whatever else it is, has landed as it was in its source.
     pub(super) fn copied(&self, source: &SourceTree, node: &Node, target: &Path) -> Result<(), CopyError> {
         let is_file = node.entry.kind == FileKind::File && !node.is_socket;
-        let digest = if is_file { self.digest(source, node)? } else { None };
+        let digest = if is_file { Self::digest(source, node)? } else { None };
         self.note(target, digest);
         Ok(())
     }
