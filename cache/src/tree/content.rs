@@ -1,8 +1,10 @@
 //! Moving the bytes of a file the cheapest way that is right.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
@@ -13,13 +15,45 @@ use super::FileContent;
 const BUFFER_BYTES: u64 = 256 * 1024;
 
 /// Up to this size a file is simply read and written.
-const SMALL_BYTES: u64 = 32 * 1024;
+const SMALL_BYTES: usize = 32 * 1024;
+
+/// Whether the file system that is written to can share the extents of what is read. Once it has said no it is not
+/// asked again for each file.
+#[derive(Debug)]
+pub(super) struct Cloning(AtomicBool);
+
+impl Cloning {
+    pub(super) fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    fn is_worth_a_try(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Makes `out` share all of the extents of `source`, if it can.
+    fn clone_whole(&self, out: &File, source: &File) -> bool {
+        if !self.is_worth_a_try() {
+            return false;
+        }
+        match rustix::fs::ioctl_ficlone(out, source) {
+            Ok(()) => true,
+            Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::XDEV) => {
+                self.0.store(false, Ordering::Relaxed);
+                false
+            }
+            // The reason lies in this one file.
+            Err(_) => false,
+        }
+    }
+}
 
 /// Fills the new, empty file `out`, and hashes what goes into it if there is a `hasher`.
 pub(super) fn fill(
     out: &mut File,
     content: FileContent<'_>,
     hasher: Option<&mut blake3::Hasher>,
+    cloning: &Cloning,
 ) -> io::Result<()> {
     match content {
         FileContent::Bytes(bytes) => {
@@ -30,8 +64,8 @@ pub(super) fn fill(
         }
         FileContent::Reader(reader) => fill_from_reader(out, reader, hasher),
         FileContent::Fd(source) => match hasher {
-            None => clone_file(out, source),
-            Some(hasher) => fill_and_hash(out, source, hasher),
+            None => clone_file(out, source, cloning),
+            Some(hasher) => fill_and_hash(out, source, hasher, cloning),
         },
     }
 }
@@ -57,11 +91,51 @@ fn fill_from_reader(
     }
 }
 
+/// Copies a file that one buffer takes, holes and all, and hashes it. Returns false, and nothing is done, if it is
+/// larger.
+fn fill_and_hash_small(out: &File, source: &File, hasher: &mut blake3::Hasher) -> io::Result<bool> {
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(SMALL_BYTES, 0);
+        let mut filled = 0;
+        loop {
+            let rest = buffer.get_mut(filled..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(false);
+            }
+            match source.read_at(rest, filled as u64) {
+                Ok(0) => break,
+                Ok(length) => filled += length,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let content = buffer.get(..filled).unwrap_or_default();
+        hasher.update(content);
+        if !content.is_empty() {
+            out.write_all_at(content, 0)?;
+        }
+        Ok(true)
+    })
+}
+
+thread_local! {
+    /// Clearing a new buffer for each small file would take as long as reading it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
 /// Reads all of `source`, since all of it is hashed; writes only what is not a hole.
-fn fill_and_hash(out: &mut File, source: &File, hasher: &mut blake3::Hasher) -> io::Result<()> {
+fn fill_and_hash(
+    out: &mut File,
+    source: &File,
+    hasher: &mut blake3::Hasher,
+    cloning: &Cloning,
+) -> io::Result<()> {
+    if !cloning.is_worth_a_try() && fill_and_hash_small(out, source, hasher)? {
+        return Ok(());
+    }
     let metadata = source.metadata()?;
     let is_sparse = has_holes(&metadata);
-    let shares_extents = metadata.len() > 0 && rustix::fs::ioctl_ficlone(&*out, source).is_ok();
+    let shares_extents = metadata.len() > 0 && cloning.clone_whole(out, source);
     let size = metadata.len().clamp(1, BUFFER_BYTES);
     let mut buffer = vec![0; usize::try_from(size).unwrap_or(1) + 1];
     let mut offset = 0;
@@ -95,14 +169,14 @@ fn has_holes(metadata: &std::fs::Metadata) -> bool {
     metadata.blocks() * 512 < metadata.len()
 }
 
-fn clone_file(out: &File, source: &File) -> io::Result<()> {
+fn clone_file(out: &File, source: &File, cloning: &Cloning) -> io::Result<()> {
     let metadata = source.metadata()?;
-    if metadata.len() > 0 && rustix::fs::ioctl_ficlone(out, source).is_ok() {
+    if metadata.len() > 0 && cloning.clone_whole(out, source) {
         return Ok(());
     }
     if !has_holes(&metadata) {
         // The pipe inside `copy_file_range` costs more than it saves on a small file.
-        let copy = if metadata.len() <= SMALL_BYTES { copy_by_reading } else { copy_range };
+        let copy = if metadata.len() <= SMALL_BYTES as u64 { copy_by_reading } else { copy_range };
         return copy(out, source, 0, metadata.len()).map(|_| ());
     }
     let length = metadata.len();

@@ -128,17 +128,7 @@ impl Merged {
         if found.entry.kind != FileKind::File {
             return Ok(None);
         }
-        let directory = self.level(found)?;
-        // Without `NONBLOCK`, a fifo that has taken the file's place would block.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
-            Ok(fd) => fd,
-            Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let status = rustix::fs::fstat(&fd)?;
-        let is_file = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
-        Ok(is_file.then(|| File::from(fd)))
+        open_file_in(self.level(found)?, name)
     }
 
     pub(crate) fn read_link(&self, name: &OsStr, found: Found) -> Result<PathBuf, Errno> {
@@ -178,6 +168,20 @@ impl Merged {
         }
         self.find(name)?.map(|found| found.level).ok_or(Errno::NOENT)
     }
+}
+
+/// Opens `name` in a directory for reading. `None` if it is no regular file.
+pub(super) fn open_file_in(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Option<File>, Errno> {
+    // Without `NONBLOCK`, a fifo that has taken the file's place would block.
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let fd = match rustix::fs::openat(directory, name, flags, Mode::empty()) {
+        Ok(fd) => fd,
+        Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let status = rustix::fs::fstat(&fd)?;
+    let is_file = FileType::from_raw_mode(status.st_mode) == FileType::RegularFile;
+    Ok(is_file.then(|| File::from(fd)))
 }
 
 /// The names in a directory, without `.` and `..`, in no order.
@@ -245,7 +249,7 @@ fn timestamp(time: StatxTimestamp) -> Timestamp {
     Timestamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
 }
 
-fn xattrs(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
+pub(super) fn xattrs(directory: BorrowedFd<'_>, name: &OsStr) -> Result<Vec<(OsString, Vec<u8>)>, Errno> {
     let path = path_of(directory, name);
     let mut list = vec![0_u8; 1024];
     let length = loop {

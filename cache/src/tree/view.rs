@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rustix::io::Errno;
 
 use super::beneath::open_root;
-use super::merged::{Found, Level, Merged};
+use super::merged::{Found, Level, Merged, open_file_in, stat, xattrs};
 use super::{Entry, FileKind, TreeError, TreeMode};
 
 /// How many descriptors the cache of directories may hold.
@@ -43,6 +43,19 @@ impl Holder {
     /// The directory.
     pub fn directory(&self) -> BorrowedFd<'_> {
         self.own().fd.as_fd()
+    }
+
+    /// What `path`, for which this was asked, is; `None` if there is nothing.
+    pub fn entry(&self, path: &Path) -> Result<Option<Entry>, TreeError> {
+        let name = path.file_name().unwrap_or_default();
+        let entry = stat(self.directory(), name, self.directory.mode());
+        entry.map_err(|source| TreeError::io("stat", path, source))
+    }
+
+    /// The extended attributes of `path`, for which this was asked, as in [`TreeView::xattrs`].
+    pub fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, TreeError> {
+        let found = xattrs(self.directory(), path.file_name().unwrap_or_default());
+        found.map_err(|source| TreeError::io("read the attributes of", path, source))
     }
 
     fn own(&self) -> &Level {
@@ -113,6 +126,18 @@ impl TreeView {
         file.ok_or_else(|| TreeError::NotAFile(path.to_owned()))
     }
 
+    /// Opens `path`, which was seen to be a regular file and is expected to be one still; that spares a look at it.
+    pub fn open_seen_file(&self, path: &Path) -> Result<File, TreeError> {
+        let holder = self.holder(path)?;
+        let name = path.file_name().unwrap_or_default();
+        let file = open_file_in(holder.directory(), name);
+        let file = file.map_err(|source| match source {
+            Errno::NOENT => TreeError::NotFound(path.to_owned()),
+            source => TreeError::io("open", path, source),
+        })?;
+        file.ok_or_else(|| TreeError::NotAFile(path.to_owned()))
+    }
+
     /// The target of the symbolic link `path`.
     pub fn read_link(&self, path: &Path) -> Result<PathBuf, TreeError> {
         let (directory, name, found) = self.locate(path)?;
@@ -121,12 +146,10 @@ impl TreeView {
 
     /// The extended attributes of `path`, sorted by name; overlay's and our own are left out.
     pub fn xattrs(&self, path: &Path) -> Result<Vec<(OsString, Vec<u8>)>, TreeError> {
-        let fail = |source: Errno| TreeError::io("read the attributes of", path, source);
-        if split(path)?.is_none() {
-            return self.root.own_xattrs().map_err(fail);
+        if split(path)?.is_some() {
+            return self.holder(path)?.xattrs(path);
         }
-        let (directory, name, found) = self.locate(path)?;
-        directory.xattrs(name, found).map_err(fail)
+        self.root.own_xattrs().map_err(|source| TreeError::io("read the attributes of", path, source))
     }
 
     /// Which directory on disk holds `path`, something in this tree that is no directory.

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::attributes::{self, Owners};
 use super::beneath::DIRECTORY;
-use super::content;
+use super::content::{self, Cloning};
 use super::merged::names;
 use super::overlay::make_whiteout;
 use super::owner::path_of;
@@ -48,6 +48,7 @@ pub enum Made {
 #[derive(Debug)]
 pub struct TreeWriter {
     tree: UpperTree,
+    cloning: Cloning,
 }
 
 impl TreeWriter {
@@ -57,12 +58,13 @@ impl TreeWriter {
             OwnerMode::Native => Owners::Set,
             OwnerMode::Recorded => Owners::Record,
         };
-        Ok(Self { tree: UpperTree::open(upper, lower_dirs, mode, owners)? })
+        Ok(Self { tree: UpperTree::open(upper, lower_dirs, mode, owners)?, cloning: Cloning::new() })
     }
 
     /// A writer of a host directory, which leaves owners alone that the process may not set.
     pub(crate) fn of_host_directory(directory: &Path) -> Result<Self, TreeError> {
-        Ok(Self { tree: UpperTree::open(directory, &[], TreeMode::PLAIN, Owners::SetIfAllowed)? })
+        let tree = UpperTree::open(directory, &[], TreeMode::PLAIN, Owners::SetIfAllowed)?;
+        Ok(Self { tree, cloning: Cloning::new() })
     }
 
     /// The merged tree, with what was written so far.
@@ -126,7 +128,8 @@ impl TreeWriter {
         hashing: Hashing,
     ) -> Result<Option<blake3::Hash>, TreeError> {
         let mut hasher = (hashing == Hashing::Blake3).then(blake3::Hasher::new);
-        self.file_with(path, attributes, |out| content::fill(out, content, hasher.as_mut()))?;
+        let fill = |out: &mut File| content::fill(out, content, hasher.as_mut(), &self.cloning);
+        self.file_with(path, attributes, fill)?;
         Ok(hasher.map(|hasher| hasher.finalize()))
     }
 

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use cache::layer::{ExtractOptions, apply_layer, extract_archive};
 use cache::tree::{Attributes, FileContent, FileKind, Hashing, Made, TreeMode, TreeView, TreeWriter};
@@ -107,38 +106,6 @@ fn links_are_made_neither_where_trees_are_whole_nor_where_nobody_wants_them() {
         let one = Draft::new(&store, None).write("/a").commit();
         assert!(!Draft::new(&store, None).link(&one, Path::new("/a"), Path::new("/a")));
     });
-}
-
-/// An ext4, which has no room for more than 65,000 names of one inode.
-#[test]
-fn an_inode_with_too_many_names_is_linked_no_more() {
-    let directory = tempfile::tempdir().unwrap();
-    let (image, mount) = (directory.path().join("disk"), directory.path().join("mount"));
-    fs::create_dir(&mount).unwrap();
-    let run = |program: &str, arguments: &[&str]| {
-        let status = Command::new(program).args(arguments).status();
-        let status = status.unwrap_or_else(|error| panic!("{program} is needed (e2fsprogs, mount): {error}"));
-        assert!(status.success(), "{program} {arguments:?}");
-    };
-    let text = |path: &Path| path.to_str().unwrap().to_owned();
-    run("truncate", &["-s", "64M", &text(&image)]);
-    run("mkfs.ext4", &["-q", &text(&image)]);
-    run("mount", &["-o", "loop", &text(&image), &text(&mount)]);
-    let outcome = std::panic::catch_unwind(|| {
-        let store = open(&mount.join("store"), SnapshotterKind::Overlay);
-        let one = Draft::new(&store, None).write("/a").commit();
-        let own = store.own_dir(&one.id);
-        let names = mount.join("names");
-        fs::create_dir(&names).unwrap();
-        let full =
-            (0..100_000).find(|number| fs::hard_link(own.join("a"), names.join(number.to_string())).is_err());
-        assert_eq!(full, Some(64_999));
-        let draft = Draft::new(&store, None).write("/x");
-        assert!(!draft.link(&one, Path::new("/a"), Path::new("/x")));
-        assert!(draft.writer.view().entry(Path::new("/x")).unwrap().is_none(), "what was there gave way");
-    });
-    run("umount", &[&text(&mount)]);
-    outcome.unwrap();
 }
 
 #[test]

@@ -10,13 +10,13 @@ use cache::tree::TreeWriter;
 use cache::{ActiveSnapshot, KeyLock, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
 use solver::{
-    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Op, RemoteIdentity, Saving, Selector, Vertex,
-    Worker,
+    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Input, InputKey, Op, RemoteIdentity, Saving,
+    Selector, Vertex, Worker,
 };
 use tokio::sync::OnceCell;
 
 use crate::context::{Context, ContextSource};
-use crate::copy::{self, CopyRequest, Sharing, SourceTree};
+use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{Remotes, SecretSource};
@@ -54,6 +54,7 @@ struct Shared {
     images: Images,
     remotes: Remotes,
     contexts: BTreeMap<String, OpenContext>,
+    selections: Selections,
 }
 
 /// A context, opened when a vertex reads it.
@@ -76,7 +77,8 @@ impl LocalWorker {
         let remotes = Remotes::new(store.clone(), registry.clone(), secrets);
         let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
         let contexts = contexts.into_iter().map(open).collect();
-        Self { shared: Arc::new(Shared { store, images, remotes, contexts }) }
+        let selections = Selections::default();
+        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections }) }
     }
 
     /// The store that this worker works on.
@@ -135,9 +137,10 @@ impl LocalWorker {
     async fn copy(&self, op: &CopyOp, execution: &Execution<'_>) -> Result<Snapshot, WorkerError> {
         let base = execution.inputs.first().unwrap_or(&Output::Scratch);
         let parent = self.snapshot_of(base).await?;
-        let mut sources = vec![SourceTree::Empty];
-        for output in execution.inputs.iter().skip(1) {
+        let (mut sources, mut selected) = (vec![SourceTree::Empty], vec![None]);
+        for (output, input) in execution.inputs.iter().zip(&execution.vertex.inputs).skip(1) {
             sources.push(self.source_tree(output).await?);
+            selected.push(self.selected(output, input).await?);
         }
         let on_empty_root = matches!(base, Output::Scratch);
         let (op, digests) = (op.clone(), execution.digests.to_vec());
@@ -151,6 +154,7 @@ impl LocalWorker {
                     inputs: &vertex_inputs,
                     sources: &sources,
                     digests: &digests,
+                    selected: &selected,
                     writer,
                     sharing: Some(&sharing),
                     on_empty_root,
@@ -160,6 +164,13 @@ impl LocalWorker {
             })
         })
         .await
+    }
+
+    /// What an input of a copy selects, where its digest was just made of that.
+    async fn selected(&self, output: &Output, input: &Input) -> Result<Option<Arc<Selection>>, WorkerError> {
+        let InputKey::Content(selector) = &input.key else { return Ok(None) };
+        let snapshot = self.snapshot_of(output).await?;
+        Ok(snapshot.and_then(|snapshot| self.shared.selections.take(snapshot.id, selector)))
     }
 
     /// The result stored under `key`.
@@ -268,7 +279,7 @@ impl Worker for LocalWorker {
         key: Option<&CacheKey>,
         selector: &Selector,
     ) -> Result<ContentDigest, WorkerError> {
-        let (store, selector) = (self.shared.store.clone(), selector.clone());
+        let selector = selector.clone();
         if matches!(output, Output::Scratch | Output::Context(_)) {
             let tree = self.source_tree(output).await?;
             return blocking(move || Ok(copy::content_digest(&tree, &selector)?)).await;
@@ -279,8 +290,10 @@ impl Worker for LocalWorker {
         // A step's result has a record already. An image's gets one here, so that the next build knows the digest
         // without the image.
         let record = key.filter(|_| matches!(output, Output::Image(_))).map(|key| RecordKey(key.0));
+        let shared = Arc::clone(&self.shared);
         blocking(move || {
-            let digest = copy::snapshot_digest(&store, &snapshot, &selector)?;
+            let store = &shared.store;
+            let digest = copy::snapshot_digest(store, &snapshot, &selector, &shared.selections)?;
             if let Some(record) = record
                 && store.lookup(&record)?.is_none()
             {

@@ -13,14 +13,16 @@
 //!
 //! Times are in no digest, and neither is the name or the path of what is selected without wildcards.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hasher;
 use cache::tree::FileKind;
-use cache::{Snapshot, Store};
+use cache::{Snapshot, SnapshotId, Store};
 use rayon::prelude::*;
 use solver::{ContentDigest, Selector};
 
@@ -46,13 +48,15 @@ pub(crate) fn snapshot_digest(
     store: &Store,
     snapshot: &Snapshot,
     selector: &Selector,
+    kept: &Selections,
 ) -> Result<ContentDigest, CopyError> {
     let name = selector.digest();
     if let Some(digest) = store.content_digest(&snapshot.id, &name)? {
         return Ok(ContentDigest(digest));
     }
-    let digest = content_digest(&SourceTree::open(store, snapshot)?, selector)?;
+    let (digest, selection) = digest_of(&SourceTree::open(store, snapshot)?, selector)?;
     store.set_content_digest(&snapshot.id, &name, &digest.0)?;
+    kept.keep(snapshot.id, name, Arc::new(selection));
     Ok(digest)
 }
 
@@ -72,6 +76,34 @@ pub(crate) fn dated_digest(content: &ContentDigest, node: &Node) -> [u8; 32] {
     hasher.update(&content.0);
     add(&mut hasher, node);
     *hasher.finalize().as_bytes()
+}
+
+/// How many selections are kept: the copies that follow the digests come soon, if at all.
+const SELECTIONS_KEPT: usize = 4;
+
+/// What was selected in snapshots for digests, kept for the copies that follow, which need not walk again.
+#[derive(Debug, Default)]
+pub(crate) struct Selections(Mutex<VecDeque<Kept>>);
+
+/// Of which snapshot, by the digest of which selector, what.
+type Kept = (SnapshotId, [u8; 32], Arc<Selection>);
+
+impl Selections {
+    fn keep(&self, snapshot: SnapshotId, selector: [u8; 32], selection: Arc<Selection>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == SELECTIONS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((snapshot, selector, selection));
+    }
+
+    /// What `selector` selects in a snapshot, if that is kept; it no longer is then.
+    pub(crate) fn take(&self, snapshot: SnapshotId, selector: &Selector) -> Option<Arc<Selection>> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let selector = selector.digest();
+        let found = kept.iter().position(|(of, by, _)| (*of, *by) == (snapshot, selector))?;
+        kept.remove(found).map(|(.., selection)| selection)
+    }
 }
 
 /// What `selector` selects in `source`, with its digest.
@@ -184,13 +216,13 @@ fn file_digest(source: &SourceTree, node: &Node) -> Result<[u8; 32], CopyError> 
         return Ok(digest);
     }
     let Some(context) = source.context() else {
-        return hash_file(&view.open_file(&node.path)?, node);
+        return hash_file(&view.open_seen_file(&node.path)?, node);
     };
     if let Some(digest) = context.stats.digest(&node.entry) {
         return Ok(digest);
     }
     let started = context.stats.now();
-    let file = view.open_file(&node.path)?;
+    let file = view.open_seen_file(&node.path)?;
     let digest = hash_file(&file, node)?;
     let after = view.entry(&node.path)?;
     let is_same = after.is_some_and(|after| {
@@ -206,16 +238,41 @@ fn file_digest(source: &SourceTree, node: &Node) -> Result<[u8; 32], CopyError> 
 /// Hashes all bytes of an open file.
 fn hash_file(mut file: &File, node: &Node) -> Result<[u8; 32], CopyError> {
     let read_error = |source: io::Error| CopyError::Read { path: node.path.clone(), source };
-    // A file that grows in the meantime takes more rounds; one read tells the end of the others.
-    let wanted = usize::try_from(node.entry.size).unwrap_or(BUFFER_BYTES).saturating_add(1);
-    let mut buffer = vec![0; wanted.min(BUFFER_BYTES)];
-    let mut hasher = Hasher::new();
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok(*hasher.finalize().as_bytes()),
-            Ok(length) => hasher.update(&buffer[..length]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(read_error(error)),
-        };
+    BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(BUFFER_BYTES, 0);
+        let mut hasher = None;
+        loop {
+            let filled = fill(&mut file, buffer).map_err(read_error)?;
+            let piece = &buffer[..filled];
+            if filled == buffer.len() {
+                hasher.get_or_insert_with(Hasher::new).update(piece);
+                continue;
+            }
+            let digest = match hasher {
+                // Most files are one piece, and that is hashed faster at once.
+                None => blake3::hash(piece),
+                Some(mut hasher) => hasher.update(piece).finalize(),
+            };
+            return Ok(*digest.as_bytes());
+        }
+    })
+}
+
+thread_local! {
+    /// Clearing a new buffer for each file would take as long as reading it.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Reads until the buffer is full or the file at its end.
+fn fill(file: &mut &File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(length) => filled += length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
+    Ok(filled)
 }

@@ -35,6 +35,8 @@ pub(crate) struct CopyRequest<'a> {
     pub(crate) sources: &'a [SourceTree],
     /// By index of input: the digest that went into the cache key.
     pub(crate) digests: &'a [Option<ContentDigest>],
+    /// By index of input: what is selected in a snapshot, if that is known.
+    pub(crate) selected: &'a [Option<Arc<Selection>>],
     /// What is copied to.
     pub(crate) writer: &'a TreeWriter,
     /// What it may share with other snapshots, if it is one.
@@ -125,6 +127,10 @@ fn selections(request: &CopyRequest<'_>) -> Result<BTreeMap<usize, Arc<Selection
     let mut selections = BTreeMap::new();
     for (index, input) in request.inputs.iter().enumerate() {
         let InputKey::Content(selector) = &input.key else { continue };
+        if let Some(Some(known)) = request.selected.get(index) {
+            selections.insert(index, Arc::clone(known));
+            continue;
+        }
         let digest = request.digests.get(index).copied().flatten();
         let selection = selection(&request.sources[index], selector, digest)?;
         selections.insert(index, selection);
@@ -542,7 +548,7 @@ pub(crate) fn make_directories(
 /// Opens the file of a node. A file of a context that is gone has changed.
 fn open(source: &SourceTree, node: &Node) -> Result<File, CopyError> {
     let view = source.view().expect("a node comes from a tree");
-    match view.open_file(&node.path) {
+    match view.open_seen_file(&node.path) {
         Err(TreeError::NotFound(_) | TreeError::NotAFile(_) | TreeError::NotADirectory(_))
             if source.context().is_some() =>
         {

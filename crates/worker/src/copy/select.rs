@@ -14,11 +14,13 @@ use super::source::{Found, SourceTree, base_name};
 use super::{CopyError, is_worth_threads};
 
 /// What the paths of a selector select, in their order.
+#[derive(Debug)]
 pub(crate) struct Selection {
     pub(crate) sources: Vec<Selected>,
 }
 
 /// What one path selects.
+#[derive(Debug)]
 pub(crate) struct Selected {
     /// The path as it is in the selector.
     pub(crate) path: String,
@@ -27,6 +29,7 @@ pub(crate) struct Selected {
 }
 
 /// One thing that a path stands for.
+#[derive(Debug)]
 pub(crate) struct Match {
     /// The name that a file gets in a destination that is a directory: of the path, not of what a link leads to.
     pub(crate) name: OsString,
@@ -37,6 +40,7 @@ pub(crate) struct Match {
 }
 
 /// Something that is copied, with all that is copied below it.
+#[derive(Debug)]
 pub(crate) struct Node {
     /// Its path in the source.
     pub(crate) path: PathBuf,

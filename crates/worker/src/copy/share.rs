@@ -113,7 +113,7 @@ impl<'a> Sharing<'a> {
         if tree.content(&holder, target) != Some(wanted) {
             return Ok(false);
         }
-        let Some(entry) = view.entry(target)?.filter(|entry| entry.kind == FileKind::File) else {
+        let Some(entry) = holder.entry(target)?.filter(|entry| entry.kind == FileKind::File) else {
             return Ok(false);
         };
         if self.store.clones_files() {
@@ -121,7 +121,7 @@ impl<'a> Sharing<'a> {
             writer.file(target, FileContent::Fd(&file), attributes, Hashing::Skip)?;
             return Ok(true);
         }
-        let has_same_metadata = agree(&entry, attributes) && view.xattrs(target)? == attributes.xattrs;
+        let has_same_metadata = agree(&entry, attributes) && holder.xattrs(target)? == attributes.xattrs;
         self.link(writer, &Twin { tree, path: target, holder: &holder, entry, has_same_metadata }, target)
     }
 

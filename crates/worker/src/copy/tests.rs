@@ -156,6 +156,7 @@ fn run(
         digests: &[None, digest],
         writer,
         sharing: None,
+        selected: &[],
         on_empty_root: false,
         cancel: &CancellationToken::new(),
     })
@@ -464,6 +465,7 @@ fn names_in_chown_are_those_of_the_destination() {
         digests: &[],
         writer: &writer,
         sharing: None,
+        selected: &[],
         on_empty_root: true,
         cancel: &CancellationToken::new(),
     };
