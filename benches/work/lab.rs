@@ -50,8 +50,17 @@ impl Lab {
         let _ = Command::new("sync").arg("-f").arg(&self.mount).status();
     }
 
-    /// Builds `context` with the store `store` and tells how long it took.
+    /// Builds `context` with the store `store` into a tagged image and tells how long it took.
     pub(crate) fn build(&self, store: &Path, context: &Path) -> Result<Duration, String> {
+        self.run(store, context, &["-t", "bench:latest"])
+    }
+
+    /// The same without an image.
+    pub(crate) fn solve(&self, store: &Path, context: &Path) -> Result<Duration, String> {
+        self.run(store, context, &["--output=type=cacheonly"])
+    }
+
+    fn run(&self, store: &Path, context: &Path, arguments: &[&str]) -> Result<Duration, String> {
         let config = self.directory.path().join("config.toml");
         let text = format!("[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n", self.registry.address());
         std::fs::write(&config, text).map_err(|error| error.to_string())?;
@@ -60,7 +69,7 @@ impl Lab {
             .env("RBUILD_ROOT", store)
             .env("RBUILD_CONFIG", &config)
             .env("DOCKER_CONFIG", self.directory.path());
-        build.args(["-t", "bench:latest"]).arg(context).stdin(Stdio::null()).stdout(Stdio::null());
+        build.args(arguments).arg(context).stdin(Stdio::null()).stdout(Stdio::null());
         timed(&mut build)
     }
 }

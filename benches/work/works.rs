@@ -19,56 +19,64 @@ pub(crate) struct Prepared {
 pub(crate) struct Work {
     pub(crate) name: &'static str,
     pub(crate) limit_name: &'static str,
-    pub(crate) prepare: fn(&Lab) -> Result<Prepared, String>,
+    pub(crate) prepare: Box<dyn Fn(&Lab) -> Result<Prepared, String>>,
     pub(crate) run: fn(&Lab, &Prepared) -> Result<Duration, String>,
     pub(crate) limit: fn(&Lab, &Prepared) -> Result<Duration, String>,
 }
 
 /// All works, in the order in which they are printed.
 pub(crate) fn all() -> Vec<Work> {
+    let mut works = steps();
+    works.extend(trees());
+    works.extend(ignored());
+    works
+}
+
+/// Many steps, or few that have little to copy.
+fn steps() -> Vec<Work> {
     vec![
         Work {
             name: "20 RUN steps on busybox from a loopback registry, cold",
             limit_name: "20 times unshare and exec",
-            prepare: |lab| prepare(lab, &run_steps(), |_| Ok(())),
+            prepare: Box::new(|lab| prepare(lab, &run_steps(), |_| Ok(()))),
             run: cold,
             limit: |_, work| shell("for i in {1..20}; do unshare -mpfiu sh -c true; done", &work.context),
         },
         Work {
             name: "the same, no change",
             limit_name: "start of a process",
-            prepare: |lab| warmed(lab, prepare(lab, &run_steps(), |_| Ok(()))?),
+            prepare: Box::new(|lab| warmed(lab, prepare(lab, &run_steps(), |_| Ok(()))?)),
             run: warm,
             limit: |_, work| shell("true", &work.context),
         },
         Work {
             name: "8 stages of sleep 2 and a COPY from each, cold",
             limit_name: "sleep 2",
-            prepare: |lab| prepare(lab, &sleeping_stages(), |_| Ok(())),
+            prepare: Box::new(|lab| prepare(lab, &sleeping_stages(), |_| Ok(()))),
             run: cold,
             limit: |_, work| shell("sleep 2", &work.context),
         },
         Work {
             name: "100 COPY steps of one small file each, cold",
             limit_name: "cp of each file",
-            prepare: |lab| prepare(lab, &copies(), |context| small_files(context, 100)),
+            prepare: Box::new(|lab| prepare(lab, &copies(), |context| small_files(context, 100))),
             run: cold,
             limit: |lab, work| copy_each(lab, work, 100),
         },
         Work {
             name: "400 scratch stages with a COPY each, 100 of them copied on, cold",
             limit_name: "cp of each file",
-            prepare: |lab| prepare(lab, &scratch_stages(), |context| small_files(context, 400)),
+            prepare: Box::new(|lab| prepare(lab, &scratch_stages(), |context| small_files(context, 400))),
             run: cold,
             limit: |lab, work| copy_each(lab, work, 500),
         },
         Work {
             name: "base of 128 MB in one gzip layer from a loopback registry, RUN true",
             limit_name: "gzip -d into tar -x",
-            prepare: |lab| {
+            prepare: Box::new(|lab| {
                 push_debian(lab)?;
                 prepare(lab, "FROM bench/debian\nRUN true\n", |_| Ok(()))
-            },
+            }),
             run: cold,
             limit: |lab, _| {
                 let directory = lab.new_directory("unpacked")?;
@@ -76,6 +84,116 @@ pub(crate) fn all() -> Vec<Work> {
             },
         },
     ]
+}
+
+/// A tree of many files; nothing is exported, as that is a work of its own.
+fn trees() -> Vec<Work> {
+    let copy = "FROM busybox\nCOPY tree /tree\nRUN true\n";
+    let stages = "FROM busybox AS one\nCOPY tree /tree\nFROM busybox\nCOPY --from=one /tree /tree\n";
+    let prepare_copy = move |lab: &Lab| prepare(lab, copy, files);
+    vec![
+        Work {
+            name: "COPY of 20,000 files (122 MB) and a RUN, cold",
+            limit_name: "cp -a of the tree",
+            prepare: Box::new(prepare_copy),
+            run: |lab, work| lab.solve(&lab.new_directory("store")?, &work.context),
+            limit: copy_tree,
+        },
+        Work {
+            name: "the same, no change",
+            limit_name: "a walk with lstat",
+            prepare: Box::new(move |lab| solved(lab, prepare_copy(lab)?)),
+            run: solve_again,
+            limit: walk,
+        },
+        Work {
+            name: "the same, one file changed",
+            limit_name: "cp -al of the tree",
+            prepare: Box::new(move |lab| solved(lab, prepare_copy(lab)?)),
+            run: |lab, work| {
+                shell("head -c 6100 /dev/urandom > tree/d50/f50; sleep 0.1", &work.context)?;
+                solve_again(lab, work)
+            },
+            limit: |lab, work| {
+                let target = lab.new_directory("copies")?;
+                shell(&format!("cp -al tree {}", target.display()), &work.context)
+            },
+        },
+        Work {
+            name: "the tree by COPY into a stage and by COPY --from into the next, cold",
+            limit_name: "cp -a of the tree",
+            prepare: Box::new(move |lab| prepare(lab, stages, files)),
+            run: |lab, work| lab.solve(&lab.new_directory("store")?, &work.context),
+            limit: copy_tree,
+        },
+        Work {
+            name: "COPY of 20,000 files (122 MB) and a RUN into a tagged image, cold",
+            limit_name: "cp -a of the tree, tar and gzip",
+            prepare: Box::new(prepare_copy),
+            run: cold,
+            limit: |lab, work| {
+                let target = lab.new_directory("copies")?;
+                let target = target.display();
+                shell(&format!("cp -a tree {target}; tar -c tree | gzip > {target}/gz"), &work.context)
+            },
+        },
+    ]
+}
+
+/// Contexts of 100,000 files of which ten are left.
+fn ignored() -> Vec<Work> {
+    vec![
+        Work {
+            name: "100,000 files, all but a directory of ten ignored, no change",
+            limit_name: "start of a process",
+            prepare: Box::new(|lab| warmed(lab, large_context(lab, "*\n!keep\n")?)),
+            run: warm,
+            limit: |_, work| shell("true", &work.context),
+        },
+        Work {
+            name: "100,000 files, all but ten ignored wherever they are, no change",
+            limit_name: "a walk with lstat",
+            prepare: Box::new(|lab| warmed(lab, large_context(lab, "**/*.x\n")?)),
+            run: warm,
+            limit: walk,
+        },
+    ]
+}
+
+fn large_context(lab: &Lab, ignore: &str) -> Result<Prepared, String> {
+    prepare(lab, "FROM busybox\nCOPY . /all\nRUN true\n", |context| {
+        let script = "mkdir keep; for i in {0..9}; do echo $i > keep/$i; done
+            for i in {0..999}; do mkdir -p g$((i / 100))/d$i; (cd g$((i / 100))/d$i; touch f{0..99}.x); done";
+        shell(script, context)?;
+        std::fs::write(context.join(".dockerignore"), ignore).map_err(|error| error.to_string())
+    })
+}
+
+/// 200 directories of 100 files each, of 6,100 bytes that do not compress.
+fn files(context: &Path) -> Result<(), String> {
+    let script = "for i in {0..199}; do mkdir -p tree/d$i; (cd tree/d$i
+            head -c 610000 /dev/urandom | split -b 6100 -a 2 -d - f); done";
+    shell(script, context).map(|_| ())
+}
+
+fn copy_tree(lab: &Lab, work: &Prepared) -> Result<Duration, String> {
+    let target = lab.new_directory("copies")?;
+    shell(&format!("cp -a tree {}", target.display()), &work.context)
+}
+
+fn walk(_: &Lab, work: &Prepared) -> Result<Duration, String> {
+    shell("find . -printf %s", &work.context)
+}
+
+/// Built once, with nothing exported.
+fn solved(lab: &Lab, prepared: Prepared) -> Result<Prepared, String> {
+    let store = lab.new_directory("store")?;
+    lab.solve(&store, &prepared.context)?;
+    Ok(Prepared { store: Some(store), ..prepared })
+}
+
+fn solve_again(lab: &Lab, work: &Prepared) -> Result<Duration, String> {
+    lab.solve(work.store.as_ref().ok_or("the work has no store")?, &work.context)
 }
 
 fn prepare(
