@@ -1,14 +1,16 @@
-//! Test doubles and probes for rbuild's crates: registries that are scripted or real, programs that must end in time, and
-//! ordinary users.
+//! Test doubles and probes for rbuild's crates: registries that are scripted or real, git repositories and their servers,
+//! programs that must end in time, and ordinary users.
 //!
 //! What is deliberately absent: anything that a build needs. Whatever fails here panics, because only tests are waiting.
 
+mod git;
 mod layout;
 mod process;
 mod real_registry;
 mod scripted_registry;
 mod user;
 
+pub use git::{GitDaemon, GitHttp, GitRepository};
 pub use process::{run_with_timeout, set_times};
 pub use real_registry::RealRegistry;
 pub use scripted_registry::{
