@@ -110,6 +110,7 @@ impl Plan {
             registry: client.clone(),
             contexts,
             secrets: Arc::new(BTreeMap::new()),
+            git: Environment::git_options(),
         });
         Ok(Opened { store, client, worker, definition })
     }

@@ -164,7 +164,7 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
     }
 }
 
-/// Whether a failed step is the build's own fault, or that of a disk that takes no more.
+/// Whether a failed step is the build's own fault, or that of a machine without room or without a program.
 pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
     let mut cause = Some(error);
     while let Some(error) = cause {
@@ -172,7 +172,10 @@ pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
             use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
             matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
         });
-        if is_disk {
+        let is_without_git = error
+            .downcast_ref::<worker::WorkerError>()
+            .is_some_and(|error| matches!(error, worker::WorkerError::Remote(worker::RemoteError::NoGit)));
+        if is_disk || is_without_git {
             return FailureKind::Environment;
         }
         cause = error.source();

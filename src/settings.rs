@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_FILES};
 use serde::Deserialize;
+use worker::GitOptions;
 
 use crate::report::{Failure, FailureKind};
 
@@ -35,6 +36,24 @@ struct DockerProxies {
     ftp_proxy: Option<String>,
     all_proxy: Option<String>,
 }
+
+/// What git gets of the environment.
+const GIT_VARIABLES: [&str; 14] = [
+    "PATH",
+    "http_proxy",
+    "HTTP_PROXY",
+    "https_proxy",
+    "HTTPS_PROXY",
+    "no_proxy",
+    "NO_PROXY",
+    "all_proxy",
+    "ALL_PROXY",
+    "GIT_SSL_CAINFO",
+    "GIT_SSL_CAPATH",
+    "GIT_SSH_COMMAND",
+    "SSH_AUTH_SOCK",
+    "TMPDIR",
+];
 
 /// The environment of the program, so that everything that depends on it is in one place.
 pub(crate) struct Environment;
@@ -125,6 +144,18 @@ impl Environment {
             ca_files,
             ..ClientOptions::default()
         })
+    }
+
+    /// How to run git: with this machine's programs, proxies, certificates and ssh agent, and no other configuration.
+    pub(crate) fn git_options() -> GitOptions {
+        let mut environment: BTreeMap<OsString, OsString> = GIT_VARIABLES
+            .iter()
+            .filter_map(|name| Some((OsString::from(name), std::env::var_os(name)?)))
+            .collect();
+        if let Some(path) = Self::path("SSL_CERT_FILE") {
+            environment.entry("GIT_SSL_CAINFO".into()).or_insert_with(|| path.into());
+        }
+        GitOptions { environment }
     }
 
     /// The proxies of docker's `config.json` as build arguments.

@@ -45,6 +45,10 @@ fn describe_op(op: &Op) -> String {
         Op::Image(image) => format!("image {} {}", image.source.name, image.source.platform),
         Op::Context(context) => format!("context {}", context.name),
         Op::Http(http) => format!("http {} as {:?} {:?}", http.url, http.name, http.checksum),
+        Op::Git(git) => format!(
+            "git {} {:?} {:?} {:?} {}",
+            git.url, git.reference, git.checksum, git.repository, git.submodules
+        ),
         Op::Copy(copy) => {
             let flags = (&copy.chown, &copy.chmod, copy.unpack, copy.parents, &copy.exclude);
             format!("copy {:?} to {} {flags:?}", copy.sources, copy.destination)

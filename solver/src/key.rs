@@ -26,8 +26,8 @@ use std::fmt;
 
 use crate::graph::{Input, InputKey, Selector, VertexDigest};
 use crate::op::{
-    Chmod, CopyOp, CopySource, HttpOp, MkdirOp, NetworkMode, Op, RemoteIdentity, RunCache, RunMount,
-    RunMountKind, RunOp, SecurityMode, Unpack,
+    Chmod, CopyOp, CopySource, GitOp, GitRepository, HttpOp, MkdirOp, NetworkMode, Op, RemoteIdentity,
+    RunCache, RunMount, RunMountKind, RunOp, SecurityMode, Unpack,
 };
 
 const VERTEX_FORMAT: &str = "rbuild.vertex.1";
@@ -276,6 +276,15 @@ fn write_op(op: &Op, sink: &mut impl Sink) {
             sink.text("http.name", name);
             sink.optional("http.checksum", checksum.as_ref().map(ToString::to_string).as_ref());
         }
+        Op::Git(git) => {
+            let GitOp { url, reference, checksum, repository, submodules } = git;
+            sink.text("op", "git");
+            sink.text("git.url", url);
+            sink.optional("git.reference", reference.as_ref());
+            sink.optional("git.checksum", checksum.as_ref());
+            sink.flag("git.kept", *repository == GitRepository::Kept);
+            sink.flag("git.submodules", *submodules);
+        }
         Op::Copy(copy) => write_copy(copy, sink),
         Op::Mkdir(mkdir) => write_mkdir(mkdir, sink),
         Op::Run(run) => write_run(run, sink),
@@ -290,6 +299,16 @@ fn write_found(op: &Op, found: &RemoteIdentity, sink: &mut impl Sink) {
             sink.text("op", "http");
             sink.text("http.digest", &found.0);
             sink.text("http.name", name);
+        }
+        Op::Git(GitOp { url, reference, checksum: _, repository, submodules }) => {
+            sink.text("op", "git");
+            sink.text("git.commit", &found.0);
+            sink.flag("git.submodules", *submodules);
+            // What is kept tells where it came from.
+            if *repository == GitRepository::Kept {
+                sink.text("git.kept.url", url);
+                sink.optional("git.kept.reference", reference.as_ref());
+            }
         }
         // Whatever else it may be, it says so itself.
         other => write_op(other, sink),

@@ -13,6 +13,8 @@ pub enum Op {
     Context(ContextOp),
     /// A file of an HTTP server. No inputs. What it is has to be [asked for](Op::identity).
     Http(HttpOp),
+    /// The files of a commit of a git repository. No inputs. What it is has to be [asked for](Op::identity).
+    Git(GitOp),
     /// COPY and ADD. Input 0 (chain): the root file system that is copied to. Inputs 1 and up (content): what the
     /// sources name.
     Copy(CopyOp),
@@ -31,7 +33,9 @@ impl Op {
     pub fn is_step(&self) -> bool {
         match self {
             Self::Scratch | Self::Image(_) | Self::Context(_) => false,
-            Self::Http(_) | Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => true,
+            Self::Http(_) | Self::Git(_) | Self::Copy(_) | Self::Mkdir(_) | Self::Run(_) | Self::Merge => {
+                true
+            }
         }
     }
 
@@ -41,6 +45,12 @@ impl Op {
             Self::Http(http) => match &http.checksum {
                 Some(checksum) => Identity::Pinned(RemoteIdentity(checksum.to_string())),
                 None => Identity::Asked,
+            },
+            Self::Git(git) => match &git.reference {
+                Some(reference) if is_commit(reference) => {
+                    Identity::Pinned(RemoteIdentity(reference.clone()))
+                }
+                _ => Identity::Asked,
             },
             Self::Scratch
             | Self::Image(_)
@@ -75,9 +85,16 @@ pub enum Identity {
     Asked,
 }
 
-/// What a remote source was found to be: the digest of a file. Equal identities are equal content.
+/// What a remote source was found to be: the digest of a file, or the hash of a commit (of a tag object, where the
+/// repository is kept and the tag is one). Equal identities are equal content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemoteIdentity(pub String);
+
+/// Whether a text is the whole hash of a commit (SHA-1 or SHA-256).
+pub fn is_commit(text: &str) -> bool {
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    matches!(text.len(), 40 | 64) && text.bytes().all(is_digit)
+}
 
 /// The root file system of an image, known by its layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +150,30 @@ pub struct HttpOp {
     pub name: String,
     /// The SHA-256 digest that it must have. With it, the server is asked only if the file is not in the store.
     pub checksum: Option<Digest>,
+}
+
+/// A commit of a git repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitOp {
+    /// The repository, as the git program takes it: a URL, or `user@host:path`.
+    pub url: String,
+    /// A branch, a tag, a whole name (`refs/…`) or the whole hash of a commit; the default branch where there is none.
+    pub reference: Option<String>,
+    /// What the hash of the commit must begin with, in lower case.
+    pub checksum: Option<String>,
+    /// Whether `.git` stays.
+    pub repository: GitRepository,
+    /// Whether submodules are checked out, all of them.
+    pub submodules: bool,
+}
+
+/// What becomes of `.git`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GitRepository {
+    /// It is removed: the result depends on the commit alone.
+    Removed,
+    /// It is kept, with the commit and no history, the reference, and the URL without a password.
+    Kept,
 }
 
 /// COPY or ADD.

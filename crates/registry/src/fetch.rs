@@ -204,7 +204,7 @@ impl<'a> Transfer<'a> {
         on_bytes: OnBytes<'a>,
     ) -> Result<Self, FetchError> {
         let shown = shown(&url);
-        let text = request.authorization.clone().or_else(|| basic(&url));
+        let text = request.authorization.clone().or_else(|| of_url(&url));
         let malformed =
             |_| FetchError::Url { url: shown.clone(), problem: "its credentials are no text".to_owned() };
         let authorization = text.map(|text| HeaderValue::from_str(&text).map_err(malformed)).transpose()?;
@@ -472,16 +472,29 @@ fn shown(url: &Url) -> String {
     url.to_string()
 }
 
-/// `Authorization` for the user name and the password of a URL.
-fn basic(url: &Url) -> Option<String> {
-    use base64::Engine as _;
+/// The value of `Authorization` for a user name and a password.
+pub fn basic_authorization(user: &str, password: &str) -> String {
+    basic(format!("{user}:{password}").into_bytes())
+}
+
+/// The value of `Authorization` for the user name and the password of a URL; `None` if it has none.
+pub fn url_authorization(url: &str) -> Option<String> {
+    of_url(&Url::parse(url).ok()?)
+}
+
+fn of_url(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
     let mut pair = decoded(url.username());
     pair.push(b':');
     pair.extend(decoded(url.password().unwrap_or_default()));
-    Some(format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(pair)))
+    Some(basic(pair))
+}
+
+fn basic(pair: Vec<u8>) -> String {
+    use base64::Engine as _;
+    format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(pair))
 }
 
 /// The bytes that a part of a URL stands for.
@@ -541,9 +554,9 @@ mod tests {
     fn credentials_in_a_url_are_sent_and_not_shown() {
         let url = parse("https://us%3Aer:p%40ss+w@host/a?b=c").unwrap();
         // us:er:p@ss+w
-        assert_eq!(basic(&url).as_deref(), Some("Basic dXM6ZXI6cEBzcyt3"));
+        assert_eq!(of_url(&url).as_deref(), Some("Basic dXM6ZXI6cEBzcyt3"));
         assert_eq!(shown(&url), "https://us%3Aer:xxxxx@host/a?b=c");
-        assert_eq!(basic(&parse("https://host/").unwrap()), None);
+        assert_eq!(of_url(&parse("https://host/").unwrap()), None);
     }
 
     #[test]

@@ -38,7 +38,9 @@ pub use client::{Client, ClientOptions, Limits, Proxies, SYSTEM_CA_FILES};
 pub use config::{HostConfig, HostConfigs, KeyPair};
 pub use credentials::{Credential, CredentialError, CredentialStore};
 pub use error::{HostFailure, RegistryError};
-pub use fetch::{FetchError, FetchRequest, Fetched, OnBytes, Validators, redacted};
+pub use fetch::{
+    FetchError, FetchRequest, Fetched, OnBytes, Validators, basic_authorization, redacted, url_authorization,
+};
 pub use manifest::Resolved;
 pub use push::{BlobSource, OpenFuture, PushBlob, Pushed};
 pub use retry::RetryPolicy;

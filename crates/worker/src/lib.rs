@@ -24,5 +24,5 @@ pub use error::{ProcessFailure, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
 pub use local::{LocalWorker, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};
-pub use remote::{RemoteError, SecretSource};
+pub use remote::{GitOptions, RemoteError, SecretSource};
 pub use user::UserError;

@@ -19,12 +19,12 @@ use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
-use crate::remote::{Remotes, SecretSource};
+use crate::remote::{GitOptions, Remotes, SecretSource};
 use crate::{WorkerError, merge, mkdir, run};
 
 /// The pauses between two looks at a claim that another holds.
-const FIRST_LOOK: Duration = Duration::from_millis(2);
-const LONGEST_LOOK: Duration = Duration::from_millis(50);
+pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
+pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(50);
 
 /// What a [`LocalWorker`] works on.
 #[derive(Debug, Clone)]
@@ -37,6 +37,8 @@ pub struct WorkerOptions {
     pub contexts: BTreeMap<String, ContextSource>,
     /// The secrets that servers of remote sources may want.
     pub secrets: Arc<dyn SecretSource>,
+    /// How git is run, for repositories.
+    pub git: GitOptions,
 }
 
 /// Does the work of one build on this machine. Clones share everything.
@@ -72,9 +74,9 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets } = options;
+        let WorkerOptions { store, registry, contexts, secrets, git } = options;
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
-        let remotes = Remotes::new(store.clone(), registry.clone(), secrets);
+        let remotes = Remotes::new((store.clone(), registry.clone()), secrets, git);
         let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
@@ -362,6 +364,7 @@ impl Worker for LocalWorker {
             Op::Context(op) => return Ok(Output::Context(op.name.clone())),
             Op::Image(op) => return Ok(Output::Image(self.shared.images.name(&op.source, context).await?)),
             Op::Http(op) => unless_cancelled(context, self.shared.remotes.file(vertex, op, context)).await?,
+            Op::Git(op) => unless_cancelled(context, self.shared.remotes.tree(vertex, op, context)).await?,
             Op::Copy(op) => self.copy(op, &execution).await?,
             Op::Mkdir(op) => {
                 let (op, parent) = (op.clone(), base().await?);

@@ -1,18 +1,22 @@
 //! Remote sources: what they are at present, and their files.
 
 mod error;
+mod git;
 mod http;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Snapshot, Store};
-use solver::{ExecContext, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
+use solver::{ExecContext, GitOp, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
 
 use crate::WorkerError;
 
+use git::FoundReference;
+
 pub use error::RemoteError;
+pub use git::GitOptions;
 
 /// The secrets of a build.
 pub trait SecretSource: fmt::Debug + Send + Sync {
@@ -32,13 +36,27 @@ pub(crate) struct Remotes {
     store: Store,
     client: registry::Client,
     secrets: Arc<dyn SecretSource>,
-    /// What was fetched, or found to be what it was, to tell what a source is.
-    fetched: Mutex<HashMap<VertexDigest, Snapshot>>,
+    git: GitOptions,
+    /// What was found, to tell what a source is.
+    found: Mutex<HashMap<VertexDigest, Found>>,
+}
+
+/// What a source was found to be.
+#[derive(Debug, Clone)]
+enum Found {
+    /// A file, which is in the store now.
+    File(Snapshot),
+    /// A commit.
+    Reference(FoundReference),
 }
 
 impl Remotes {
-    pub(crate) fn new(store: Store, client: registry::Client, secrets: Arc<dyn SecretSource>) -> Self {
-        Self { store, client, secrets, fetched: Mutex::default() }
+    pub(crate) fn new(
+        (store, client): (Store, registry::Client),
+        secrets: Arc<dyn SecretSource>,
+        git: GitOptions,
+    ) -> Self {
+        Self { store, client, secrets, git, found: Mutex::default() }
     }
 
     /// What the source that `vertex` names is at present.
@@ -47,14 +65,19 @@ impl Remotes {
         vertex: &Vertex,
         context: &ExecContext,
     ) -> Result<RemoteIdentity, WorkerError> {
-        match &vertex.op {
+        let (identity, found) = match &vertex.op {
             Op::Http(op) => {
                 let file = self.current_file(op, context).await?;
-                self.fetched().insert(vertex.digest, file.snapshot);
-                Ok(RemoteIdentity(file.digest.to_string()))
+                (file.digest.to_string(), Found::File(file.snapshot))
+            }
+            Op::Git(op) => {
+                let reference = self.reference(op).await?;
+                (reference.identity(op.repository).to_owned(), Found::Reference(reference))
             }
             _ => unreachable!("the other operations say themselves what they are"),
-        }
+        };
+        self.found().insert(vertex.digest, found);
+        Ok(RemoteIdentity(identity))
     }
 
     /// The file of a server, alone in a tree.
@@ -64,16 +87,31 @@ impl Remotes {
         op: &HttpOp,
         context: &ExecContext,
     ) -> Result<Snapshot, WorkerError> {
-        let fetched = self.fetched().get(&vertex.digest).copied();
-        match fetched {
-            Some(snapshot) => Ok(snapshot),
-            None => self.pinned_file(op, context).await,
+        let found = self.found().get(&vertex.digest).cloned();
+        match found {
+            Some(Found::File(snapshot)) => Ok(snapshot),
+            _ => self.pinned_file(op, context).await,
         }
     }
 
-    /// What was fetched; a thread that panicked leaves it whole, as every change is one insertion.
-    fn fetched(&self) -> std::sync::MutexGuard<'_, HashMap<VertexDigest, Snapshot>> {
-        self.fetched.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The files of a commit.
+    pub(crate) async fn tree(
+        &self,
+        vertex: &Vertex,
+        op: &GitOp,
+        context: &ExecContext,
+    ) -> Result<Snapshot, WorkerError> {
+        let found = self.found().get(&vertex.digest).cloned();
+        let reference = match found {
+            Some(Found::Reference(reference)) => reference,
+            _ => FoundReference::pinned(op.reference.as_deref().unwrap_or_default()),
+        };
+        self.checkout(op, &reference, context).await
+    }
+
+    /// What was found; a thread that panicked leaves it whole, as every change is one insertion.
+    fn found(&self) -> MutexGuard<'_, HashMap<VertexDigest, Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A secret that is to be a header's value or a part of one.

@@ -98,6 +98,16 @@ fn http() -> HttpOp {
     }
 }
 
+fn git() -> GitOp {
+    GitOp {
+        url: text("https://host/a.git"),
+        reference: Some(text("main")),
+        checksum: Some(text("abcd")),
+        repository: GitRepository::Removed,
+        submodules: true,
+    }
+}
+
 fn mkdir() -> MkdirOp {
     MkdirOp { path: text("/app"), owner: Some(text("app")), mtime: None }
 }
@@ -246,6 +256,15 @@ fn the_other_operations_differ_by_their_fields() {
         "checksum" => |op| op.checksum = Some(Digest::sha256(b"other")),
         "no checksum" => |op| op.checksum = None,
     ));
+    ops.extend(changed!(git(), Op::Git,
+        "repository" => |op| op.url = text("https://host/b.git"),
+        "reference" => |op| op.reference = Some(text("next")),
+        "no reference" => |op| op.reference = None,
+        "commit" => |op| op.checksum = Some(text("abc")),
+        "no commit" => |op| op.checksum = None,
+        "kept" => |op| op.repository = GitRepository::Kept,
+        "submodules" => |op| op.submodules = false,
+    ));
     ops.push(("scratch", Op::Scratch));
     ops.push(("merge", Op::Merge));
     ops.push(("context", Op::Context(ContextOp { name: text("context") })));
@@ -287,6 +306,36 @@ fn the_key_of_a_remote_source_is_what_was_found_and_not_where() {
     assert_eq!(distinct.len(), keys.len());
     let elsewhere = Op::Http(HttpOp { url: text("http://mirror/x"), checksum: None, ..http() });
     assert_eq!(found_key(&elsewhere, "sha256:a"), keys[0]);
+}
+
+#[test]
+fn the_key_of_a_commit_is_the_commit_unless_the_repository_is_kept() {
+    let key = |op: GitOp| found_key(&Op::Git(op), "commit");
+    let same = [
+        GitOp { url: text("git://mirror/a"), ..git() },
+        GitOp { reference: None, ..git() },
+        GitOp { checksum: None, ..git() },
+    ];
+    assert!(same.into_iter().all(|op| key(op) == key(git())));
+    let kept = || GitOp { repository: GitRepository::Kept, ..git() };
+    let mut keys = vec![key(git()), found_key(&Op::Git(git()), "other")];
+    keys.push(key(GitOp { submodules: false, ..git() }));
+    keys.push(key(kept()));
+    keys.push(key(GitOp { url: text("git://mirror/a"), ..kept() }));
+    keys.push(key(GitOp { reference: None, ..kept() }));
+    let distinct: std::collections::HashSet<_> = keys.iter().collect();
+    assert_eq!(distinct.len(), keys.len());
+}
+
+#[test]
+fn a_whole_hash_is_the_identity_of_a_commit() {
+    let identity = |reference: &str| Op::Git(GitOp { reference: Some(text(reference)), ..git() }).identity();
+    for hash in ["a1".repeat(20), "0f".repeat(32)] {
+        assert_eq!(identity(&hash), Identity::Pinned(RemoteIdentity(hash.clone())));
+    }
+    for other in ["main", &"a1".repeat(19), &"A1".repeat(20), &"g1".repeat(20)] {
+        assert_eq!(identity(other), Identity::Asked, "{other}");
+    }
 }
 
 #[test]
@@ -359,6 +408,8 @@ fn the_parts_of_a_key_name_what_it_is_made_of() {
     expect_test::expect_file!["expected/mounting-parts.txt"].assert_eq(&(shown(&Op::Run(mounting())) + "\n"));
     let http = Op::Http(HttpOp { checksum: None, ..http() });
     expect_test::expect_file!["expected/http-parts.txt"].assert_eq(&(shown(&http) + "\n"));
+    let git = Op::Git(GitOp { repository: GitRepository::Kept, ..git() });
+    expect_test::expect_file!["expected/git-parts.txt"].assert_eq(&(shown(&git) + "\n"));
     expect_test::expect_file!["expected/copy-parts.txt"].assert_eq(&(shown(&Op::Copy(copy())) + "\n"));
 }
 
@@ -383,6 +434,10 @@ fn known_answers() {
     }
     shown.push(format!("http key {}", found_key(&Op::Http(http()), "sha256:a")));
     shown.push(format!("http vertex {}", vertex_digest(&Op::Http(http()), &[], &[])));
+    shown.push(format!("git key {}", found_key(&Op::Git(git()), "commit")));
+    let kept = Op::Git(GitOp { repository: GitRepository::Kept, ..git() });
+    shown.push(format!("kept git key {}", found_key(&kept, "commit")));
+    shown.push(format!("git vertex {}", vertex_digest(&Op::Git(git()), &[], &[])));
     shown.push(format!("selector {}", hex::encode(selector().digest())));
     expect_test::expect_file!["expected/known-answers.txt"].assert_eq(&(shown.join("\n") + "\n"));
 }

@@ -311,6 +311,7 @@ pub(crate) fn result_of(
         Op::Image(image) => Tree::from([("base".to_owned(), number(hash(&image.chain_id)))]),
         Op::Context(context) => contexts[&context.name].clone(),
         Op::Http(http) => contexts[&http.url].clone(),
+        Op::Git(git) => contexts[&git.url].clone(),
         Op::Copy(copy) => {
             let mut tree = inputs[0].clone();
             for source in &copy.sources {

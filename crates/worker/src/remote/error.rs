@@ -23,6 +23,48 @@ pub enum RemoteError {
         /// What `--checksum` says.
         expected: Digest,
     },
+    /// There is no git program.
+    #[error("cannot run `git`, which git repositories need: there is no such program")]
+    NoGit,
+    /// The git program could not be run.
+    #[error("cannot run `git`")]
+    GitStart {
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The git program failed.
+    #[error("failed to fetch remote {url}: `git {command}` failed: {message}")]
+    Git {
+        /// What it was to do.
+        command: String,
+        /// The repository.
+        url: String,
+        /// The end of what it said.
+        message: String,
+    },
+    /// No such branch or tag.
+    #[error("failed to fetch remote {url}: repository does not contain ref {reference}")]
+    NoReference {
+        /// The repository.
+        url: String,
+        /// What was asked for.
+        reference: String,
+    },
+    /// A repository that is empty, or says nothing of a default.
+    #[error("could not find default branch for repository: {url}")]
+    NoDefaultBranch {
+        /// The repository.
+        url: String,
+    },
+    /// The commit is not the one that was wanted.
+    #[error("expected checksum to match {expected}, got {actual}")]
+    CommitMismatch {
+        /// What `--checksum` says.
+        expected: String,
+        /// The commit, or the tag and its commit.
+        actual: String,
+    },
     /// There is no room for the file, or something like that.
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -46,7 +88,38 @@ impl RemoteError {
             Self::DigestMismatch { .. } => {
                 Some("the file has changed, or it is not the one that the checksum was made of".to_owned())
             }
-            Self::Write { .. } => None,
+            Self::NoGit => Some("install the package `git`".to_owned()),
+            Self::Git { message, .. } if wants_credentials(message) => Some(
+                "give a token for the repository's host as the secret `GIT_AUTH_TOKEN`, or the header as \
+                 `GIT_AUTH_HEADER`; for one host alone, with `.` and the host behind the name"
+                    .to_owned(),
+            ),
+            Self::NoDefaultBranch { .. } => Some("name a branch: `…#branch`".to_owned()),
+            Self::CommitMismatch { .. }
+            | Self::NoReference { .. }
+            | Self::Git { .. }
+            | Self::GitStart { .. }
+            | Self::Write { .. } => None,
         }
     }
+
+    /// Whether a fetch may have failed for a server that gives out nothing by its hash, or nothing without history.
+    pub(super) fn is_about_hashes_or_depth(&self) -> bool {
+        let texts =
+            ["not our ref", "unadvertised object", "shallow", "--depth", "did not contain", "dumb http"];
+        matches!(self, Self::Git { message, .. } if texts.iter().any(|text| message.contains(text)))
+    }
+
+    /// Whether it may be a damaged mirror that a fetch failed for, and not the server.
+    pub(super) fn may_be_the_mirrors(&self) -> bool {
+        let texts =
+            ["could not read from remote", "unable to access", "unable to connect", "Could not resolve"];
+        matches!(self, Self::Git { message, .. } if !texts.iter().any(|text| message.contains(text)))
+    }
+}
+
+fn wants_credentials(message: &str) -> bool {
+    let texts =
+        ["could not read Username", "Authentication failed", "Permission denied", "returned error: 40"];
+    texts.iter().any(|text| message.contains(text))
 }

@@ -1,6 +1,7 @@
 //! A bench to build on: a store of its own, graphs in few words, and what came of a solve.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use solver::{
     SolveError, SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
 };
 use tokio_util::sync::CancellationToken;
-use worker::{ContextSource, LocalWorker, Output, WorkerError, WorkerOptions};
+use worker::{ContextSource, GitOptions, LocalWorker, Output, WorkerError, WorkerOptions};
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
 
@@ -24,6 +25,8 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
     pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
+    /// The environment of git.
+    pub(crate) git: BTreeMap<OsString, OsString>,
 }
 
 /// What a solve did.
@@ -49,6 +52,7 @@ impl Bench {
             store: Store::open(&options).unwrap(),
             runtime: tokio::runtime::Runtime::new().unwrap(),
             secrets: BTreeMap::new(),
+            git: std::env::vars_os().filter(|(name, _)| name == "PATH").collect(),
             directory,
         }
     }
@@ -66,6 +70,7 @@ impl Bench {
             registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
             secrets: Arc::new(self.secrets.clone()),
+            git: GitOptions { environment: self.git.clone() },
         })
     }
 

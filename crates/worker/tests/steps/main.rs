@@ -11,6 +11,7 @@
 
 mod bench;
 mod cases;
+mod git;
 mod remote;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     sandbox::run_init_if_requested();
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failed = Vec::new();
-    for (name, test) in cases::ALL.iter().chain(remote::ALL) {
+    for (name, test) in cases::ALL.iter().chain(remote::ALL).chain(git::ALL) {
         for kind in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
             let name = format!("{name} ({kind:?})");
             if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {

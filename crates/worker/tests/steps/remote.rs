@@ -61,7 +61,8 @@ fn added(bench: &Bench, op: HttpOp) -> (Vec<String>, usize) {
     (bench.listing(&solved.outputs[0], &["/dst"]), solved.executed)
 }
 
-fn told(built: Built) -> String {
+/// Why a build failed.
+pub(crate) fn told(built: Built) -> String {
     let error = built.result.unwrap_err();
     let mut cause = std::error::Error::source(&error);
     let mut texts = Vec::new();
