@@ -214,6 +214,14 @@ fn of_values() {
             "FROM busybox\nARG C=sha256:99\nADD --checksum=$C https://a/b /",
             "3 checksum: invalid checksum digest length",
         ),
+        (
+            "FROM busybox\nADD --checksum=xyz https://a/b.git /",
+            "2 git-source: invalid checksum xyz for Git URL, expected hex commit hash",
+        ),
+        (
+            "FROM busybox\nADD --keep-git-dir=false git@a:b?keep-git-dir=true /",
+            "2 git-source: inconsistent keep-git-dir configuration",
+        ),
         ("FROM busybox\nRUN --network=host x", "2 entitlement: entitlement network.host is not allowed"),
         (
             "FROM busybox\nRUN --security=insecure x",
@@ -230,10 +238,6 @@ fn of_what_is_not_done_yet() {
             "2 not-supported: `RUN --mount=type=ssh` is not supported yet",
         ),
         ("FROM busybox\nRUN --device=x x", "2 not-supported: `RUN --device` is not supported yet"),
-        (
-            "FROM busybox\nADD https://a/b.git /",
-            "2 not-supported: ADD of a git repository is not supported yet: `https://a/b.git`",
-        ),
     ]);
 }
 

@@ -397,6 +397,34 @@ fn urls_are_sources_of_their_own() {
 }
 
 #[test]
+fn repositories_are_sources_of_their_own() {
+    let text = "FROM busybox\nARG REF=v1\n\
+                ADD --chown=1:2 --exclude=*.md https://u:p@host/a.git#$REF:dir /dst/\n\
+                ADD --keep-git-dir=true --checksum=ABCD git@host:a/b /dst/\n\
+                ADD git://host/a?submodules=false x /dst/\n";
+    check(
+        text,
+        &options(),
+        &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/4] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 git https://u:p@host/a.git Some("v1") None Removed true | https://u:xxxxx@host/a.git#v1:dir @3-3
+         2 copy [Remote { input: 1, path: "dir" }] to /dst/ (Some("1:2"), None, Archives, false, ["*.md"]) <0 <1["dir"] | [2/4] ADD --chown=1:2 --exclude=*.md https://u:p@host/a.git#v1:dir /dst/ @3-3
+         3 git git@host:a/b None Some("abcd") Kept true | git@host:a/b @4-4
+         4 copy [Remote { input: 1, path: "/" }] to /dst/ (None, None, Archives, false, []) <2 <3 | [3/4] ADD --keep-git-dir=true --checksum=ABCD git@host:a/b /dst/ @4-4
+         5 context context | [internal] load build context
+         6 git git://host/a None None Removed false | git://host/a?submodules=false @5-5
+        *7 copy [Remote { input: 2, path: "/" }, Path { input: 1, path: "x" }] to /dst/ (None, None, Archives, false, []) <4 <5["x"] <6["/"] | [4/4] ADD git://host/a?submodules=false x /dst/ @5-5
+        + base
+        - ARG REF=v1
+        + ADD --chown=1:2 https://u:p@host/a.git#v1:dir /dst/ # buildkit
+        + ADD git@host:a/b /dst/ # buildkit
+        + ADD git://host/a?submodules=false x /dst/ # buildkit
+        {"Env":["PATH=/bin"],"Cmd":["sh"]}
+    "#]],
+    );
+}
+
+#[test]
 fn options_of_the_build_reach_the_steps() {
     let options = LowerOptions {
         build_args: [("HTTP_PROXY".to_owned(), "http://p".to_owned()), ("A".to_owned(), "given".to_owned())]

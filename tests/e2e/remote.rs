@@ -1,6 +1,6 @@
-//! ADD of URLs.
+//! ADD of URLs and git repositories.
 
-use testkit::{ScriptedRegistry, WebFile};
+use testkit::{GitDaemon, GitHttp, GitRepository, ScriptedRegistry, WebFile};
 
 use crate::lab::Lab;
 
@@ -59,4 +59,90 @@ fn failures_name_the_url_and_the_line() {
     let context = lab.context("gone", &[("Dockerfile", &format!("FROM scratch\n\nADD {gone} /\n"))]);
     let status = format!("cannot fetch `{gone}`: invalid response status 404");
     lab.build(&context, &[]).failed(1, &[&status, "Dockerfile:3\n"]);
+}
+
+/// A repository `a.git` with two branches, served from the returned directory.
+fn repositories(lab: &Lab) -> (std::path::PathBuf, GitRepository) {
+    let root = lab.path("repositories");
+    let repository = GitRepository::new(root.join("work"));
+    repository.commit(&[("dir/f", "main"), ("other", "x")]);
+    repository.git(&["tag", "v1"]);
+    repository.git(&["checkout", "--quiet", "-b", "next"]);
+    repository.commit(&[("dir/f", "next")]);
+    repository.git(&["checkout", "--quiet", "main"]);
+    std::os::unix::fs::symlink(root.join("work/.git"), root.join("a.git")).expect("a link can be made");
+    (root, repository)
+}
+
+#[test]
+fn a_repository_is_listed_and_fetched_where_it_has_changed() {
+    let lab = Lab::new();
+    let (root, repository) = repositories(&lab);
+    let server = GitHttp::start(&root);
+    let url = server.url("a.git");
+    let dockerfile = format!(
+        "FROM busybox\nADD {url}#:dir /main/\nADD --chown=1:2 {url}?branch=next /next\nRUN cat /main/f > /out\n"
+    );
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    let tree = lab.build_tree(&context, &[]);
+    assert_eq!((tree.text("out"), tree.text("next/dir/f")), ("main".to_owned(), "next".to_owned()));
+    assert_eq!((tree.uid("next/dir/f"), tree.has("next/.git")), (Some(1), false));
+    let before = server.requests().len();
+    assert_eq!(lab.build(&context, &[]).succeeded().executed(), Vec::<String>::new());
+    let again = server.requests().split_off(before);
+    assert!(
+        again.len() <= 4 && again.iter().filter(|line| line.contains("info/refs")).count() == 2,
+        "{again:?}"
+    );
+    // Another directory of the branch has changed: nothing that depends on this one runs.
+    repository.commit(&[("other", "y")]);
+    assert_eq!(lab.build(&context, &[]).succeeded().executed(), Vec::<String>::new());
+    repository.commit(&[("dir/f", "changed")]);
+    assert_eq!(lab.build_tree(&context, &[]).text("out"), "changed");
+}
+
+#[test]
+fn a_commit_needs_no_network_once_it_was_seen() {
+    let lab = Lab::new();
+    let (root, repository) = repositories(&lab);
+    let daemon = GitDaemon::start(&root);
+    let commit = repository.git(&["rev-parse", "next"]);
+    let url = daemon.url("a.git");
+    let dockerfile =
+        format!("FROM scratch\nADD {url}#{commit}:dir /\nADD --keep-git-dir=true {url}#{commit} /k\n");
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    let tree = lab.build_tree(&context, &[]);
+    assert_eq!((tree.text("f"), tree.text("k/.git/HEAD")), ("next".to_owned(), format!("{commit}\n")));
+    drop(daemon);
+    assert_eq!(lab.build(&context, &[]).succeeded().executed(), Vec::<String>::new());
+}
+
+#[test]
+fn failures_of_git_name_the_repository_and_the_line() {
+    let lab = Lab::new();
+    let (root, repository) = repositories(&lab);
+    let server = GitHttp::start(&root);
+    let url = server.url("a.git");
+    let commit = repository.git(&["rev-parse", "main"]);
+    let rows = [
+        (
+            format!("ADD {url}#gone /"),
+            format!("failed to fetch remote {url}: repository does not contain ref gone"),
+        ),
+        (format!("ADD --checksum=beef {url} /"), format!("expected checksum to match beef, got {commit}")),
+        (format!("ADD {url}#:gone /"), "\"/gone\": not found".to_owned()),
+        (format!("ADD {} /", server.url("no.git")), "not found".to_owned()),
+    ];
+    for (index, (line, expected)) in rows.iter().enumerate() {
+        let name = format!("ctx{index}");
+        let context = lab.context(&name, &[("Dockerfile", &format!("FROM scratch\n\n{line}\n"))]);
+        lab.build(&context, &[]).failed(1, &[expected, "Dockerfile:3\n"]);
+    }
+    let context = lab.context("ctx", &[("Dockerfile", &format!("FROM scratch\nADD {url} /\n"))]);
+    let mut command = lab.build_command(&context, &[]);
+    command.env("PATH", "/no/such/directory");
+    let ran = crate::lab::Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60)));
+    ran.failed(3, &["there is no such program", "install the package `git`"]);
+    server.set_authorization("Basic x");
+    lab.build(&context, &[]).failed(1, &["GIT_AUTH_TOKEN"]);
 }

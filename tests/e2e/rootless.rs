@@ -173,13 +173,26 @@ fn users_add_what_is_elsewhere() {
         ..testkit::WebFile::default()
     };
     server.put_file("/f", file);
-    let dockerfile = format!("FROM busybox\nADD {} /\nRUN cat /f > /out\n", server.url("/f"));
+    let root = tempfile::tempdir().expect("a temporary directory can be made");
+    testkit::GitRepository::new(root.path().join("a.git")).commit(&[("g", "committed")]);
+    let git = testkit::GitHttp::start(root.path());
+    let repository = git.url("a.git/.git");
+    let dockerfile = format!(
+        "FROM busybox\nADD {} /\nADD --chown=5 {repository} /r/\nRUN cat /f /r/g > /out\n",
+        server.url("/f")
+    );
     for user in
         [User::new("rbuild-add-sub", 23471, Some(2_000_700_000)), User::new("rbuild-add-one", 23472, None)]
     {
         let (lab, context) = user.lab(&[("Dockerfile", &dockerfile)]);
         let tree = user.build_tree(&lab, &context);
-        assert_eq!((tree.text("out"), tree.uid("f")), ("remote".to_owned(), Some(0)), "{}", user.0.name());
+        assert_eq!(
+            (tree.text("out"), tree.uid("f")),
+            ("remotecommitted".to_owned(), Some(0)),
+            "{}",
+            user.0.name()
+        );
+        assert_eq!(tree.uid("r/g"), Some(5), "{}", user.0.name());
         let again = user.build(&lab, &context, &[]).succeeded();
         assert_eq!(again.executed(), Vec::<String>::new(), "{}", user.0.name());
     }

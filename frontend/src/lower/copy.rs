@@ -16,7 +16,7 @@ use super::stages::Source;
 use super::state::{Layer, Root, State};
 use super::steps::Current;
 use super::variables::Site;
-use super::{BUILD_CONTEXT, Lowering, Purpose};
+use super::{BUILD_CONTEXT, Lowering};
 
 /// A copy with its variables expanded.
 struct Expanded {
@@ -49,12 +49,6 @@ impl Lowering<'_> {
         let expanded = Expanded { is_add, ..self.expand_copy(current, copy, site)? };
         check_sources(&expanded).map_err(|(code, message)| Diagnostic::error(code, span, message))?;
         self.lint_ignored(copy, &expanded, site);
-        if let Some(source) = expanded.sources.iter().find(|source| is_git(source))
-            && self.purpose == Purpose::Build
-        {
-            let message = format!("ADD of a git repository is not supported yet: `{source}`");
-            return Err(Diagnostic::error("not-supported", span, message));
-        }
         let op = copy_op(&current.state.directory(), copy, &expanded, span)?;
         let (sources, inputs) = self.copy_sources(current, copy, &expanded, span)?;
         let op = CopyOp { sources, ..op };
@@ -156,7 +150,7 @@ impl Lowering<'_> {
                 sources.push(CopySource::Path { input: 1, path: source.clone() });
                 continue;
             }
-            let (input, path) = self.remote_input(source, expanded.checksum.as_deref(), span)?;
+            let (input, path) = self.remote_input(source, copy, expanded.checksum.as_deref(), span)?;
             inputs.push(input);
             sources.push(CopySource::Remote { input: inputs.len(), path });
         }

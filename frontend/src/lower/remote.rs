@@ -1,9 +1,10 @@
-//! Sources of ADD that are no paths: URLs.
+//! Sources of ADD that are no paths: URLs and git repositories.
 
 use oci::{Digest, DigestError};
-use solver::{HttpOp, Input, InputKey, Op, VertexMeta};
+use solver::{GitRepository, HttpOp, Input, InputKey, Op, Selector, VertexMeta};
 
-use crate::{Diagnostic, Span};
+use crate::tree::Copy;
+use crate::{Diagnostic, GitReference, Span};
 
 use super::Lowering;
 
@@ -17,18 +18,50 @@ impl Lowering<'_> {
     pub(super) fn remote_input(
         &mut self,
         source: &str,
+        copy: &Copy,
         checksum: Option<&str>,
         span: Span,
     ) -> Result<(Input, String), Diagnostic> {
+        if let Some(git) = GitReference::parse(source) {
+            let git = git.and_then(|git| git.with_flags(checksum, copy.keep_git_dir));
+            let git = git.map_err(|message| Diagnostic::error("git-source", span, message))?;
+            return self.git_input(&git, copy, source, span);
+        }
         let checksum = checksum.map(parse_checksum).transpose();
         let checksum = checksum.map_err(|message| Diagnostic::error("checksum", span, message))?;
         let name = file_name(source);
         let op = Op::Http(HttpOp { url: source.to_owned(), name: name.clone(), checksum });
-        // Whether it has changed is asked in each build, so that `--no-cache` has nothing to add.
-        let meta = VertexMeta { name: redacted(source), lines: Some(span.lines()), no_cache: false };
-        let vertex = self.add(op, Vec::new(), meta, span)?;
+        let vertex = self.add(op, Vec::new(), meta(source, span), span)?;
         Ok((Input { vertex, key: InputKey::Chain }, name))
     }
+
+    /// A repository enters by content, so that a commit that changes other directories changes nothing. One that is
+    /// kept enters by its commit: what git writes into `.git` differs from time to time.
+    fn git_input(
+        &mut self,
+        git: &GitReference,
+        copy: &Copy,
+        source: &str,
+        span: Span,
+    ) -> Result<(Input, String), Diagnostic> {
+        let (op, path) = (git.op(), git.path().to_owned());
+        let key = match op.repository {
+            GitRepository::Kept => InputKey::Chain,
+            GitRepository::Removed => InputKey::Content(Selector {
+                paths: vec![path.clone()],
+                wildcards: false,
+                exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),
+                parents: false,
+            }),
+        };
+        let vertex = self.add(Op::Git(op), Vec::new(), meta(source, span), span)?;
+        Ok((Input { vertex, key }, path))
+    }
+}
+
+/// Whether a source has changed is asked in each build, so that `--no-cache` has nothing to add.
+fn meta(source: &str, span: Span) -> VertexMeta {
+    VertexMeta { name: redacted(source), lines: Some(span.lines()), no_cache: false }
 }
 
 /// Whether a source is no path.
@@ -42,15 +75,7 @@ fn is_url(source: &str) -> bool {
 
 /// Whether a source is a git repository.
 pub(super) fn is_git(source: &str) -> bool {
-    let bare = source.split(['#', '?']).next().unwrap_or(source);
-    if is_url(source) {
-        return bare.strip_suffix(".git").is_some();
-    }
-    source.starts_with("git://")
-        || source.starts_with("ssh://")
-        || source.split_once(':').is_some_and(|(host, _)| {
-            host.starts_with("git@") && host.len() > "git@".len() && !host.contains('/')
-        })
+    GitReference::parse(source).is_some()
 }
 
 /// A checksum of a file, with the words of the peers for what is wrong with it.
