@@ -15,11 +15,13 @@ pub(crate) struct Prepared {
     store: Option<PathBuf>,
 }
 
+type Prepare = dyn Fn(&Lab) -> Result<Prepared, String>;
+
 /// One build to be timed, and a limit that it cannot beat by much.
 pub(crate) struct Work {
     pub(crate) name: &'static str,
     pub(crate) limit_name: &'static str,
-    pub(crate) prepare: Box<dyn Fn(&Lab) -> Result<Prepared, String>>,
+    pub(crate) prepare: Box<Prepare>,
     pub(crate) run: fn(&Lab, &Prepared) -> Result<Duration, String>,
     pub(crate) limit: fn(&Lab, &Prepared) -> Result<Duration, String>,
 }
