@@ -101,7 +101,7 @@ impl Plan {
         let ready = blocking(move || inputs.make_ready(&opened)).await;
         match (step, &ready) {
             (Some(step), Ok(_)) => self.progress.done(step),
-            (Some(step), Err(failure)) => self.progress.failed(step, failure.message()),
+            (Some(step), Err(failure)) => self.progress.failed(step, failure.cause()),
             (None, _) => {}
         }
         let ReadyInputs { definition, contexts } = ready?;

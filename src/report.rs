@@ -6,6 +6,9 @@ use std::io::Write as _;
 
 use frontend::{Diagnostic, SourceFile};
 
+/// The words that BuildKit's users look for.
+const SOLVE: &str = "failed to build: failed to solve: ";
+
 /// Why the program ends without what was asked for.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -54,9 +57,9 @@ impl Failure {
         Self::new(kind, chain(error))
     }
 
-    /// A failed solve or what belongs to it, with the words that BuildKit's users look for.
+    /// A failed solve or what belongs to it.
     pub(crate) fn solve(message: &str) -> Self {
-        Self::new(FailureKind::Build, format!("failed to build: failed to solve: {message}"))
+        Self::new(FailureKind::Build, format!("{SOLVE}{message}"))
     }
 
     /// The mistakes of a Dockerfile that cannot be built.
@@ -128,9 +131,9 @@ impl Failure {
         self
     }
 
-    /// The message alone.
-    pub(crate) fn message(&self) -> &str {
-        &self.message
+    /// The message without the words that every failed solve begins with.
+    pub(crate) fn cause(&self) -> &str {
+        self.message.strip_prefix(SOLVE).unwrap_or(&self.message)
     }
 
     /// The exit code.

@@ -136,7 +136,8 @@ fn a_damaged_archive_is_told() {
     let archive = archive.with_extension("tar.gz");
     let bytes = std::fs::read(&archive).expect("the archive can be read");
     std::fs::write(&archive, &bytes[..bytes.len() - 20]).expect("the archive can be written");
-    build_input(&lab, &archive, &[]).failed(1, &["failed to solve: cannot unpack the build context"]);
+    build_input(&lab, &archive, &[])
+        .failed(1, &["#1 ERROR: cannot unpack", "failed to solve: cannot unpack the build context"]);
     assert_eq!(leftovers(&lab), Vec::<String>::new());
 }
 
