@@ -316,7 +316,7 @@ fn no_archive_writes_to_an_inode_that_is_there() {
         assert_eq!(shared.state(), before, "{kind:?} of a layer");
         let shared = Shared::new();
         let before = shared.state();
-        let options = ExtractOptions { owner: Some((7, 8)) };
+        let options = ExtractOptions { owner: Some((7, 8)), ..ExtractOptions::default() };
         let extracted = extract_archive(archive.as_slice(), &shared.writer(), Path::new("/"), &options);
         assert_eq!(shared.state(), before, "{kind:?} of an archive: {extracted:?}");
     }
