@@ -182,6 +182,9 @@ pub(crate) struct BuildArguments {
     /// The cgroup beneath which RUN steps get theirs
     #[arg(long, value_name = "CGROUP", help_heading = "Steps")]
     pub(crate) cgroup_parent: Option<String>,
+    /// Something secret that steps may mount (`RUN --mount=type=secret`): `id=ID[,src=FILE]` or `id=ID,env=NAME`
+    #[arg(long = "secret", value_name = "SECRET", help_heading = "Steps")]
+    pub(crate) secrets: Vec<String>,
     /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`
     #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
     pub(crate) allow: Vec<String>,
@@ -333,7 +336,6 @@ const LATER: &[(&str, bool)] = &[
     ("resource", true),
     ("rm", false),
     ("sbom", true),
-    ("secret", true),
     ("security-opt", true),
     ("squash", false),
     ("ssh", true),
@@ -474,8 +476,8 @@ mod tests {
 
     #[test]
     fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
-        let arguments = build(&["rbuild", "--secret", "id=a,src=b", "--load", "."]);
-        assert_eq!(arguments.later.given, ["load", "secret"]);
+        let arguments = build(&["rbuild", "--sbom", "true", "--load", "."]);
+        assert_eq!(arguments.later.given, ["load", "sbom"]);
         let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
         assert!(error.contains("--target"), "{error}");
     }

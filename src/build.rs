@@ -11,7 +11,7 @@ use oci::Platform;
 use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use worker::{ImageStore, LocalWorker, Output, WorkerError, WorkerOptions};
+use worker::{ImageStore, LocalWorker, Output, Secret, WorkerError, WorkerOptions};
 
 use crate::arguments::{BuildArguments, ProgressMode};
 use crate::call::Call;
@@ -20,6 +20,7 @@ use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::progress::{Progress, Show};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::Resolver;
+use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
 use crate::values;
@@ -28,6 +29,7 @@ use crate::values;
 pub(crate) struct Plan {
     pub(crate) options: LowerOptions,
     pub(crate) inputs: Arc<Inputs>,
+    secrets: Arc<BTreeMap<String, Secret>>,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,
     /// What is asked for instead of a build.
@@ -43,6 +45,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let call = call(arguments)?;
     let outputs = Outputs::of(arguments)?;
     let inputs = inputs::read(arguments)?;
+    let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
     let options = lower_options(arguments, &inputs)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -55,6 +58,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     Ok(Plan {
         options,
         inputs: Arc::new(inputs),
+        secrets: Arc::new(secrets),
         outputs,
         progress: Arc::new(Progress::new(show)),
         call,
@@ -109,7 +113,7 @@ impl Plan {
             store: store.clone(),
             registry: client.clone(),
             contexts,
-            secrets: Arc::new(BTreeMap::new()),
+            secrets: Arc::clone(&self.secrets),
             git: Environment::git_options(),
         });
         Ok(Opened { store, client, worker, definition })

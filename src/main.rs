@@ -13,6 +13,7 @@ mod inputs;
 mod progress;
 mod report;
 mod resolver;
+mod secrets;
 mod session;
 mod settings;
 mod values;

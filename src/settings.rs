@@ -69,6 +69,12 @@ impl Environment {
         std::env::var_os(name).and_then(|value: OsString| value.into_string().ok())
     }
 
+    /// A variable's bytes, if it is set.
+    pub(crate) fn bytes(name: &str) -> Option<Vec<u8>> {
+        use std::os::unix::ffi::OsStringExt as _;
+        std::env::var_os(name).map(OsString::into_vec)
+    }
+
     fn home() -> Option<PathBuf> {
         Self::path("HOME")
     }

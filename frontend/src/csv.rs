@@ -1,4 +1,4 @@
-//! A record of comma-separated values: the options of `--mount`.
+//! A record of comma-separated values: the options of `--mount`, and flags of the command line.
 
 /// The fields of a record: what stands between commas, or in double quotes, within which `""` is a quote. Nothing is
 /// trimmed. The rules are those of Go's `encoding/csv` with its defaults, so a quote has no place in a field that did
@@ -6,7 +6,7 @@
 ///
 /// # Errors
 /// What is wrong, with its column: a byte, the first being 1. A text without anything is no record.
-pub(crate) fn fields(text: &str) -> Result<Vec<String>, String> {
+pub fn fields(text: &str) -> Result<Vec<String>, String> {
     if text.is_empty() {
         return Err("EOF".to_owned());
     }

@@ -8,7 +8,7 @@
 //! through the [`ImageResolver`] that the caller brings. Nothing here panics or recurses without a bound, whatever
 //! the input.
 
-mod csv;
+pub mod csv;
 mod diagnostic;
 mod directive;
 mod expand;

@@ -55,8 +55,16 @@ fn describe_op(op: &Op) -> String {
         }
         Op::Mkdir(mkdir) => format!("mkdir {} {:?}", mkdir.path, mkdir.owner),
         Op::Run(run) => format!(
-            "run {:?} env {:?} proxy {:?} in {} as {:?} {:?} {:?} {:?}",
-            run.args, run.env, run.proxy_env, run.cwd, run.user, run.network, run.security, run.mounts
+            "run {:?} env {:?} proxy {:?} in {} as {:?} {:?} {:?} {:?}{}",
+            run.args,
+            run.env,
+            run.proxy_env,
+            run.cwd,
+            run.user,
+            run.network,
+            run.security,
+            run.mounts,
+            if run.secret_env.is_empty() { String::new() } else { format!(" {:?}", run.secret_env) }
         ),
         Op::Merge => "merge".to_owned(),
     }
@@ -303,6 +311,34 @@ fn caches_have_ids_in_a_namespace_and_may_begin_with_files() {
         + RUN /bin/sh -c y # buildkit
         + RUN /bin/sh -c z # buildkit
         {"Env":["PATH=/bin"],"Cmd":["sh"],"WorkingDir":"/w"}
+    "#]],
+    );
+}
+
+#[test]
+fn secrets_are_files_and_variables_and_shown_by_neither() {
+    let text = "FROM busybox\nENV T=seen\nWORKDIR /w\nRUN --mount=type=secret,id=a/b x\n\
+                RUN --mount=type=secret,source=a,target=rel,required,mode=0440,uid=1,gid=2 --mount=type=secret,target=/t/c y\n\
+                RUN --mount=type=secret,id=a,env=T,required=true --mount=type=secret,id=b,env=U,target=/u z $T ${U} ${V}\n\
+                RUN --mount=type=secret,id=a,env= echo $T\n";
+    check(
+        text,
+        &options(),
+        &expect![[r#"
+         0 image docker.io/library/busybox:latest linux/amd64 | [1/6] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+         1 mkdir /w None <0 | [2/6] WORKDIR /w @3-3
+         2 run ["/bin/sh", "-c", "x"] env ["PATH=/bin", "T=seen"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/secrets/b", kind: Secret(RunSecret { id: "a/b", required: false, mode: 256, uid: 0, gid: 0 }) }] <1 | [3/6] RUN --mount=type=secret,id=a/b x @4-4
+         3 run ["/bin/sh", "-c", "y"] env ["PATH=/bin", "T=seen"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/t/c", kind: Secret(RunSecret { id: "c", required: false, mode: 256, uid: 0, gid: 0 }) }, RunMount { target: "/w/rel", kind: Secret(RunSecret { id: "a", required: true, mode: 288, uid: 1, gid: 2 }) }] <2 | [4/6] RUN --mount=type=secret,source=a,target=rel,required,mode=0440,uid=1,gid=2 --mount=type=secret,target=/t/c y @5-5
+         4 run ["/bin/sh", "-c", "z $T ${U} ${V}"] env ["PATH=/bin", "T=seen"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/u", kind: Secret(RunSecret { id: "b", required: false, mode: 256, uid: 0, gid: 0 }) }] [SecretVariable { name: "T", id: "a", required: true }, SecretVariable { name: "U", id: "b", required: false }] <3 | [5/6] RUN --mount=type=secret,id=a,env=T,required=true --mount=type=secret,id=b,env=U,target=/u z **** **** ${V} @6-6
+        *5 run ["/bin/sh", "-c", "echo $T"] env ["PATH=/bin", "T=seen"] proxy [] in /w as "" Default Sandbox [] <4 | [6/6] RUN --mount=type=secret,id=a,env= echo seen @7-7
+        + base
+        - ENV T=seen
+        + WORKDIR /w
+        + RUN /bin/sh -c x # buildkit
+        + RUN /bin/sh -c y # buildkit
+        + RUN /bin/sh -c z $T ${U} ${V} # buildkit
+        + RUN /bin/sh -c echo $T # buildkit
+        {"Env":["PATH=/bin","T=seen"],"Cmd":["sh"],"WorkingDir":"/w"}
     "#]],
     );
 }

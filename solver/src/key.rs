@@ -20,14 +20,15 @@
 //! the result of an earlier build.
 //!
 //! In neither: what a build was told that does not change its result (proxies, the addresses of extra hosts, where an
-//! image was found), which cache a step mounts and who shares it, names for people, line numbers, `no_cache`.
+//! image was found), what is secret, which cache a step mounts and who shares it, names for people, line numbers,
+//! `no_cache`.
 
 use std::fmt;
 
 use crate::graph::{Input, InputKey, Selector, VertexDigest};
 use crate::op::{
     Chmod, CopyOp, CopySource, GitOp, GitRepository, HttpOp, MkdirOp, NetworkMode, Op, RemoteIdentity,
-    RunCache, RunMount, RunMountKind, RunOp, SecurityMode, Unpack,
+    RunCache, RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Unpack,
 };
 
 const VERTEX_FORMAT: &str = "rbuild.vertex.1";
@@ -372,6 +373,7 @@ fn write_run(run: &RunOp, sink: &mut impl Sink) {
         network,
         security,
         mounts,
+        secret_env,
         extra_hosts,
         ulimits,
         shm_size_bytes,
@@ -388,6 +390,11 @@ fn write_run(run: &RunOp, sink: &mut impl Sink) {
     sink.text("run.security", security_name(*security));
     for mount in mounts {
         write_mount(mount, sink);
+    }
+    for SecretVariable { name, id, required } in secret_env {
+        sink.text("run.secret_env", name);
+        sink.text("run.secret_env.id", id);
+        sink.flag("run.secret_env.required", *required);
     }
     for host in extra_hosts {
         sink.text("run.extra_host", &host.name);
@@ -423,6 +430,13 @@ fn write_mount(mount: &RunMount, sink: &mut impl Sink) {
             sink.flag("run.mount.read_only", *read_only);
         }
         RunMountKind::Cache(cache) => write_cache(cache, sink),
+        RunMountKind::Secret(RunSecret { id, required, mode, uid, gid }) => {
+            sink.text("run.mount.secret", id);
+            sink.flag("run.mount.required", *required);
+            sink.text("run.mount.mode", &format!("{mode:o}"));
+            sink.number("run.mount.uid", uid);
+            sink.number("run.mount.gid", gid);
+        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Op {
         let inputs = run.mounts.iter().filter_map(|mount| match &mount.kind {
             RunMountKind::Bind { input, .. } => Some(*input),
             RunMountKind::Cache(cache) => cache.input,
-            RunMountKind::Inline { .. } | RunMountKind::Tmpfs { .. } => None,
+            RunMountKind::Inline { .. } | RunMountKind::Tmpfs { .. } | RunMountKind::Secret(_) => None,
         });
         inputs.collect()
     }
@@ -276,6 +276,8 @@ pub struct RunOp {
     pub security: SecurityMode,
     /// What is mounted, in the order in which it is: what comes later is on top.
     pub mounts: Vec<RunMount>,
+    /// Variables with something secret.
+    pub secret_env: Vec<SecretVariable>,
     /// Entries of `/etc/hosts`; the addresses are not in the identity.
     pub extra_hosts: Vec<ExtraHost>,
     /// Limits of the process (`nofile=1024:2048`).
@@ -364,6 +366,34 @@ pub enum RunMountKind {
     },
     /// A directory that outlives the build.
     Cache(RunCache),
+    /// A file with something secret.
+    Secret(RunSecret),
+}
+
+/// A file with something secret, which can only be read. What the secret is, is in no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunSecret {
+    /// The name under which the build was given it.
+    pub id: String,
+    /// Whether the step fails where the build was given none; else nothing is mounted then.
+    pub required: bool,
+    /// The mode of the file, at most `0o7777`.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// A variable with something secret, which comes after all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretVariable {
+    /// The name of the variable.
+    pub name: String,
+    /// The name under which the build was given the secret.
+    pub id: String,
+    /// Whether the step fails where the build was given none; else the variable is empty then.
+    pub required: bool,
 }
 
 /// A directory that outlives the build. The result of a RUN must not depend on what earlier ones have left in it, so

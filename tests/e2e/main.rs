@@ -13,5 +13,6 @@ mod registries;
 mod remote;
 mod rootless;
 mod running;
+mod secrets;
 mod sharing;
 mod storage;

@@ -99,6 +99,7 @@ FROM busybox
 RUN --mount=target=/c --mount=from=stage,source=made,target=/s,rw --mount=from=stage,target=/s/root cat /c/file /s/f /s/root/made/f > /all; echo x > /s/f; stat -c %u /c/file >> /all
 RUN --mount=type=cache,target=/k --mount=type=tmpfs,target=/t echo kept > /k/f; cp /k/f /t/f
 RUN --mount=type=cache,target=/k cat /k/f >> /all
+RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=s,target=/s stat -c '%a %u' /s >> /all; cat /s >> /all; echo ${#S} >> /all
 ";
 
 #[test]
@@ -107,8 +108,12 @@ fn users_mount_what_root_mounts() {
     {
         let user = User::new(name, id, first);
         let (lab, context) = user.lab(&[("Dockerfile", MOUNTING), ("file", "context\n")]);
-        let tree = user.build_tree(&lab, &context);
-        assert_eq!(tree.text("all"), "context\nmade\nmade\n0\nkept\n", "{name}");
+        std::fs::write(lab.path("secret"), "hush\n").expect("a file can be written");
+        let path = lab.path("tree.tar");
+        let output = format!("--output=type=tar,dest={}", path.display());
+        user.build(&lab, &context, &[&output, "--secret=id=s,src=secret"]).succeeded();
+        let text = Tree::read(&path).text("all");
+        assert_eq!(text, "context\nmade\nmade\n0\nkept\n400 0\nhush\n5\n", "{name}");
     }
 }
 

@@ -155,7 +155,7 @@ pub enum MountKind {
         /// Whether it stays empty.
         read_only: bool,
     },
-    /// A read-only file with this content.
+    /// A read-only file with this content, which stays in memory.
     File {
         /// Its bytes.
         #[serde(with = "raw_bytes")]

@@ -58,6 +58,9 @@ pub enum WorkerError {
     /// A vertex names a context that the build was not given.
     #[error("the build has no context `{0}`")]
     UnknownContext(String),
+    /// A step requires a secret that the build was not given.
+    #[error("secret {0}: not found")]
+    SecretNotFound(String),
     /// A cache was to begin with something that is no directory.
     #[error("the cache `{id}` cannot begin with `{}`, which is no directory", path.display())]
     CacheFromFile {

@@ -16,6 +16,7 @@ mod mkdir;
 mod output;
 mod remote;
 mod run;
+mod secret;
 mod user;
 
 pub use context::{ContextError, ContextSource, IgnoreRules};
@@ -24,5 +25,6 @@ pub use error::{ProcessFailure, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
 pub use local::{LocalWorker, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};
-pub use remote::{GitOptions, RemoteError, SecretSource};
+pub use remote::{GitOptions, RemoteError};
+pub use secret::Secret;
 pub use user::UserError;

@@ -19,8 +19,8 @@ use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
-use crate::remote::{GitOptions, Remotes, SecretSource};
-use crate::{WorkerError, merge, mkdir, run};
+use crate::remote::{GitOptions, Remotes};
+use crate::{Secret, WorkerError, merge, mkdir, run};
 
 /// The pauses between two looks at a claim that another holds.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -35,8 +35,9 @@ pub struct WorkerOptions {
     pub registry: registry::Client,
     /// The directories that vertices may copy from, by the name of [`solver::ContextOp`].
     pub contexts: BTreeMap<String, ContextSource>,
-    /// The secrets that servers of remote sources may want.
-    pub secrets: Arc<dyn SecretSource>,
+    /// What steps may be shown of what is secret, and what servers of remote sources may want, by the name that a
+    /// Dockerfile knows it under.
+    pub secrets: Arc<BTreeMap<String, Secret>>,
     /// How git is run, for repositories.
     pub git: GitOptions,
 }
@@ -57,6 +58,7 @@ struct Shared {
     remotes: Remotes,
     contexts: BTreeMap<String, OpenContext>,
     selections: Selections,
+    secrets: Arc<BTreeMap<String, Secret>>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -76,11 +78,11 @@ impl LocalWorker {
     pub fn new(options: WorkerOptions) -> Self {
         let WorkerOptions { store, registry, contexts, secrets, git } = options;
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
-        let remotes = Remotes::new((store.clone(), registry.clone()), secrets, git);
+        let remotes = Remotes::new((store.clone(), registry.clone()), Arc::clone(&secrets), git);
         let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
-        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections }) }
+        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections, secrets }) }
     }
 
     /// The store that this worker works on.
@@ -91,6 +93,14 @@ impl LocalWorker {
     /// The images that this worker pulls.
     pub fn images(&self) -> &ImageStore {
         self.shared.images.store()
+    }
+
+    /// The secret of that name; an error if it is required and the build was not given it.
+    pub(crate) fn secret(&self, id: &str, required: bool) -> Result<Option<Secret>, WorkerError> {
+        match self.shared.secrets.get(id) {
+            None if required => Err(WorkerError::SecretNotFound(id.to_owned())),
+            found => Ok(found.cloned()),
+        }
     }
 
     /// Ends the build: saves what was learned of the contexts, so that the next build need not read what has not

@@ -5,37 +5,24 @@ mod git;
 mod http;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Snapshot, Store};
 use solver::{ExecContext, GitOp, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
 
-use crate::WorkerError;
+use crate::{Secret, WorkerError};
 
 use git::FoundReference;
 
 pub use error::RemoteError;
 pub use git::GitOptions;
 
-/// The secrets of a build.
-pub trait SecretSource: fmt::Debug + Send + Sync {
-    /// The value of the secret of that id; `None` if the build was not given one.
-    fn secret(&self, id: &str) -> Option<Vec<u8>>;
-}
-
-impl SecretSource for BTreeMap<String, Vec<u8>> {
-    fn secret(&self, id: &str) -> Option<Vec<u8>> {
-        self.get(id).cloned()
-    }
-}
-
 /// The remote sources of one build.
 #[derive(Debug)]
 pub(crate) struct Remotes {
     store: Store,
     client: registry::Client,
-    secrets: Arc<dyn SecretSource>,
+    secrets: Arc<BTreeMap<String, Secret>>,
     git: GitOptions,
     /// What was found, to tell what a source is.
     found: Mutex<HashMap<VertexDigest, Found>>,
@@ -53,7 +40,7 @@ enum Found {
 impl Remotes {
     pub(crate) fn new(
         (store, client): (Store, registry::Client),
-        secrets: Arc<dyn SecretSource>,
+        secrets: Arc<BTreeMap<String, Secret>>,
         git: GitOptions,
     ) -> Self {
         Self { store, client, secrets, git, found: Mutex::default() }
@@ -116,8 +103,8 @@ impl Remotes {
 
     /// A secret that is to be a header's value or a part of one.
     fn secret_text(&self, id: &str) -> Option<String> {
-        let bytes = self.secrets.secret(id)?;
+        let bytes = self.secrets.get(id)?.bytes();
         // Files with secrets end in a line break more often than not.
-        Some(String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned())
+        Some(String::from_utf8_lossy(bytes).trim_end_matches(['\r', '\n']).to_owned())
     }
 }

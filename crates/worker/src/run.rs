@@ -4,6 +4,7 @@ mod caches;
 mod hosts;
 mod mounts;
 mod output;
+mod redaction;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::local::{Execution, blocking};
 use crate::run::caches::Caches;
 use crate::run::mounts::{Mounts, Preparation};
 use crate::run::output::forward;
+use crate::run::redaction::Redaction;
 use crate::user::{self, ProcessUser};
 use crate::{LocalWorker, Output, WorkerError};
 
@@ -32,12 +34,13 @@ pub(crate) async fn run(
     execution: &Execution<'_>,
 ) -> Result<Snapshot, WorkerError> {
     let parent = worker.snapshot_of(execution.inputs.first().unwrap_or(&Output::Scratch)).await?;
-    let preparation = Arc::new(Preparation::new(worker, execution).await?);
+    let preparation = Arc::new(Preparation::new(worker, op, execution).await?);
     let caches = Caches::take(&preparation, op, execution.context).await?;
     let command: Arc<str> = op.args.join(" ").into();
+    let redaction = preparation.redaction();
     let start = Start { preparation, parent, op: op.clone(), command: Arc::clone(&command) };
     let Started { active, running, mounts } = blocking(move || start.start(caches)).await?;
-    let ended = finish(running, &command, execution.context).await;
+    let ended = finish(running, &command, &redaction, execution.context).await;
     blocking(move || {
         // Also what is thrown away takes its time.
         drop(mounts);
@@ -96,6 +99,7 @@ impl Start {
             },
         };
         let mut spec = process_spec(rootfs, op, &user);
+        spec.env.extend(preparation.variables(op));
         spec.mounts = std::mem::take(&mut mounts.specs);
         let running = sandbox::spawn(&spec)
             .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;
@@ -150,9 +154,14 @@ fn environment(op: &RunOp, user: &ProcessUser) -> Vec<String> {
 }
 
 /// Forwards the output and waits for the end. All of the output has been forwarded when this returns.
-async fn finish(mut running: Running, command: &str, context: &ExecContext) -> Result<Exit, WorkerError> {
-    let stdout = forward(running.stdout(), LogStream::Stdout, context);
-    let stderr = forward(running.stderr(), LogStream::Stderr, context);
+async fn finish(
+    mut running: Running,
+    command: &str,
+    redaction: &Redaction,
+    context: &ExecContext,
+) -> Result<Exit, WorkerError> {
+    let stdout = forward(running.stdout(), LogStream::Stdout, redaction, context);
+    let stderr = forward(running.stderr(), LogStream::Stderr, redaction, context);
     let exit = async {
         tokio::select! {
             biased;

@@ -1,6 +1,8 @@
 //! The mounts of RUN.
 
-use solver::{Input, InputKey, RunCache, RunMount, RunMountKind, Selector, VertexId};
+use solver::{
+    Input, InputKey, RunCache, RunMount, RunMountKind, RunSecret, SecretVariable, Selector, VertexId,
+};
 
 use crate::mount::{self, CacheSharing, Mount, MountKind};
 use crate::tree::{Instruction, Run, RunMountOption, Token};
@@ -13,6 +15,11 @@ use super::steps::Current;
 use super::variables::Site;
 use super::{BUILD_CONTEXT, Lowering};
 
+/// Where secrets are whose place was not said.
+const SECRETS: &str = "/run/secrets";
+/// The mode of a secret.
+const SECRET_MODE: u32 = 0o400;
+
 /// What the mounts of a RUN come to.
 #[derive(Default)]
 pub(super) struct LoweredMounts {
@@ -20,6 +27,7 @@ pub(super) struct LoweredMounts {
     pub(super) mounts: Vec<RunMount>,
     /// What they show; these follow the root file system in the inputs of the vertex.
     pub(super) inputs: Vec<Input>,
+    pub(super) secret_env: Vec<SecretVariable>,
 }
 
 impl Lowering<'_> {
@@ -90,7 +98,10 @@ impl Lowering<'_> {
         // As the peers do it: what is mounted below another mount is not hidden by it, in whatever order they are
         // written. Of two mounts of one target the later one is on top.
         placed.sort_by(|(one, ..), (other, ..)| one.cmp(other));
-        let mut lowered = LoweredMounts::default();
+        let mut lowered = LoweredMounts {
+            secret_env: mounts.iter().filter_map(variable).collect(),
+            ..LoweredMounts::default()
+        };
         for (target, mount, option) in placed {
             let kind = match mount.kind {
                 MountKind::Bind => {
@@ -109,7 +120,13 @@ impl Lowering<'_> {
                     let input = vertex.map(|vertex| lowered.add_input(vertex, mount));
                     RunMountKind::Cache(self.cache(mount, input))
                 }
-                MountKind::Secret | MountKind::Ssh => continue,
+                MountKind::Secret => {
+                    if mount.env.is_some() && mount.target.is_none() {
+                        continue;
+                    }
+                    RunMountKind::Secret(secret(mount))
+                }
+                MountKind::Ssh => continue,
             };
             lowered.mounts.push(RunMount { target, kind });
         }
@@ -180,6 +197,37 @@ fn source(mount: &Mount) -> String {
 
 /// Where something is mounted: absolute and clean.
 fn target(current: &Current<'_>, mount: &Mount) -> String {
-    let target = mount.target.as_deref().unwrap_or_default();
+    let default = match mount.kind {
+        MountKind::Secret => format!("{SECRETS}/{}", base_name(&secret_id(mount))),
+        _ => String::new(),
+    };
+    let target = mount.target.as_ref().unwrap_or(&default);
     paths::clean(&paths::join(&current.state.directory(), target))
+}
+
+/// The ID of a secret: what was said, else the last part of where it goes.
+pub(super) fn secret_id(mount: &Mount) -> String {
+    let said = mount.source.as_ref().or(mount.id.as_ref());
+    said.map_or_else(|| base_name(mount.target.as_deref().unwrap_or_default()).to_owned(), String::clone)
+}
+
+/// The last part of a path.
+fn base_name(path: &str) -> &str {
+    path.trim_end_matches('/').rsplit('/').next().unwrap_or_default()
+}
+
+/// The variable that holds a secret; there is none of an empty name.
+fn variable(mount: &Mount) -> Option<SecretVariable> {
+    let name = mount.env.as_ref().filter(|name| mount.kind == MountKind::Secret && !name.is_empty())?;
+    Some(SecretVariable { name: name.clone(), id: secret_id(mount), required: mount.required })
+}
+
+fn secret(mount: &Mount) -> RunSecret {
+    RunSecret {
+        id: secret_id(mount),
+        required: mount.required,
+        mode: mount.mode.unwrap_or(SECRET_MODE) & 0o7777,
+        uid: mount.uid.unwrap_or_default(),
+        gid: mount.gid.unwrap_or_default(),
+    }
 }

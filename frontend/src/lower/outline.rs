@@ -8,6 +8,7 @@ use crate::outline::{Outline, OutlineArgument, OutlineMount, description};
 
 use super::Lowering;
 use super::images::Base;
+use super::mounts::secret_id;
 
 /// What each stage takes. Nothing is noted unless it was switched on.
 #[derive(Debug, Default)]
@@ -96,15 +97,6 @@ impl Captures {
         }
         found
     }
-}
-
-/// The ID of a secret: what was said, else the last part of where it goes.
-fn secret_id(mount: &Mount) -> String {
-    let said = mount.source.as_ref().or(mount.id.as_ref()).filter(|id| !id.is_empty());
-    said.cloned().unwrap_or_else(|| {
-        let target = mount.target.as_deref().unwrap_or_default().trim_end_matches('/');
-        target.rsplit('/').next().unwrap_or_default().to_owned()
-    })
 }
 
 impl Lowering<'_> {

@@ -53,10 +53,12 @@ impl Lowering<'_> {
         }
         let history = history(&current.state, &args);
         self.spend(history.len() + current.state.run_environment.size_bytes(), span)?;
-        let LoweredMounts { mut mounts, inputs } = self.lower_mounts(current, run, &mounts, span)?;
+        let LoweredMounts { mut mounts, inputs, secret_env } =
+            self.lower_mounts(current, run, &mounts, span)?;
         mounts.extend(script.mounts);
-        let meta = current.step(instruction, &script.note);
-        let op = RunOp { network, security: run.security, ..self.run_op(current, args, mounts) };
+        let hidden: Vec<&str> = secret_env.iter().map(|variable| variable.name.as_str()).collect();
+        let meta = current.step_hiding(instruction, &script.note, &hidden);
+        let op = RunOp { network, security: run.security, secret_env, ..self.run_op(current, args, mounts) };
         self.add_on_root(&mut current.state, (Op::Run(op), inputs), meta, span)?;
         current.state.commit(history, Layer::Made);
         Ok(())
@@ -78,6 +80,7 @@ impl Lowering<'_> {
             network: self.default_network(),
             security: SecurityMode::Sandbox,
             mounts,
+            secret_env: Vec::new(),
             extra_hosts: options.extra_hosts.clone(),
             ulimits: options.ulimits.clone(),
             shm_size_bytes: options.shm_size_bytes,
@@ -111,7 +114,7 @@ impl Lowering<'_> {
 }
 
 fn check_supported(run: &Run, mounts: &[Mount], span: Span) -> Result<(), Diagnostic> {
-    let unsupported = mounts.iter().find(|mount| matches!(mount.kind, MountKind::Secret | MountKind::Ssh));
+    let unsupported = mounts.iter().find(|mount| mount.kind == MountKind::Ssh);
     let flag = match (unsupported, run.devices.is_empty()) {
         (Some(mount), _) => format!("--mount=type={}", mount.kind.name()),
         (None, false) => "--device".to_owned(),

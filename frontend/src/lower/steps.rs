@@ -3,7 +3,7 @@
 use oci::ChainId;
 use solver::{ImageOp, Input, InputKey, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
 
-use crate::expand::{Expander, Quotes};
+use crate::expand::{Expander, Quotes, Variables};
 use crate::lint::Rule;
 use crate::options::{NoCache, ResolvedImage};
 use crate::quote::go_quote;
@@ -11,6 +11,7 @@ use crate::tree::{Instruction, InstructionKind, Token};
 use crate::{Diagnostic, Span};
 
 use super::Lowering;
+use super::environment::Environment;
 use super::images::Base;
 use super::paths;
 use super::state::{Layer, Root, State};
@@ -30,6 +31,18 @@ pub(super) struct Current<'n> {
     pub(super) proxies: Vec<(String, String)>,
 }
 
+/// Variables, some of which have values that nobody may see.
+struct Hiding<'a> {
+    hidden: &'a [&'a str],
+    others: &'a Environment,
+}
+
+impl Variables for Hiding<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        if self.hidden.contains(&name) { Some("****") } else { self.others.value(name) }
+    }
+}
+
 impl Current<'_> {
     fn prefix(&mut self) -> String {
         self.steps_done += 1;
@@ -41,10 +54,20 @@ impl Current<'_> {
 
     /// What people see of an instruction that is a step: `[build 2/5] RUN make`.
     pub(super) fn step(&mut self, instruction: &Instruction, note: &str) -> VertexMeta {
+        self.step_hiding(instruction, note, &[])
+    }
+
+    /// The same with stars in the place of some variables' values.
+    pub(super) fn step_hiding(
+        &mut self,
+        instruction: &Instruction,
+        note: &str,
+        hidden: &[&str],
+    ) -> VertexMeta {
+        let variables = Hiding { hidden, others: &self.state.run_environment };
         let expander = Expander { quotes: Quotes::Keep, keep_unset: true, ..Expander::new('\\') };
         let written = &instruction.text;
-        let shown =
-            written.contains('$').then(|| expander.text(written, &self.state.run_environment).ok()).flatten();
+        let shown = written.contains('$').then(|| expander.text(written, &variables).ok()).flatten();
         let text = shown.as_ref().unwrap_or(written);
         let rest = text.get(instruction.keyword.text.len()..).unwrap_or_default();
         let keyword = instruction.keyword.text.to_ascii_uppercase();

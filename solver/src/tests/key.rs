@@ -37,6 +37,7 @@ fn run() -> RunOp {
             target: text("/dev/pipes/EOF"),
             kind: RunMountKind::Inline { content: b"#!/bin/sh".to_vec(), mode: 0o755 },
         }],
+        secret_env: Vec::new(),
         extra_hosts: vec![ExtraHost { name: text("db"), address: text("10.0.0.1") }],
         ulimits: vec![Ulimit { name: text("nofile"), soft: 1, hard: 2 }],
         shm_size_bytes: Some(64),
@@ -67,15 +68,21 @@ fn cache() -> RunCache {
     }
 }
 
+fn secret() -> RunSecret {
+    RunSecret { id: text("token"), required: true, mode: 0o400, uid: 1, gid: 2 }
+}
+
 /// A RUN with a mount of each kind.
 fn mounting() -> RunOp {
     let mut mounts = vec![
         mount(RunMountKind::Bind { input: 1, read_only: true }),
         mount(RunMountKind::Tmpfs { size_bytes: Some(64), read_only: false }),
         mount(RunMountKind::Cache(cache())),
+        mount(RunMountKind::Secret(secret())),
     ];
     mounts.extend(run().mounts);
-    RunOp { mounts, ..run() }
+    let variable = SecretVariable { name: text("TOKEN"), id: text("token"), required: true };
+    RunOp { mounts, secret_env: vec![variable], ..run() }
 }
 
 fn image() -> ImageOp {
@@ -188,6 +195,11 @@ fn every_field_of_a_mount_changes_its_key() {
         change(&mut cache);
         mount(RunMountKind::Cache(cache))
     };
+    let hidden = |change: fn(&mut RunSecret)| {
+        let mut secret = secret();
+        change(&mut secret);
+        mount(RunMountKind::Secret(secret))
+    };
     assert_all_differ(&changed!(mounting(), Op::Run,
         "order" => |op| op.mounts.reverse(),
         "one less" => |op| { op.mounts.pop(); },
@@ -208,6 +220,16 @@ fn every_field_of_a_mount_changes_its_key() {
         "owner of a cache" => |op| op.mounts[2] = cached(|cache| cache.uid = Some(2)),
         "no owner of a cache" => |op| op.mounts[2] = cached(|cache| cache.uid = None),
         "group of a cache" => |op| op.mounts[2] = cached(|cache| cache.gid = Some(1)),
+        "target of a secret" => |op| op.mounts[3].target = text("/n"),
+        "which secret" => |op| op.mounts[3] = hidden(|secret| secret.id = text("x")),
+        "a secret that may be missing" => |op| op.mounts[3] = hidden(|secret| secret.required = false),
+        "mode of a secret" => |op| op.mounts[3] = hidden(|secret| secret.mode = 0o440),
+        "owner of a secret" => |op| op.mounts[3] = hidden(|secret| secret.uid = 2),
+        "group of a secret" => |op| op.mounts[3] = hidden(|secret| secret.gid = 1),
+        "name of a variable" => |op| op.secret_env[0].name = text("X"),
+        "secret of a variable" => |op| op.secret_env[0].id = text("x"),
+        "a variable that may be missing" => |op| op.secret_env[0].required = false,
+        "no variable" => |op| op.secret_env.clear(),
         "no group of a cache" => |op| op.mounts[2] = cached(|cache| cache.gid = None),
     ));
 }

@@ -35,6 +35,7 @@ pub(crate) fn run_op(args: &str) -> Op {
         network: NetworkMode::Default,
         security: SecurityMode::Sandbox,
         mounts: Vec::new(),
+        secret_env: Vec::new(),
         extra_hosts: Vec::new(),
         ulimits: Vec::new(),
         shm_size_bytes: None,

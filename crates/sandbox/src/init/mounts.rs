@@ -325,7 +325,10 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     // Device nodes must work here and scripts be executable. The program cannot make any here: it never sees more than
     // single files.
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-    let tree = fresh("tmpfs", &[("mode", "0755")], attributes).during(during, "")?;
+    // There may be secrets among them, and what is in a tmpfs may get to a disk to be swapped.
+    let mode = [("mode", "0755")];
+    let tree = fresh("ramfs", &mode, attributes).or_else(|_| fresh("tmpfs", &mode, attributes));
+    let tree = tree.during(during, "")?;
     context.attach(&Detached { tree, restriction: Restriction::NONE }, "/proc")?;
     let mut files_of_etc = Vec::new();
     for (path, name, content) in [

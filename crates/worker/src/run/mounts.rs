@@ -1,20 +1,22 @@
 //! What a RUN mounts: from what its inputs are to what the sandbox mounts.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cache::tree::TreeKind;
 use cache::{ActiveSnapshot, RecordKey, Replace, Snapshot, Store};
 use sandbox::{MountKind, MountSpec, OverlaySpec, UpperSpec};
-use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, Selector};
+use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, SecretVariable, Selector};
 use tokio_util::sync::CancellationToken;
 
 use super::caches::Caches;
-use crate::WorkerError;
+use super::redaction::Redaction;
 use crate::context::Context;
 use crate::copy::{self, CopyError, Selection, SourceTree};
 use crate::local::{Execution, LocalWorker, write_snapshot};
 use crate::output::Output;
+use crate::{Secret, WorkerError};
 
 /// What an input of a RUN is made of.
 enum Source {
@@ -45,6 +47,8 @@ pub(super) struct Preparation {
     inputs: Vec<Input>,
     sources: Vec<Source>,
     pub(super) digests: Vec<Option<ContentDigest>>,
+    /// The secrets that the step is shown and that the build was given.
+    secrets: BTreeMap<String, Secret>,
     /// Ends when the build is to stop.
     pub(super) cancel: CancellationToken,
 }
@@ -67,15 +71,43 @@ struct Part {
 }
 
 impl Preparation {
-    /// Opens the inputs of a RUN.
-    pub(super) async fn new(worker: &LocalWorker, execution: &Execution<'_>) -> Result<Self, WorkerError> {
+    /// Opens the inputs of a RUN, and finds its secrets.
+    pub(super) async fn new(
+        worker: &LocalWorker,
+        op: &RunOp,
+        execution: &Execution<'_>,
+    ) -> Result<Self, WorkerError> {
+        let files = op.mounts.iter().filter_map(|mount| match &mount.kind {
+            RunMountKind::Secret(secret) => Some((&secret.id, secret.required)),
+            _ => None,
+        });
+        let variables = op.secret_env.iter().map(|variable| (&variable.id, variable.required));
+        let mut secrets = BTreeMap::new();
+        for (id, required) in files.chain(variables) {
+            secrets.extend(worker.secret(id, required)?.map(|secret| (id.clone(), secret)));
+        }
         Ok(Self {
+            secrets,
             store: worker.store().clone(),
             inputs: execution.vertex.inputs.clone(),
             sources: Source::all(worker, execution).await?,
             digests: execution.digests.to_vec(),
             cancel: execution.context.cancel.clone(),
         })
+    }
+
+    /// The variables that hold secrets: `NAME=value`.
+    pub(super) fn variables(&self, op: &RunOp) -> Vec<Vec<u8>> {
+        let variable = |variable: &SecretVariable| {
+            let value = self.secrets.get(&variable.id).map_or(&[][..], Secret::bytes);
+            [variable.name.as_bytes(), b"=", value].concat()
+        };
+        op.secret_env.iter().map(variable).collect()
+    }
+
+    /// What keeps the secrets out of the output.
+    pub(super) fn redaction(&self) -> Redaction {
+        Redaction::of(self.secrets.values().map(Secret::bytes))
     }
 
     /// All mounts of `op`, in their order.
@@ -89,6 +121,15 @@ impl Preparation {
                 RunMountKind::Tmpfs { size_bytes, read_only } => {
                     MountKind::Tmpfs { size_bytes: *size_bytes, read_only: *read_only }
                 }
+                RunMountKind::Secret(secret) => match self.secrets.get(&secret.id) {
+                    Some(found) => MountKind::File {
+                        content: found.bytes().to_vec(),
+                        mode: secret.mode,
+                        uid: secret.uid,
+                        gid: secret.gid,
+                    },
+                    None => continue,
+                },
                 RunMountKind::Cache(cache) => MountKind::Bind {
                     source: caches.directory(&self.cache_key(cache)),
                     read_only: cache.read_only,

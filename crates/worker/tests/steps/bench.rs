@@ -15,7 +15,7 @@ use solver::{
     SolveError, SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
 };
 use tokio_util::sync::CancellationToken;
-use worker::{ContextSource, GitOptions, LocalWorker, Output, WorkerError, WorkerOptions};
+use worker::{ContextSource, GitOptions, LocalWorker, Output, Secret, WorkerError, WorkerOptions};
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
 
@@ -51,7 +51,7 @@ impl Bench {
         Self {
             store: Store::open(&options).unwrap(),
             runtime: tokio::runtime::Runtime::new().unwrap(),
-            secrets: BTreeMap::new(),
+            secrets: BTreeMap::from([("token".to_owned(), b"s3cret\n".to_vec())]),
             git: std::env::vars_os().filter(|(name, _)| name == "PATH").collect(),
             directory,
         }
@@ -65,11 +65,12 @@ impl Bench {
         let ignore = pattern::PatternSet::new::<String>(&[]).unwrap();
         let source =
             ContextSource { directory: self.context(), ignore: worker::IgnoreRules::Patterns(ignore) };
+        let secrets = self.secrets.iter();
         LocalWorker::new(WorkerOptions {
             store: self.store.clone(),
             registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
-            secrets: Arc::new(self.secrets.clone()),
+            secrets: Arc::new(secrets.map(|(id, bytes)| (id.clone(), Secret::new(bytes.clone()))).collect()),
             git: GitOptions { environment: self.git.clone() },
         })
     }
@@ -276,6 +277,7 @@ pub(crate) fn run_op(script: &str) -> RunOp {
         network: NetworkMode::Default,
         security: SecurityMode::Sandbox,
         mounts: Vec::new(),
+        secret_env: Vec::new(),
         extra_hosts: Vec::new(),
         ulimits: Vec::new(),
         shm_size_bytes: None,

@@ -1,12 +1,14 @@
 //! The tests.
 
+use std::error::Error as _;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};
 
 use cache::SnapshotterKind;
 use solver::{
-    CacheSharing, Event, ExtraHost, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp, SolveError,
+    CacheSharing, Event, ExtraHost, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp, RunSecret,
+    SecretVariable, SolveError,
 };
 use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
@@ -35,6 +37,8 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("a_cache_outlives_builds_that_fail", a_cache_outlives_builds_that_fail),
     ("a_cache_begins_with_files", a_cache_begins_with_files),
     ("caches_of_other_owners_are_others", caches_of_other_owners_are_others),
+    ("a_secret_is_a_file_and_a_variable", a_secret_is_a_file_and_a_variable),
+    ("a_secret_that_is_missing", a_secret_that_is_missing),
 ];
 
 fn snapshot_lines(bench: &Bench, draft: Draft, target: solver::VertexId, of: &[&str]) -> Vec<String> {
@@ -470,4 +474,48 @@ fn caches_of_other_owners_are_others(kind: SnapshotterKind) {
     assert_eq!(run(&owned, "ls /m"), "app\n");
     // To say what holds anyway makes no other.
     assert_eq!(run(&said, "ls /m"), "root\n");
+}
+
+/// A RUN with a secret as the file `/run/secrets/x` and as the variable `X`.
+fn with_secret(id: &str, required: bool, script: &str) -> RunOp {
+    let secret = RunSecret { id: id.to_owned(), required, mode: 0o440, uid: 1000, gid: 50 };
+    let mount = RunMount { target: "/run/secrets/x".to_owned(), kind: RunMountKind::Secret(secret) };
+    let variable = SecretVariable { name: "X".to_owned(), id: id.to_owned(), required };
+    RunOp { mounts: vec![mount], secret_env: vec![variable], ..run_op(script) }
+}
+
+fn a_secret_is_a_file_and_a_variable(kind: SnapshotterKind) {
+    let mut bench = Bench::new(kind);
+    let build = |bench: &Bench, script: &str| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let run = draft.run_op(base, with_secret("token", true, script));
+        let built = bench.solve(draft.graph(), run);
+        let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+        (solved.executed, built.log, bench.listing(&solved.outputs[0], &["/run"]))
+    };
+    let script = "stat -c '%a %u:%g %s' /run/secrets/x; cat /run/secrets/x; echo \"value: $X\" | tr 3 e; echo \"value: $X\"; \
+                  awk '$2 == \"/run/secrets/x\" {print $3}' /proc/mounts; (echo y > /run/secrets/x) 2>/dev/null || echo ro";
+    let (executed, log, left) = build(&bench, script);
+    assert_eq!(executed, 1);
+    // A changed text is none that could be known.
+    assert_eq!(log, "440 1000:50 7\n****\nvalue: secret\n\nvalue: ****\n\nramfs\nro\n");
+    assert_eq!(left, ["/run -"]);
+    bench.secrets = [("token".to_owned(), b"another".to_vec())].into();
+    assert_eq!(build(&bench, script).0, 0, "what a secret is, is in no key");
+    assert_eq!(build(&bench, "wc -c < /run/secrets/x").1, "7\n");
+}
+
+fn a_secret_that_is_missing(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let build = |required: bool| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let script = "ls /run/secrets/x 2>/dev/null || echo \"none, ${X-unset}\"";
+        let run = draft.run_op(base, with_secret("gone", required, script));
+        let built = bench.solve(draft.graph(), run);
+        (built.result.map(|_| ()).map_err(|error| error.source().unwrap().to_string()), built.log)
+    };
+    assert_eq!(build(false), (Ok(()), "none, \n".to_owned()));
+    assert_eq!(build(true), (Err("secret gone: not found".to_owned()), String::new()));
 }
