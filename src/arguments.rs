@@ -118,15 +118,15 @@ pub(crate) struct PruneArguments {
 /// The flags of a build.
 #[derive(Debug, Args)]
 pub(crate) struct BuildArguments {
-    /// The directory that COPY and ADD take files from; `-` for an archive (tar, perhaps compressed) or a Dockerfile on
-    /// standard input
+    /// The directory that COPY and ADD take files from; a git repository (`https://host/repo.git#branch:directory`); the
+    /// URL of an archive (tar, perhaps compressed) or of a Dockerfile; `-` for one of these on standard input
     #[arg(value_name = "CONTEXT")]
     pub(crate) context: String,
 
     /// Name of the image, `name[:tag]`; may be repeated
     #[arg(short, long = "tag", value_name = "NAME", help_heading = "Image")]
     pub(crate) tags: Vec<String>,
-    /// The Dockerfile, `-` for standard input, a path within an archive [default: CONTEXT/Dockerfile]
+    /// The Dockerfile, `-` for standard input, a path within an archive or a repository [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE", help_heading = "Input")]
     pub(crate) file: Option<PathBuf>,
     /// What COPY and ADD are not to take from the context [default: FILE.dockerignore, else CONTEXT/.dockerignore]
@@ -138,7 +138,8 @@ pub(crate) struct BuildArguments {
     /// Value of an ARG; without `=VALUE` it is taken from the environment
     #[arg(long = "build-arg", value_name = "NAME[=VALUE]", help_heading = "Input")]
     pub(crate) build_args: Vec<String>,
-    /// A further context for FROM and `COPY --from`: a directory, `docker-image://IMAGE` or `oci-layout://DIR[:TAG]`
+    /// A further context for FROM and `COPY --from`: a directory, `docker-image://IMAGE`,
+    /// `oci-layout://DIR[:TAG]`, a git repository or a URL
     #[arg(long = "build-context", value_name = "NAME=SOURCE", help_heading = "Input")]
     pub(crate) build_contexts: Vec<String>,
     /// Label of the image

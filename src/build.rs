@@ -18,6 +18,7 @@ use crate::call::Call;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::progress::{Progress, Show};
+use crate::remote;
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::Resolver;
 use crate::secrets;
@@ -98,25 +99,33 @@ impl Plan {
         let store = session.open_store(root).await?;
         let client = registry::Client::new(Environment::client_options()?);
         let step = match self.inputs.definition() {
-            Some(_) => None,
-            None => Some(self.progress.begin("[internal] load remote build context")),
+            Some(_) if self.inputs.remotes().is_empty() => None,
+            _ => Some(self.progress.begin("[internal] load remote build context")),
         };
-        let (inputs, opened) = (Arc::clone(&self.inputs), store.clone());
-        let ready = blocking(move || inputs.make_ready(&opened)).await;
+        let options = WorkerOptions {
+            store: store.clone(),
+            registry: client.clone(),
+            contexts: BTreeMap::new(),
+            secrets: Arc::clone(&self.secrets),
+            git: Environment::git_options(),
+        };
+        let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {
             (Some(step), Ok(_)) => self.progress.done(step),
             (Some(step), Err(failure)) => self.progress.failed(step, failure.cause()),
             (None, _) => {}
         }
         let ReadyInputs { definition, contexts } = ready?;
-        let worker = LocalWorker::new(WorkerOptions {
-            store: store.clone(),
-            registry: client.clone(),
-            contexts,
-            secrets: Arc::clone(&self.secrets),
-            git: Environment::git_options(),
-        });
+        let worker = LocalWorker::new(WorkerOptions { contexts, ..options });
         Ok(Opened { store, client, worker, definition })
+    }
+
+    /// Fetches what is elsewhere, and reads what is left to read.
+    async fn ready(&self, options: &WorkerOptions, salt: Vec<u8>) -> Result<ReadyInputs, Failure> {
+        let worker = LocalWorker::new(options.clone());
+        let fetched = remote::fetch(self.inputs.remotes(), &worker, salt).await?;
+        let (inputs, store) = (Arc::clone(&self.inputs), options.store.clone());
+        blocking(move || inputs.make_ready(&store, &fetched)).await
     }
 }
 

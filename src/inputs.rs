@@ -13,6 +13,7 @@ use pattern::PatternSet;
 use worker::{ContextError, ContextSource, IgnoreRules};
 
 use crate::arguments::BuildArguments;
+use crate::remote::{self, FetchedContext, MainFile, RemoteContext};
 use crate::report::{self, Failure, FailureKind};
 use crate::settings::absolute;
 use crate::values::{self, ContextText};
@@ -35,6 +36,8 @@ pub(crate) struct Inputs {
     main: MainInput,
     /// The directories of `--build-context` with their ignore files, by name.
     directories: BTreeMap<String, ContextSource>,
+    /// The contexts that are elsewhere, by the name under which the worker knows them.
+    remotes: BTreeMap<String, RemoteContext>,
     /// The contexts of `--build-context`.
     pub(crate) named: BTreeMap<String, NamedContext>,
 }
@@ -46,6 +49,8 @@ enum MainInput {
     Directory { context: ContextSource, definition: Definition },
     /// There is nothing but a Dockerfile, which was read from standard input.
     DefinitionAlone(Definition),
+    /// What is elsewhere, among [`Inputs::remotes`]. `file` is in it, unless the Dockerfile was read from standard input.
+    Remote { definition: Option<Definition>, file: Option<PathBuf>, ignore: IgnoreRules },
     /// An archive on standard input, of which `start` has been read. `file` is in it.
     Archive { start: Vec<u8>, file: Option<PathBuf>, ignore: IgnoreRules },
 }
@@ -69,6 +74,7 @@ pub(crate) struct ReadyInputs {
 /// Finds and reads everything but an archive.
 pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
     let file = arguments.file.as_deref();
+    let mut remotes = BTreeMap::new();
     let main = match values::context(&arguments.context).map_err(Failure::usage)? {
         ContextText::Directory(path) => {
             let context = directory(&path)?;
@@ -77,18 +83,44 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
             MainInput::Directory { context: ContextSource { directory: context, ignore }, definition }
         }
         ContextText::StandardInput => standard_input(arguments)?,
+        ContextText::Remote(remote) => {
+            remotes.insert(MAIN_CONTEXT.to_owned(), remote.keeping_git_dir(keeps_git_dir(arguments)));
+            remote_input(arguments)?
+        }
         ContextText::Image(_) | ContextText::OciLayout { .. } => {
             return Err(Failure::usage(format!(
-                "`{}` cannot be the build context: it should be a directory",
+                "`{}` cannot be the build context: it should be a directory, a git repository or a URL",
                 arguments.context
             )));
         }
     };
-    let mut inputs = Inputs { main, directories: BTreeMap::new(), named: BTreeMap::new() };
+    let mut inputs = Inputs { main, directories: BTreeMap::new(), remotes, named: BTreeMap::new() };
     for text in &arguments.build_contexts {
         inputs.add_named(text, arguments)?;
     }
     Ok(inputs)
+}
+
+/// Whether the repository of the build context is to keep `.git`.
+fn keeps_git_dir(arguments: &BuildArguments) -> bool {
+    let value =
+        arguments.build_args.iter().find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
+    value.and_then(values::go_bool).unwrap_or(false)
+}
+
+/// What is known of a context that is elsewhere. As with docker, an ignore file in it means nothing; what is asked for on
+/// the command line counts.
+fn remote_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
+    let file = arguments.file.clone();
+    let definition = match file.as_deref() {
+        Some(path) if path == Path::new("-") => {
+            let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
+            Some(Definition::of_standard_input(text))
+        }
+        _ => None,
+    };
+    let ignore = chosen_ignore(arguments)?.unwrap_or_default();
+    Ok(MainInput::Remote { definition, file, ignore })
 }
 
 /// What `rbuild -` reads: an archive with the context, or a Dockerfile.
@@ -140,6 +172,10 @@ impl Inputs {
             ContextText::StandardInput => {
                 return Err(Failure::usage(format!("standard input cannot be a named context: `{text}`")));
             }
+            ContextText::Remote(remote) => {
+                self.remotes.insert(name.clone(), remote);
+                NamedContext::Local
+            }
             ContextText::Image(reference) => NamedContext::Image(reference),
             ContextText::OciLayout { path, tag_or_digest } => {
                 NamedContext::OciLayout { path: absolute(&path)?, tag_or_digest }
@@ -153,6 +189,7 @@ impl Inputs {
     pub(crate) fn ignore(&self) -> Option<&PatternSet> {
         match &self.main {
             MainInput::Directory { context: ContextSource { ignore, .. }, .. }
+            | MainInput::Remote { ignore, .. }
             | MainInput::Archive { ignore, .. } => match ignore {
                 IgnoreRules::Patterns(patterns) => Some(patterns),
                 IgnoreRules::Git => None,
@@ -161,24 +198,44 @@ impl Inputs {
         }
     }
 
-    /// The Dockerfile, unless it is in an archive that has not been unpacked.
+    /// The contexts that are to be fetched before anything else, by name.
+    pub(crate) fn remotes(&self) -> &BTreeMap<String, RemoteContext> {
+        &self.remotes
+    }
+
+    /// The Dockerfile, unless it is elsewhere or in an archive that has not been unpacked.
     pub(crate) fn definition(&self) -> Option<&Definition> {
         match &self.main {
             MainInput::Directory { definition, .. } | MainInput::DefinitionAlone(definition) => {
                 Some(definition)
             }
+            MainInput::Remote { definition, .. } => definition.as_ref(),
             MainInput::Archive { .. } => None,
         }
     }
 
     /// Makes the contexts that are no directories of the user's, in the directory of this run in `store`. Reads an
-    /// archive to its end, and blocks for as long; to be called once.
-    pub(crate) fn make_ready(&self, store: &Store) -> Result<ReadyInputs, Failure> {
+    /// archive to its end, and blocks for as long; to be called once. `fetched` are those of [`Inputs::remotes`].
+    pub(crate) fn make_ready(
+        &self,
+        store: &Store,
+        fetched: &BTreeMap<String, FetchedContext>,
+    ) -> Result<ReadyInputs, Failure> {
         let (context, definition) = match &self.main {
             MainInput::Directory { context, definition } => (context.clone(), definition.clone()),
             MainInput::DefinitionAlone(definition) => {
                 let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
                 (context, definition.clone())
+            }
+            MainInput::Remote { definition, file, ignore } => {
+                let fetched = fetched.get(MAIN_CONTEXT).expect("all of them have been fetched");
+                let (context, own) = fetched_main(fetched, file.as_deref(), store)?;
+                let definition = match (definition, own) {
+                    (Some(definition), _) => definition.clone(),
+                    (None, Some(definition)) => definition,
+                    (None, None) => unpacked_dockerfile(file.as_deref(), &context.directory)?,
+                };
+                (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
             MainInput::Archive { start, file, ignore } => {
                 let archive = start.chain(io::stdin());
@@ -189,8 +246,29 @@ impl Inputs {
             }
         };
         let mut contexts = self.directories.clone();
+        contexts.extend(fetched.iter().map(|(name, fetched)| (name.clone(), fetched.source())));
         contexts.insert(MAIN_CONTEXT.to_owned(), context);
         Ok(ReadyInputs { definition, contexts })
+    }
+}
+
+/// The build context that was elsewhere, and the Dockerfile where it is nothing but that.
+fn fetched_main(
+    fetched: &FetchedContext,
+    file: Option<&Path>,
+    store: &Store,
+) -> Result<(ContextSource, Option<Definition>), Failure> {
+    let FetchedContext::File(directory, name) = fetched else { return Ok((fetched.source(), None)) };
+    match remote::main_file(directory, name, store)? {
+        MainFile::Archive(context) => Ok((context, None)),
+        MainFile::Definition(_) if file.is_some() => Err(Failure::usage(
+            "ambiguous Dockerfile source: both the build context and the flag are Dockerfiles",
+        )),
+        MainFile::Definition(text) => {
+            let text = read_text(text, Path::new("the build context"))?;
+            let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
+            Ok((context, Some(Definition::of_standard_input(text))))
+        }
     }
 }
 

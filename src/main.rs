@@ -11,6 +11,7 @@ mod format;
 mod images;
 mod inputs;
 mod progress;
+mod remote;
 mod report;
 mod resolver;
 mod secrets;

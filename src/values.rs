@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use solver::{ExtraHost, NetworkMode, Ulimit};
+
+use crate::remote::RemoteContext;
 
 /// Why a value is not right: a whole sentence for people.
 pub(crate) type Mistake = String;
@@ -163,6 +165,8 @@ pub(crate) enum ContextText {
         /// `latest` where none was given.
         tag_or_digest: String,
     },
+    /// A git repository or a URL.
+    Remote(RemoteContext),
 }
 
 /// `--build-context NAME=SOURCE`.
@@ -174,7 +178,7 @@ pub(crate) fn build_context(text: &str) -> Result<(String, ContextText), Mistake
     Ok((name.to_owned(), context(source)?))
 }
 
-/// A directory, `-`, `docker-image://…` or `oci-layout://…`; other kinds of contexts come later.
+/// A directory, `-`, `docker-image://…`, `oci-layout://…`, a git repository or a URL.
 pub(crate) fn context(text: &str) -> Result<ContextText, Mistake> {
     if text == "-" {
         return Ok(ContextText::StandardInput);
@@ -187,16 +191,16 @@ pub(crate) fn context(text: &str) -> Result<ContextText, Mistake> {
     if let Some(layout) = text.strip_prefix("oci-layout://") {
         return Ok(oci_layout(layout));
     }
-    let later = if text.starts_with("http://") || text.starts_with("https://") {
-        "a URL"
-    } else if ["git://", "ssh://", "git@", "github.com/"].iter().any(|prefix| text.starts_with(prefix)) {
-        "a git repository"
-    } else if text.starts_with("target:") {
-        "a target"
-    } else {
-        return Ok(ContextText::Directory(PathBuf::from(text)));
-    };
-    Err(format!("{later} as a context is not supported yet: `{text}`"))
+    if text.starts_with("target:") {
+        return Err(format!("a target as a context is not supported yet: `{text}`"));
+    }
+    match RemoteContext::parse(text) {
+        // Some forms could be paths, too.
+        Some(_) if !text.contains("://") && Path::new(text).is_dir() => {}
+        Some(remote) => return Ok(ContextText::Remote(remote?)),
+        None => {}
+    }
+    Ok(ContextText::Directory(PathBuf::from(text)))
 }
 
 /// `path[:tag][@digest]`; the digest wins.
@@ -303,7 +307,8 @@ mod tests {
             assert_eq!(context(text), Ok(expected), "{text}");
         }
         assert_eq!(context(&format!("oci-layout://x:t@{digest}")), Ok(layout("x", digest.as_str())));
-        assert!(context("https://example.org/x.tar").unwrap_err().contains("not supported yet"));
+        assert!(matches!(context("https://example.org/x.tar"), Ok(ContextText::Remote(_))));
+        assert!(context("target:x").unwrap_err().contains("not supported yet"));
         assert!(build_context("=x").is_err());
     }
 

@@ -1,8 +1,10 @@
-//! ADD of URLs and git repositories.
+//! ADD of URLs and git repositories, and contexts that are one.
+
+use std::path::Path;
 
 use testkit::{GitDaemon, GitHttp, GitRepository, ScriptedRegistry, WebFile};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, run};
 
 fn file(content: &str, etag: &str) -> WebFile {
     WebFile {
@@ -145,4 +147,102 @@ fn failures_of_git_name_the_repository_and_the_line() {
     ran.failed(3, &["there is no such program", "install the package `git`"]);
     server.set_authorization("Basic x");
     lab.build(&context, &[]).failed(1, &["GIT_AUTH_TOKEN"]);
+}
+
+/// A repository with Dockerfiles, served by `git daemon` from `repositories`.
+fn project(lab: &Lab) -> GitRepository {
+    let repository = GitRepository::new(lab.path("repositories/p.git"));
+    repository.commit(&[
+        ("Dockerfile", "FROM busybox\nCOPY . /all/\nRUN cat /all/f > /out\n"),
+        ("f", "top"),
+        (".dockerignore", "f\n"),
+        ("sub/Dockerfile", "FROM busybox\nCOPY f /f\nRUN cat /f > /out\n"),
+        ("sub/f", "sub"),
+        ("sub/other/Other", "FROM busybox\nCOPY --from=named g /g\nRUN echo other > /out\n"),
+        ("sub/other/g", "named"),
+    ]);
+    repository
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    let lab = Lab::new();
+    let repository = project(&lab);
+    let daemon = GitDaemon::start(&lab.path("repositories"));
+    let url = daemon.url("p.git/.git");
+    let tree = |reference: &str, arguments: &[&str]| {
+        let context = format!("{url}{reference}");
+        lab.build_tree(Path::new(&context), arguments)
+    };
+    let top = tree("", &[]);
+    // The ignore file of a repository means nothing.
+    assert_eq!((top.text("out"), top.has("all/.git"), top.uid("all/f")), ("top".to_owned(), false, Some(0)));
+    assert!(tree("", &["--build-arg=BUILDKIT_CONTEXT_KEEP_GIT_DIR=1"]).has("all/.git"));
+    assert_eq!(tree("#main:sub", &[]).text("out"), "sub");
+    let named = format!("--build-context=named={url}#:sub/other");
+    let other = tree("#:sub", &["-f", "other/Other", &named]);
+    assert_eq!((other.text("out"), other.text("g")), ("other\n".to_owned(), "named".to_owned()));
+    let again = lab.build(Path::new(&format!("{url}#:sub")), &[]).succeeded();
+    assert_eq!(again.executed(), Vec::<String>::new());
+    repository.commit(&[("sub/f", "changed")]);
+    assert_eq!(tree("#:sub", &[]).text("out"), "changed");
+    lab.build(Path::new(&format!("{url}#:gone")), &[]).failed(1, &["there is no directory `gone`"]);
+    lab.build(Path::new(&format!("{url}#gone")), &[]).failed(1, &["repository does not contain ref gone"]);
+    lab.build(Path::new(&url), &["-f", "../../etc/passwd"]).failed(1, &["failed to read dockerfile"]);
+    lab.build(Path::new("https://host/a.git?x=y"), &[]).failed(2, &["unexpected query \"x\""]);
+}
+
+#[test]
+fn archives_and_dockerfiles_behind_urls_are_contexts() {
+    let (lab, server) = (Lab::new(), ScriptedRegistry::start());
+    let files = [
+        ("Dockerfile", "FROM busybox\nCOPY . /all/\nRUN cat /all/f > /out\n"),
+        ("f", "x"),
+        (".dockerignore", "f\n"),
+    ];
+    let directory = lab.context("ctx", &files);
+    let archive = lab.path("context.tar");
+    let (archive, from) = (archive.to_string_lossy(), directory.to_string_lossy());
+    for (option, path) in [("-cf", "/plain"), ("-czf", "/gzip"), ("-cJf", "/xz"), ("--zstd", "/zstd")] {
+        let option = if option == "--zstd" { vec!["--zstd", "-cf"] } else { vec![option] };
+        run("tar", &[&["-C", &from][..], &option, &[&archive, "."]].concat());
+        let content = std::fs::read(&*archive).expect("the archive can be read").into();
+        server.put_file(path, WebFile { content, ..file("", path.trim_start_matches('/')) });
+        assert_eq!(lab.build_tree(Path::new(&server.url(path)), &[]).text("out"), "x", "{path}");
+    }
+    let before = server.requests().len();
+    assert_eq!(lab.build(Path::new(&server.url("/gzip")), &[]).succeeded().executed(), Vec::<String>::new());
+    let again: Vec<_> =
+        server.requests().split_off(before).into_iter().map(|request| request.method).collect();
+    assert_eq!(again, ["HEAD"]);
+    server
+        .put_file("/alone", file("FROM busybox\nCOPY --from=data context /c\nRUN echo a > /out\n", "\"a\""));
+    let named = format!("--build-context=data={}", server.url("/alone"));
+    let tree = lab.build_tree(Path::new(&server.url("/alone")), &[&named]);
+    assert_eq!((tree.text("out"), tree.text("c").starts_with("FROM busybox")), ("a\n".to_owned(), true));
+    lab.build(Path::new(&server.url("/alone")), &["-f", "x"]).failed(2, &["ambiguous Dockerfile source"]);
+    lab.build(Path::new(&server.url("/gone")), &[]).failed(1, &["invalid response status 404"]);
+    lab.build(Path::new(&server.url("/gzip")), &["--check"]).succeeded();
+}
+
+#[test]
+fn secrets_of_the_build_open_servers() {
+    let (lab, server) = (Lab::new(), ScriptedRegistry::start());
+    project(&lab);
+    let git = GitHttp::start(&lab.path("repositories"));
+    git.set_authorization("Basic eC1hY2Nlc3MtdG9rZW46dA==");
+    server.put_file("/f", WebFile { authorization: Some("Bearer t".to_owned()), ..file("x", "\"1\"") });
+    let dockerfile =
+        format!("FROM busybox\nADD {} {}#:sub/other /\n", server.url("/f"), git.url("p.git/.git"));
+    lab.context("ctx", &[("Dockerfile", &dockerfile), ("token", "t\n")]);
+    let context = lab.path("ctx");
+    lab.build(&context, &[]).failed(1, &["the secret `HTTP_AUTH_TOKEN_127.0.0.1`"]);
+    let token = context.join("token");
+    let secret = |id: &str| format!("--secret=id={id},src={}", token.display());
+    let secrets = [secret("HTTP_AUTH_TOKEN_127.0.0.1"), secret("GIT_AUTH_TOKEN")];
+    let tree = lab.build_tree(&context, &[&secrets[0], &secrets[1]]);
+    assert_eq!((tree.text("f"), tree.text("g")), ("x".to_owned(), "named".to_owned()));
+    let url = format!("{}#main:sub", git.url("p.git/.git"));
+    assert_eq!(lab.build_tree(Path::new(&url), &[&secrets[1]]).text("out"), "sub");
+    lab.build(Path::new(&url), &[]).failed(1, &["GIT_AUTH_TOKEN"]);
 }

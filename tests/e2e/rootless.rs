@@ -179,7 +179,8 @@ fn users_add_what_is_elsewhere() {
     };
     server.put_file("/f", file);
     let root = tempfile::tempdir().expect("a temporary directory can be made");
-    testkit::GitRepository::new(root.path().join("a.git")).commit(&[("g", "committed")]);
+    testkit::GitRepository::new(root.path().join("a.git"))
+        .commit(&[("g", "committed"), ("Dockerfile", "FROM busybox\nCOPY . /\nRUN cat /g > /out\n")]);
     let git = testkit::GitHttp::start(root.path());
     let repository = git.url("a.git/.git");
     let dockerfile = format!(
@@ -200,6 +201,8 @@ fn users_add_what_is_elsewhere() {
         assert_eq!(tree.uid("r/g"), Some(5), "{}", user.0.name());
         let again = user.build(&lab, &context, &[]).succeeded();
         assert_eq!(again.executed(), Vec::<String>::new(), "{}", user.0.name());
+        let tree = user.build_tree(&lab, std::path::Path::new(&repository));
+        assert_eq!(tree.text("out"), "committed", "{}", user.0.name());
     }
     assert_eq!((server.count("GET", "/f"), server.count("HEAD", "/f")), (2, 2));
 }
