@@ -186,6 +186,9 @@ pub(crate) struct BuildArguments {
     /// Something secret that steps may mount (`RUN --mount=type=secret`): `id=ID[,src=FILE]` or `id=ID,env=NAME`
     #[arg(long = "secret", value_name = "SECRET", help_heading = "Steps")]
     pub(crate) secrets: Vec<String>,
+    /// An ssh agent that steps may use (`RUN --mount=type=ssh`), `default` for the one of `SSH_AUTH_SOCK`
+    #[arg(long, value_name = "ID[=SOCKET]", help_heading = "Steps")]
+    pub(crate) ssh: Vec<String>,
     /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`
     #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
     pub(crate) allow: Vec<String>,
@@ -339,7 +342,6 @@ const LATER: &[(&str, bool)] = &[
     ("sbom", true),
     ("security-opt", true),
     ("squash", false),
-    ("ssh", true),
 ];
 
 impl Args for NotSupportedYet {

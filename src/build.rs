@@ -13,6 +13,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{ImageStore, LocalWorker, Output, Secret, WorkerError, WorkerOptions};
 
+use crate::agents;
 use crate::arguments::{BuildArguments, ProgressMode};
 use crate::call::Call;
 use crate::export::{self, Outputs};
@@ -31,6 +32,7 @@ pub(crate) struct Plan {
     pub(crate) options: LowerOptions,
     pub(crate) inputs: Arc<Inputs>,
     secrets: Arc<BTreeMap<String, Secret>>,
+    agents: BTreeMap<String, PathBuf>,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,
     /// What is asked for instead of a build.
@@ -47,6 +49,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let outputs = Outputs::of(arguments)?;
     let inputs = inputs::read(arguments)?;
     let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
+    let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let options = lower_options(arguments, &inputs)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -60,6 +63,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         options,
         inputs: Arc::new(inputs),
         secrets: Arc::new(secrets),
+        agents,
         outputs,
         progress: Arc::new(Progress::new(show)),
         call,
@@ -107,6 +111,7 @@ impl Plan {
             registry: client.clone(),
             contexts: BTreeMap::new(),
             secrets: Arc::clone(&self.secrets),
+            agents: self.agents.clone(),
             git: Environment::git_options(),
         };
         let ready = self.ready(&options, session.salt()).await;

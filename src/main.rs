@@ -3,6 +3,7 @@
 //! The only part of the program that prints, reads the environment or exits. What is deliberately absent: everything
 //! that knows how a build is done; that is in the libraries.
 
+mod agents;
 mod arguments;
 mod build;
 mod call;

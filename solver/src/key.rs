@@ -20,15 +20,15 @@
 //! the result of an earlier build.
 //!
 //! In neither: what a build was told that does not change its result (proxies, the addresses of extra hosts, where an
-//! image was found), what is secret, which cache a step mounts and who shares it, names for people, line numbers,
-//! `no_cache`.
+//! image was found), what is secret, which agent there is, which cache a step mounts and who shares it, names for
+//! people, line numbers, `no_cache`.
 
 use std::fmt;
 
 use crate::graph::{Input, InputKey, Selector, VertexDigest};
 use crate::op::{
     Chmod, CopyOp, CopySource, GitOp, GitRepository, HttpOp, MkdirOp, NetworkMode, Op, RemoteIdentity,
-    RunCache, RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Unpack,
+    RunAgent, RunCache, RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Unpack,
 };
 
 const VERTEX_FORMAT: &str = "rbuild.vertex.1";
@@ -430,6 +430,13 @@ fn write_mount(mount: &RunMount, sink: &mut impl Sink) {
             sink.flag("run.mount.read_only", *read_only);
         }
         RunMountKind::Cache(cache) => write_cache(cache, sink),
+        RunMountKind::Ssh(RunAgent { id, required, mode, uid, gid }) => {
+            sink.text("run.mount.ssh", id);
+            sink.flag("run.mount.required", *required);
+            sink.text("run.mount.mode", &format!("{mode:o}"));
+            sink.number("run.mount.uid", uid);
+            sink.number("run.mount.gid", gid);
+        }
         RunMountKind::Secret(RunSecret { id, required, mode, uid, gid }) => {
             sink.text("run.mount.secret", id);
             sink.flag("run.mount.required", *required);

@@ -16,8 +16,8 @@ pub use graph::{
 pub use key::{CacheKey, ContentDigest, KeyPart, KeyParts};
 pub use op::{
     CacheSharing, Chmod, ContextOp, CopyOp, CopySource, ExtraHost, GitOp, GitRepository, HttpOp, Identity,
-    ImageLocation, ImageOp, ImageSource, MkdirOp, NetworkMode, Op, RemoteIdentity, RunCache, RunMount,
-    RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Ulimit, Unpack, is_commit,
+    ImageLocation, ImageOp, ImageSource, MkdirOp, NetworkMode, Op, RemoteIdentity, RunAgent, RunCache,
+    RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Ulimit, Unpack, is_commit,
 };
 pub use solve::{SolveError, SolveOptions, Solved, solve};
 pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Saving, Worker};

@@ -68,7 +68,10 @@ impl Op {
         let inputs = run.mounts.iter().filter_map(|mount| match &mount.kind {
             RunMountKind::Bind { input, .. } => Some(*input),
             RunMountKind::Cache(cache) => cache.input,
-            RunMountKind::Inline { .. } | RunMountKind::Tmpfs { .. } | RunMountKind::Secret(_) => None,
+            RunMountKind::Inline { .. }
+            | RunMountKind::Tmpfs { .. }
+            | RunMountKind::Secret(_)
+            | RunMountKind::Ssh(_) => None,
         });
         inputs.collect()
     }
@@ -368,6 +371,23 @@ pub enum RunMountKind {
     Cache(RunCache),
     /// A file with something secret.
     Secret(RunSecret),
+    /// The socket of an ssh agent.
+    Ssh(RunAgent),
+}
+
+/// The socket of an ssh agent. Which agent it is, and what keys it has, is in no key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAgent {
+    /// The name under which the build was given it.
+    pub id: String,
+    /// Whether the step fails where the build was given none; else nothing is mounted then.
+    pub required: bool,
+    /// The mode of the socket, at most `0o777`.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 /// A file with something secret, which can only be read. What the secret is, is in no key.

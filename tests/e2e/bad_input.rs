@@ -61,10 +61,10 @@ fn all_mistakes_are_told_at_once() {
 #[test]
 fn what_is_not_supported_yet_is_told_with_its_line() {
     fails(
-        &[("Dockerfile", "FROM busybox\nRUN --mount=type=ssh true\n")],
+        &[("Dockerfile", "FROM busybox\nRUN --device=vendor.com/x true\n")],
         &[],
         1,
-        &["Dockerfile:2", "--mount", "not supported yet"],
+        &["Dockerfile:2", "--device", "not supported yet"],
     );
     fails(
         &[("Dockerfile", "FROM busybox\n")],

@@ -100,6 +100,7 @@ RUN --mount=target=/c --mount=from=stage,source=made,target=/s,rw --mount=from=s
 RUN --mount=type=cache,target=/k --mount=type=tmpfs,target=/t echo kept > /k/f; cp /k/f /t/f
 RUN --mount=type=cache,target=/k cat /k/f >> /all
 RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=s,target=/s stat -c '%a %u' /s >> /all; cat /s >> /all; echo ${#S} >> /all
+RUN --mount=type=ssh,required stat -c '%F %a %u' $SSH_AUTH_SOCK >> /all
 ";
 
 #[test]
@@ -109,11 +110,12 @@ fn users_mount_what_root_mounts() {
         let user = User::new(name, id, first);
         let (lab, context) = user.lab(&[("Dockerfile", MOUNTING), ("file", "context\n")]);
         std::fs::write(lab.path("secret"), "hush\n").expect("a file can be written");
+        let _agent = std::os::unix::net::UnixListener::bind(lab.path("agent")).expect("a socket can be made");
         let path = lab.path("tree.tar");
         let output = format!("--output=type=tar,dest={}", path.display());
-        user.build(&lab, &context, &[&output, "--secret=id=s,src=secret"]).succeeded();
+        user.build(&lab, &context, &[&output, "--secret=id=s,src=secret", "--ssh=default=agent"]).succeeded();
         let text = Tree::read(&path).text("all");
-        assert_eq!(text, "context\nmade\nmade\n0\nkept\n400 0\nhush\n5\n", "{name}");
+        assert_eq!(text, "context\nmade\nmade\n0\nkept\n400 0\nhush\n5\nsocket 600 0\n", "{name}");
     }
 }
 

@@ -1,8 +1,11 @@
 //! What a build is shown and must not keep: secrets and agents.
 
 use std::path::Path;
+use std::time::Duration;
 
-use crate::lab::Lab;
+use crate::lab::{Lab, Ran, Tree};
+
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 const VALUE: &str = "hush-4711-nobody-may-see-this";
 
@@ -65,9 +68,8 @@ fn another_secret_is_no_other_step() {
         let mut command =
             lab.build_command(&context, &["--secret=id=token,env=VALUE", "-o", "type=tar,dest=t.tar"]);
         command.env("VALUE", value);
-        let ran =
-            crate::lab::Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)));
-        (ran.succeeded().executed().len(), crate::lab::Tree::read(&lab.path("t.tar")).text("id"))
+        let ran = Ran::from(testkit::run_with_timeout(command, TIMEOUT));
+        (ran.succeeded().executed().len(), Tree::read(&lab.path("t.tar")).text("id"))
     };
     let (first, id) = build("one value");
     assert_eq!(first, 3);
@@ -95,4 +97,46 @@ fn secrets_that_are_missing_are_told() {
     let told = told.failed(2, &["cannot read the secret `gone` from `no/such/file`"]);
     assert!(!told.stderr.contains("RUN"), "before anything is done: {}", told.stderr);
     lab.build(&context, &["--secret=id=gone,file=x"]).failed(2, &["unexpected key 'file'"]);
+}
+
+#[test]
+fn an_agent_has_a_socket_in_the_step_alone() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox
+RUN --mount=type=ssh stat -c '%F %a %u:%g' \"$SSH_AUTH_SOCK\" > /one; echo $SSH_AUTH_SOCK >> /one
+RUN --mount=type=ssh,id=other,target=/tmp/a,mode=0666,uid=1000 --mount=type=ssh,required ls -l /tmp/a /run/buildkit > /two; echo $SSH_AUTH_SOCK >> /two
+RUN echo ${SSH_AUTH_SOCK-unset} > /three
+";
+    let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+    let _sockets = ["agent", "second"]
+        .map(|name| std::os::unix::net::UnixListener::bind(lab.path(name)).expect("a socket"));
+    let build = |agent: &str| {
+        let flags = ["--ssh", "default", "--ssh=other=second", "-o", "type=tar,dest=t.tar"];
+        let mut command = lab.build_command(&context, &flags);
+        command.env("SSH_AUTH_SOCK", lab.path(agent));
+        Ran::from(testkit::run_with_timeout(command, TIMEOUT)).succeeded()
+    };
+    build("agent");
+    let tree = Tree::read(&lab.path("t.tar"));
+    assert_eq!(tree.text("one"), "socket 600 0:0\n/run/buildkit/ssh_agent.0\n");
+    assert!(
+        tree.text("two").contains("srw-rw-rw-") && tree.text("two").contains("ssh_agent.1"),
+        "{}",
+        tree.text("two")
+    );
+    assert!(tree.text("two").ends_with("\n/tmp/a\n"), "{}", tree.text("two"));
+    assert_eq!(tree.text("three"), "unset\n");
+    assert!(!tree.has("run") && !tree.has("tmp/a"), "{:?}", tree.names());
+    let again = build("second");
+    assert_eq!(again.executed(), Vec::<String>::new(), "which agent it is does not count: {}", again.stderr);
+}
+
+#[test]
+fn agents_that_are_missing_are_told() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN --mount=type=ssh,required true\n")]);
+    lab.build(&context, &[]).failed(1, &["Dockerfile:2", "unset ssh forward key default"]);
+    lab.build(&context, &["--ssh=default"]).failed(2, &["no agent is running here", "hint: SSH_AUTH_SOCK"]);
+    std::fs::write(lab.path("key"), "a key").expect("a file can be written");
+    lab.build(&context, &["--ssh=default=key"]).failed(2, &["is not the socket of an agent", "ssh-add key"]);
 }

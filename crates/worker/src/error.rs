@@ -61,6 +61,18 @@ pub enum WorkerError {
     /// A step requires a secret that the build was not given.
     #[error("secret {0}: not found")]
     SecretNotFound(String),
+    /// A step requires an ssh agent that the build was not given.
+    #[error("unset ssh forward key {0}")]
+    AgentNotFound(String),
+    /// The socket of an ssh agent could not be made for a step.
+    #[error("cannot make a socket for the ssh agent `{id}`")]
+    Agent {
+        /// The ID of the agent.
+        id: String,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
     /// A cache was to begin with something that is no directory.
     #[error("the cache `{id}` cannot begin with `{}`, which is no directory", path.display())]
     CacheFromFile {

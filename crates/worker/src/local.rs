@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct WorkerOptions {
     /// What steps may be shown of what is secret, and what servers of remote sources may want, by the name that a
     /// Dockerfile knows it under.
     pub secrets: Arc<BTreeMap<String, Secret>>,
+    /// The sockets of the ssh agents that steps may use, likewise.
+    pub agents: BTreeMap<String, PathBuf>,
     /// How git is run, for repositories.
     pub git: GitOptions,
 }
@@ -59,6 +62,7 @@ struct Shared {
     contexts: BTreeMap<String, OpenContext>,
     selections: Selections,
     secrets: Arc<BTreeMap<String, Secret>>,
+    agents: BTreeMap<String, PathBuf>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -76,13 +80,13 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets, git } = options;
+        let WorkerOptions { store, registry, contexts, secrets, agents, git } = options;
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let remotes = Remotes::new((store.clone(), registry.clone()), Arc::clone(&secrets), git);
         let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
-        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections, secrets }) }
+        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections, secrets, agents }) }
     }
 
     /// The store that this worker works on.
@@ -100,6 +104,14 @@ impl LocalWorker {
         match self.shared.secrets.get(id) {
             None if required => Err(WorkerError::SecretNotFound(id.to_owned())),
             found => Ok(found.cloned()),
+        }
+    }
+
+    /// The socket of the ssh agent of that name; an error if it is required and the build was not given it.
+    pub(crate) fn agent(&self, id: &str, required: bool) -> Result<Option<&Path>, WorkerError> {
+        match self.shared.agents.get(id) {
+            None if required => Err(WorkerError::AgentNotFound(id.to_owned())),
+            found => Ok(found.map(PathBuf::as_path)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! RUN: one process in a sandbox over the snapshot of its input.
 
+mod agent;
 mod caches;
 mod hosts;
 mod mounts;
@@ -38,12 +39,17 @@ pub(crate) async fn run(
     let caches = Caches::take(&preparation, op, execution.context).await?;
     let command: Arc<str> = op.args.join(" ").into();
     let redaction = preparation.redaction();
-    let start = Start { preparation, parent, op: op.clone(), command: Arc::clone(&command) };
+    let start = Start {
+        preparation: Arc::clone(&preparation),
+        parent,
+        op: op.clone(),
+        command: Arc::clone(&command),
+    };
     let Started { active, running, mounts } = blocking(move || start.start(caches)).await?;
     let ended = finish(running, &command, &redaction, execution.context).await;
     blocking(move || {
-        // Also what is thrown away takes its time.
-        drop(mounts);
+        // Also what is thrown away takes its time. Agents are there until now.
+        drop((mounts, preparation));
         check(ended?, &command)?;
         Ok(active.commit()?)
     })

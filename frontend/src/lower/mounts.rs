@@ -1,7 +1,8 @@
 //! The mounts of RUN.
 
 use solver::{
-    Input, InputKey, RunCache, RunMount, RunMountKind, RunSecret, SecretVariable, Selector, VertexId,
+    Input, InputKey, RunAgent, RunCache, RunMount, RunMountKind, RunSecret, SecretVariable, Selector,
+    VertexId,
 };
 
 use crate::mount::{self, CacheSharing, Mount, MountKind};
@@ -17,6 +18,10 @@ use super::{BUILD_CONTEXT, Lowering};
 
 /// Where secrets are whose place was not said.
 const SECRETS: &str = "/run/secrets";
+/// Where agents are whose place was not said: with a dot and a number after it.
+const AGENTS: &str = "/run/buildkit/ssh_agent";
+/// The mode of an agent's socket.
+const AGENT_MODE: u32 = 0o600;
 /// The mode of a secret.
 const SECRET_MODE: u32 = 0o400;
 
@@ -28,6 +33,8 @@ pub(super) struct LoweredMounts {
     /// What they show; these follow the root file system in the inputs of the vertex.
     pub(super) inputs: Vec<Input>,
     pub(super) secret_env: Vec<SecretVariable>,
+    /// Where the socket of the first agent is, or would be.
+    pub(super) first_agent: Option<String>,
 }
 
 impl Lowering<'_> {
@@ -90,19 +97,19 @@ impl Lowering<'_> {
         mounts: &[Mount],
         span: Span,
     ) -> Result<LoweredMounts, Diagnostic> {
-        let mut placed: Vec<_> = mounts
-            .iter()
-            .zip(&run.mounts)
-            .map(|(mount, option)| (target(current, mount), mount, option))
-            .collect();
+        let targets = targets(current, mounts);
+        let mut agents = mounts.iter().zip(&targets).filter(|(mount, _)| mount.kind == MountKind::Ssh);
+        let first_agent = agents.next().map(|(_, target)| target.clone());
+        let mut placed: Vec<_> = targets.into_iter().zip(mounts.iter().zip(&run.mounts)).collect();
         // As the peers do it: what is mounted below another mount is not hidden by it, in whatever order they are
         // written. Of two mounts of one target the later one is on top.
-        placed.sort_by(|(one, ..), (other, ..)| one.cmp(other));
+        placed.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut lowered = LoweredMounts {
             secret_env: mounts.iter().filter_map(variable).collect(),
+            first_agent,
             ..LoweredMounts::default()
         };
-        for (target, mount, option) in placed {
+        for (target, (mount, option)) in placed {
             let kind = match mount.kind {
                 MountKind::Bind => {
                     let vertex = match self.mount_base(current, option, span)? {
@@ -126,7 +133,7 @@ impl Lowering<'_> {
                     }
                     RunMountKind::Secret(secret(mount))
                 }
-                MountKind::Ssh => continue,
+                MountKind::Ssh => RunMountKind::Ssh(agent(mount)),
             };
             lowered.mounts.push(RunMount { target, kind });
         }
@@ -205,6 +212,19 @@ fn target(current: &Current<'_>, mount: &Mount) -> String {
     paths::clean(&paths::join(&current.state.directory(), target))
 }
 
+/// Where all of them are mounted; agents whose place was not said are counted.
+fn targets(current: &Current<'_>, mounts: &[Mount]) -> Vec<String> {
+    let mut agents = 0..;
+    let targets = mounts.iter().map(|mount| {
+        let number = if mount.kind == MountKind::Ssh { agents.next() } else { None };
+        match (number, &mount.target) {
+            (Some(number), None) => format!("{AGENTS}.{number}"),
+            _ => target(current, mount),
+        }
+    });
+    targets.collect()
+}
+
 /// The ID of a secret: what was said, else the last part of where it goes.
 pub(super) fn secret_id(mount: &Mount) -> String {
     let said = mount.source.as_ref().or(mount.id.as_ref());
@@ -220,6 +240,16 @@ fn base_name(path: &str) -> &str {
 fn variable(mount: &Mount) -> Option<SecretVariable> {
     let name = mount.env.as_ref().filter(|name| mount.kind == MountKind::Secret && !name.is_empty())?;
     Some(SecretVariable { name: name.clone(), id: secret_id(mount), required: mount.required })
+}
+
+fn agent(mount: &Mount) -> RunAgent {
+    RunAgent {
+        id: mount.id.clone().unwrap_or_else(|| "default".to_owned()),
+        required: mount.required,
+        mode: mount.mode.unwrap_or(AGENT_MODE) & 0o777,
+        uid: mount.uid.unwrap_or_default(),
+        gid: mount.gid.unwrap_or_default(),
+    }
 }
 
 fn secret(mount: &Mount) -> RunSecret {

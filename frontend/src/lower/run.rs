@@ -4,7 +4,6 @@ use solver::{NetworkMode, Op, RunMount, RunMountKind, RunOp, SecurityMode};
 
 use crate::expand::Variables;
 use crate::heredoc;
-use crate::mount::{Mount, MountKind};
 use crate::tree::{Command, Instruction, Run, RunNetwork};
 use crate::{Diagnostic, Span};
 
@@ -16,6 +15,9 @@ use super::{Lowering, Purpose};
 
 /// Where the script of a here-document is mounted.
 const SCRIPTS: &str = "/dev/pipes";
+
+/// What programs find the socket of an ssh agent by.
+const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
 /// What a RUN with here-documents comes down to.
 #[derive(Default)]
@@ -37,7 +39,7 @@ impl Lowering<'_> {
         let mounts = self.read_mounts(current, instruction, run)?;
         self.check_mounts(current, &mounts, span)?;
         if self.purpose == Purpose::Build {
-            check_supported(run, &mounts, span)?;
+            check_supported(run, span)?;
         }
         let network = self.network(run, span)?;
         if run.security == SecurityMode::Insecure && self.purpose == Purpose::Build {
@@ -53,12 +55,15 @@ impl Lowering<'_> {
         }
         let history = history(&current.state, &args);
         self.spend(history.len() + current.state.run_environment.size_bytes(), span)?;
-        let LoweredMounts { mut mounts, inputs, secret_env } =
+        let LoweredMounts { mut mounts, inputs, secret_env, first_agent } =
             self.lower_mounts(current, run, &mounts, span)?;
         mounts.extend(script.mounts);
         let hidden: Vec<&str> = secret_env.iter().map(|variable| variable.name.as_str()).collect();
         let meta = current.step_hiding(instruction, &script.note, &hidden);
-        let op = RunOp { network, security: run.security, secret_env, ..self.run_op(current, args, mounts) };
+        let mut op =
+            RunOp { network, security: run.security, secret_env, ..self.run_op(current, args, mounts) };
+        let has_own = current.state.run_environment.value(AGENT_VARIABLE).is_some();
+        op.env.extend(first_agent.filter(|_| !has_own).map(|path| format!("{AGENT_VARIABLE}={path}")));
         self.add_on_root(&mut current.state, (Op::Run(op), inputs), meta, span)?;
         current.state.commit(history, Layer::Made);
         Ok(())
@@ -113,14 +118,11 @@ impl Lowering<'_> {
     }
 }
 
-fn check_supported(run: &Run, mounts: &[Mount], span: Span) -> Result<(), Diagnostic> {
-    let unsupported = mounts.iter().find(|mount| mount.kind == MountKind::Ssh);
-    let flag = match (unsupported, run.devices.is_empty()) {
-        (Some(mount), _) => format!("--mount=type={}", mount.kind.name()),
-        (None, false) => "--device".to_owned(),
-        (None, true) => return Ok(()),
-    };
-    Err(Diagnostic::error("not-supported", span, format!("`RUN {flag}` is not supported yet")))
+fn check_supported(run: &Run, span: Span) -> Result<(), Diagnostic> {
+    if run.devices.is_empty() {
+        return Ok(());
+    }
+    Err(Diagnostic::error("not-supported", span, "`RUN --device` is not supported yet"))
 }
 
 /// A here-document that is the whole command is the script; others are put together again for the shell.

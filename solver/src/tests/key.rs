@@ -72,6 +72,10 @@ fn secret() -> RunSecret {
     RunSecret { id: text("token"), required: true, mode: 0o400, uid: 1, gid: 2 }
 }
 
+fn agent() -> RunAgent {
+    RunAgent { id: text("default"), required: true, mode: 0o600, uid: 1, gid: 2 }
+}
+
 /// A RUN with a mount of each kind.
 fn mounting() -> RunOp {
     let mut mounts = vec![
@@ -79,6 +83,7 @@ fn mounting() -> RunOp {
         mount(RunMountKind::Tmpfs { size_bytes: Some(64), read_only: false }),
         mount(RunMountKind::Cache(cache())),
         mount(RunMountKind::Secret(secret())),
+        mount(RunMountKind::Ssh(agent())),
     ];
     mounts.extend(run().mounts);
     let variable = SecretVariable { name: text("TOKEN"), id: text("token"), required: true };
@@ -200,6 +205,11 @@ fn every_field_of_a_mount_changes_its_key() {
         change(&mut secret);
         mount(RunMountKind::Secret(secret))
     };
+    let forwarded = |change: fn(&mut RunAgent)| {
+        let mut agent = agent();
+        change(&mut agent);
+        mount(RunMountKind::Ssh(agent))
+    };
     assert_all_differ(&changed!(mounting(), Op::Run,
         "order" => |op| op.mounts.reverse(),
         "one less" => |op| { op.mounts.pop(); },
@@ -226,6 +236,12 @@ fn every_field_of_a_mount_changes_its_key() {
         "mode of a secret" => |op| op.mounts[3] = hidden(|secret| secret.mode = 0o440),
         "owner of a secret" => |op| op.mounts[3] = hidden(|secret| secret.uid = 2),
         "group of a secret" => |op| op.mounts[3] = hidden(|secret| secret.gid = 1),
+        "target of an agent" => |op| op.mounts[4].target = text("/n"),
+        "which agent" => |op| op.mounts[4] = forwarded(|agent| agent.id = text("x")),
+        "an agent that may be missing" => |op| op.mounts[4] = forwarded(|agent| agent.required = false),
+        "mode of an agent" => |op| op.mounts[4] = forwarded(|agent| agent.mode = 0o666),
+        "owner of an agent" => |op| op.mounts[4] = forwarded(|agent| agent.uid = 2),
+        "group of an agent" => |op| op.mounts[4] = forwarded(|agent| agent.gid = 1),
         "name of a variable" => |op| op.secret_env[0].name = text("X"),
         "secret of a variable" => |op| op.secret_env[0].id = text("x"),
         "a variable that may be missing" => |op| op.secret_env[0].required = false,

@@ -10,6 +10,7 @@ use sandbox::{MountKind, MountSpec, OverlaySpec, UpperSpec};
 use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, SecretVariable, Selector};
 use tokio_util::sync::CancellationToken;
 
+use super::agent::AgentSocket;
 use super::caches::Caches;
 use super::redaction::Redaction;
 use crate::context::Context;
@@ -49,6 +50,8 @@ pub(super) struct Preparation {
     pub(super) digests: Vec<Option<ContentDigest>>,
     /// The secrets that the step is shown and that the build was given.
     secrets: BTreeMap<String, Secret>,
+    /// The sockets that lead to agents, by the number of the mount.
+    agents: BTreeMap<usize, AgentSocket>,
     /// Ends when the build is to stop.
     pub(super) cancel: CancellationToken,
 }
@@ -71,7 +74,7 @@ struct Part {
 }
 
 impl Preparation {
-    /// Opens the inputs of a RUN, and finds its secrets.
+    /// Opens the inputs of a RUN, and finds its secrets and agents.
     pub(super) async fn new(
         worker: &LocalWorker,
         op: &RunOp,
@@ -88,6 +91,7 @@ impl Preparation {
         }
         Ok(Self {
             secrets,
+            agents: agents(worker, op)?,
             store: worker.store().clone(),
             inputs: execution.vertex.inputs.clone(),
             sources: Source::all(worker, execution).await?,
@@ -113,7 +117,7 @@ impl Preparation {
     /// All mounts of `op`, in their order.
     pub(super) fn mounts(&self, op: &RunOp, caches: Caches) -> Result<Mounts, WorkerError> {
         let mut mounts = Mounts::default();
-        for mount in &op.mounts {
+        for (number, mount) in op.mounts.iter().enumerate() {
             let kind = match &mount.kind {
                 RunMountKind::Inline { content, mode } => {
                     MountKind::File { content: content.clone(), mode: *mode, uid: 0, gid: 0 }
@@ -128,6 +132,11 @@ impl Preparation {
                         uid: secret.uid,
                         gid: secret.gid,
                     },
+                    None => continue,
+                },
+                // A socket that is mounted read-only takes connections all the same.
+                RunMountKind::Ssh(_) => match self.agents.get(&number) {
+                    Some(socket) => MountKind::Bind { source: socket.path().to_owned(), read_only: true },
                     None => continue,
                 },
                 RunMountKind::Cache(cache) => MountKind::Bind {
@@ -236,6 +245,19 @@ impl Preparation {
         };
         Ok((kind, Some(scratch)))
     }
+}
+
+/// Makes the sockets of the agents that `op` mounts and that the build was given.
+fn agents(worker: &LocalWorker, op: &RunOp) -> Result<BTreeMap<usize, AgentSocket>, WorkerError> {
+    let mut sockets = BTreeMap::new();
+    for (number, mount) in op.mounts.iter().enumerate() {
+        let RunMountKind::Ssh(wanted) = &mount.kind else { continue };
+        let Some(agent) = worker.agent(&wanted.id, wanted.required)? else { continue };
+        let socket = AgentSocket::open(worker.store(), wanted, agent)
+            .map_err(|cause| WorkerError::Agent { id: wanted.id.clone(), cause })?;
+        sockets.insert(number, socket);
+    }
+    Ok(sockets)
 }
 
 /// The path on this machine of what is at `path` in the tree in `directory`.

@@ -61,6 +61,11 @@ impl Bench {
         self.directory.path().join("context")
     }
 
+    /// The socket of the agent `default`; nobody listens there unless a test does.
+    pub(crate) fn agent(&self) -> PathBuf {
+        self.directory.path().join("agent")
+    }
+
     pub(crate) fn worker(&self) -> LocalWorker {
         let ignore = pattern::PatternSet::new::<String>(&[]).unwrap();
         let source =
@@ -71,6 +76,7 @@ impl Bench {
             registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
             secrets: Arc::new(secrets.map(|(id, bytes)| (id.clone(), Secret::new(bytes.clone()))).collect()),
+            agents: BTreeMap::from([("default".to_owned(), self.agent())]),
             git: GitOptions { environment: self.git.clone() },
         })
     }

@@ -2,13 +2,15 @@
 
 use std::error::Error as _;
 use std::fs;
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
 use cache::SnapshotterKind;
 use solver::{
-    CacheSharing, Event, ExtraHost, NetworkMode, Op, RunCache, RunMount, RunMountKind, RunOp, RunSecret,
-    SecretVariable, SolveError,
+    CacheSharing, Event, ExtraHost, NetworkMode, Op, RunAgent, RunCache, RunMount, RunMountKind, RunOp,
+    RunSecret, SecretVariable, SolveError,
 };
 use worker::{Output, OutputLayer, ProcessFailure, WorkerError};
 
@@ -39,6 +41,8 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("caches_of_other_owners_are_others", caches_of_other_owners_are_others),
     ("a_secret_is_a_file_and_a_variable", a_secret_is_a_file_and_a_variable),
     ("a_secret_that_is_missing", a_secret_that_is_missing),
+    ("an_agent_is_forwarded_for_reading", an_agent_is_forwarded_for_reading),
+    ("an_agent_that_is_missing", an_agent_that_is_missing),
 ];
 
 fn snapshot_lines(bench: &Bench, draft: Draft, target: solver::VertexId, of: &[&str]) -> Vec<String> {
@@ -518,4 +522,68 @@ fn a_secret_that_is_missing(kind: SnapshotterKind) {
     };
     assert_eq!(build(false), (Ok(()), "none, \n".to_owned()));
     assert_eq!(build(true), (Err("secret gone: not found".to_owned()), String::new()));
+}
+
+/// The part that runs in a step: asks the agent what is given as numbers, one request of one byte each, and prints the
+/// first byte of each answer.
+pub(crate) fn agent_client() -> std::process::ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(2).collect();
+    let mut agent = UnixStream::connect(&arguments[0]).unwrap();
+    for request in &arguments[1..] {
+        agent.write_all(&[0, 0, 0, 1, request.parse().unwrap()]).unwrap();
+        let mut answer = [0; 5];
+        agent.read_exact(&mut answer).unwrap();
+        println!("{}", answer[4]);
+    }
+    std::process::ExitCode::SUCCESS
+}
+
+fn with_agent(id: &str, required: bool, script: &str) -> RunOp {
+    let agent = RunAgent { id: id.to_owned(), required, mode: 0o660, uid: 0, gid: 50 };
+    let mount = RunMount { target: "/run/agent".to_owned(), kind: RunMountKind::Ssh(agent) };
+    RunOp { mounts: vec![mount], ..run_op(script) }
+}
+
+fn an_agent_is_forwarded_for_reading(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let listener = UnixListener::bind(bench.agent()).unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        let (mut seen, mut request) = (Vec::new(), [0; 5]);
+        while client.read_exact(&mut request).is_ok() {
+            seen.push(request[4]);
+            client.write_all(&[0, 0, 0, 1, request[4] + 100]).unwrap();
+        }
+        seen
+    });
+    fs::copy(std::env::current_exe().unwrap(), bench.context().join("client")).unwrap();
+    let mut draft = Draft::default();
+    let base = draft.add(bench.busybox(), Vec::new());
+    let context = draft.context();
+    let copied = draft.copy(base, context, "client", "/client");
+    // Asked by a user who may, through the group.
+    let script = "stat -c '%F %a %u:%g' /run/agent; /client inside-agent-client /run/agent 11 17 13 19; \
+                  chmod 777 /run/agent 2>/dev/null || echo denied";
+    let op = RunOp { user: "app".to_owned(), ..with_agent("default", true, script) };
+    let run = draft.run_op(copied, op);
+    let built = bench.solve(draft.graph(), run);
+    let solved = built.result.unwrap_or_else(|error| panic!("{error:?}\n{}", built.log));
+    assert_eq!(built.log, "socket 660 0:50\n111\n5\n113\n5\ndenied\n");
+    assert_eq!(serving.join().unwrap(), [11, 13]);
+    assert_eq!(bench.listing(&solved.outputs[0], &["/run"]), ["/run -"]);
+    let left = fs::read_dir(bench.store.run_directory()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["uses"], "the socket is gone");
+}
+
+fn an_agent_that_is_missing(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    let build = |required: bool| {
+        let mut draft = Draft::default();
+        let base = draft.add(bench.busybox(), Vec::new());
+        let run = draft.run_op(base, with_agent("other", required, "ls /run/agent 2>/dev/null || echo none"));
+        let built = bench.solve(draft.graph(), run);
+        (built.result.map(|_| ()).map_err(|error| error.source().unwrap().to_string()), built.log)
+    };
+    assert_eq!(build(false), (Ok(()), "none\n".to_owned()));
+    assert_eq!(build(true), (Err("unset ssh forward key other".to_owned()), String::new()));
 }

@@ -21,6 +21,9 @@ use cache::SnapshotterKind;
 
 fn main() -> ExitCode {
     sandbox::run_init_if_requested();
+    if std::env::args().nth(1).as_deref() == Some("inside-agent-client") {
+        return cases::agent_client();
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failed = Vec::new();
     for (name, test) in cases::ALL.iter().chain(remote::ALL).chain(git::ALL) {
