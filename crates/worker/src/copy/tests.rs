@@ -617,6 +617,11 @@ fn a_file_that_changes_after_its_digest_fails_the_copy_with_its_name() {
         change(&scene);
         let error = run(&copy, &source, Some(digest), &writer).expect_err(what);
         assert!(error.to_string().starts_with("`d/s/b` changed while"), "{what}: {error}");
+        // What a mount shows is copied by the same rules.
+        let selected = selection(&source, &selector(&copy), Some(digest)).expect("what was selected is kept");
+        let node = &selected.sources[0].matches[0].node;
+        let error = copy_whole(&source, node, &writer, &CancellationToken::new()).expect_err(what);
+        assert!(error.to_string().starts_with("`d/s/b` changed while"), "{what}: {error}");
     }
 }
 
