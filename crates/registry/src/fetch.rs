@@ -321,7 +321,9 @@ impl<'a> Transfer<'a> {
             self.file.write_all(&chunk).await.map_err(|source| self.write_error(source))?;
             (self.on_bytes)(self.received, total);
         }
-        (self.on_bytes)(self.received, Some(self.received));
+        if total.is_none() || self.received == 0 {
+            (self.on_bytes)(self.received, Some(self.received));
+        }
         Ok(())
     }
 
