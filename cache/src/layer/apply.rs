@@ -21,6 +21,11 @@ use crate::tree::{
 pub(super) const WHITEOUT: &[u8] = b".wh.";
 /// What marks a directory whose lower content is hidden.
 const OPAQUE: &[u8] = b".wh..wh..opq";
+/// What the hard links to lower layers may take in memory: they wait there, and an archive of them takes no room on
+/// any disk.
+const MAXIMUM_DEFERRED: usize = 64 << 20;
+/// How many notes are taken; more would tell no more.
+const MAXIMUM_NOTES: usize = 100;
 
 /// A layer whose entries are in its upper directory; [`finish`](Self::finish) completes it.
 #[derive(Debug)]
@@ -44,6 +49,20 @@ pub(super) struct Deferred {
     pub(super) implied: BTreeSet<PathBuf>,
     /// Names and targets of hard links whose target is not in this layer.
     pub(super) links: Vec<(PathBuf, PathBuf)>,
+    /// What the links take.
+    bytes: usize,
+}
+
+impl Deferred {
+    fn link(&mut self, path: &Path, target: PathBuf) -> Result<(), LayerError> {
+        self.bytes += path.as_os_str().len() + target.as_os_str().len() + size_of::<(PathBuf, PathBuf)>();
+        if self.bytes > MAXIMUM_DEFERRED {
+            let reason = "there are too many hard links to lower layers";
+            return Err(LayerError::Header { name: path.display().to_string(), reason });
+        }
+        self.links.push((path.to_owned(), target));
+        Ok(())
+    }
 }
 
 /// Applies an uncompressed archive to the directory `upper`. As an overlay layer that is an empty directory, and
@@ -144,7 +163,8 @@ impl<'a> Applier<'a> {
             }
             MemberKind::Entry(kind) => {
                 self.replaces(&path);
-                if !write_entry(self.writer, members, member, (&path, kind))? {
+                let written = write_entry(self.writer, members, member, (&path, kind))?;
+                if !written && self.notes.len() < MAXIMUM_NOTES {
                     self.notes.push(format!("device `{}` cannot be made by this user", path.display()));
                 }
             }
@@ -264,8 +284,7 @@ impl<'a> Applier<'a> {
                 // What an earlier entry made there is replaced, now already.
                 self.replaces(path);
                 self.writer.remove(path)?;
-                self.deferred.links.push((path.to_owned(), target));
-                Ok(())
+                self.deferred.link(path, target)
             }
             _ => Err(LayerError::LinkTarget { path: path.to_owned(), target }),
         }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use liblzma::stream::{CONCATENATED, Stream};
+
 /// How a stream is compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -32,7 +34,13 @@ pub fn detect_compression(start: &[u8]) -> Compression {
     }
 }
 
-/// The decompressed bytes of `reader`.
+/// What reading an xz stream may take: `xz -9` wants 65 MiB, and a header may claim 4 GiB.
+const XZ_MEMORY_BYTES: u64 = 256 << 20;
+/// The largest window of a Zstandard frame, as with `zstd -d`: 128 MiB.
+const ZSTD_WINDOW_LOG: u32 = 27;
+
+/// The decompressed bytes of `reader`. A stream that needs more memory than such streams usually do (128 MiB for
+/// Zstandard, 256 MiB for xz; gzip and bzip2 take less than 8 MiB) is an error.
 pub fn decompress<'a>(
     reader: impl Read + Send + 'a,
     compression: Compression,
@@ -40,9 +48,16 @@ pub fn decompress<'a>(
     Ok(match compression {
         Compression::None => Box::new(reader),
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(buffered(reader))),
-        Compression::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(buffered(reader))?),
+        Compression::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered(reader))?;
+            decoder.window_log_max(ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(buffered(reader))),
-        Compression::Xz => Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(buffered(reader))),
+        Compression::Xz => {
+            let stream = Stream::new_stream_decoder(XZ_MEMORY_BYTES, CONCATENATED)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(buffered(reader), stream))
+        }
     })
 }
 

@@ -13,7 +13,7 @@ use crate::tree::{Attributes, FileKind, Timestamp, is_hidden_attribute};
 /// The unit of a tar stream.
 pub(super) const BLOCK: usize = 512;
 
-/// The most that an extended header, a long name or a map of a sparse file may take.
+/// The most that the extended headers and long names of one member, or its map of a sparse file, may take.
 const MAXIMUM_EXTENSION: u64 = 1 << 20;
 
 /// The longest name; the kernel takes no longer path at once.
@@ -66,16 +66,20 @@ impl<R: BufRead> Members<R> {
     /// The next member; `None` at the end of the archive.
     pub(super) fn next(&mut self) -> Result<Option<Member>, LayerError> {
         let mut extensions = Extensions::default();
+        let mut room = MAXIMUM_EXTENSION;
         loop {
             self.skip_rest()?;
             let Some(header) = self.header()? else { return Ok(None) };
             let size = header.number(124..136).ok_or_else(|| self.invalid("its size is no number"))?;
             let size = u64::try_from(size).map_err(|_| self.invalid("its size is negative"))?;
             match header.type_flag() {
-                b'x' => extensions.parse_pax(&self.extension(size)?).map_err(|why| self.invalid(why))?,
-                b'g' => drop(self.extension(size)?),
-                b'L' => extensions.set_long_name(self.extension(size)?),
-                b'K' => extensions.set_long_link(self.extension(size)?),
+                b'x' => {
+                    let content = self.extension(size, &mut room)?;
+                    extensions.parse_pax(&content).map_err(|why| self.invalid(why))?;
+                }
+                b'g' => drop(self.extension(size, &mut room)?),
+                b'L' => extensions.set_long_name(self.extension(size, &mut room)?),
+                b'K' => extensions.set_long_link(self.extension(size, &mut room)?),
                 _ => return self.member(&header, size, extensions).map(Some),
             }
         }
@@ -269,10 +273,9 @@ impl<R: BufRead> Members<R> {
         Ok(())
     }
 
-    fn extension(&mut self, size: u64) -> Result<Vec<u8>, LayerError> {
-        if size > MAXIMUM_EXTENSION {
-            return Err(self.invalid("its extended header is too large"));
-        }
+    fn extension(&mut self, size: u64, room: &mut u64) -> Result<Vec<u8>, LayerError> {
+        // Many small headers add up like a large one.
+        *room = room.checked_sub(size).ok_or_else(|| self.invalid("its extended header is too large"))?;
         self.begin_content(size)?;
         let mut content = Vec::new();
         while self
