@@ -21,6 +21,13 @@ pub(crate) fn mkdir(store: &Store, parent: Option<&Snapshot>, op: &MkdirOp) -> R
         };
         let attributes = Attributes { mode: MODE, uid, gid, mtime: None, xattrs: Vec::new() };
         let made = copy::make_directories(writer, Path::new(&op.path), &attributes)?;
+        // Where something was made, that is a change.
+        if let Some(above) = made.first_made.as_deref().and_then(Path::parent)
+            && let Some(entry) = writer.view().entry(above)?
+        {
+            let changed = Attributes { mtime: Some(copy::now()), ..Attributes::of(&entry, Vec::new()) };
+            writer.set_attributes(above, &changed)?;
+        }
         // Only the directory that is named gets the time, not those made on the way to it, as with the peers.
         if let (Some(seconds), Some(_)) = (op.mtime, &made.first_made) {
             let mtime = Some(Timestamp { seconds, nanoseconds: 0 });

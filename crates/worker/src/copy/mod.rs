@@ -13,7 +13,7 @@ mod tests;
 pub use error::CopyError;
 
 pub(crate) use digest::{Selections, content_digest, dated_digest, snapshot_digest};
-pub(crate) use place::{CopyRequest, LONE_ENTRY, copy, copy_whole, make_directories, selection};
+pub(crate) use place::{CopyRequest, LONE_ENTRY, copy, copy_whole, make_directories, now, selection};
 pub(crate) use select::Selection;
 pub(crate) use share::Sharing;
 pub(crate) use source::SourceTree;
