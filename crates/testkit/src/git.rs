@@ -161,6 +161,8 @@ pub struct GitHttp {
 struct State {
     root: PathBuf,
     authorization: Mutex<Option<String>>,
+    /// How many requests are still to fail.
+    failures: Mutex<usize>,
     requests: Mutex<Vec<String>>,
 }
 
@@ -170,8 +172,12 @@ impl GitHttp {
     /// # Panics
     /// When the machine has no free port.
     pub fn start(root: &Path) -> Self {
-        let state =
-            State { root: root.to_owned(), authorization: Mutex::default(), requests: Mutex::default() };
+        let state = State {
+            root: root.to_owned(),
+            authorization: Mutex::default(),
+            failures: Mutex::default(),
+            requests: Mutex::default(),
+        };
         let state = Arc::new(state);
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("the listener is bound").to_string();
@@ -194,6 +200,11 @@ impl GitHttp {
     /// The value of `Authorization` without which nothing is given out from now on.
     pub fn set_authorization(&self, value: &str) {
         *self.state.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(value.to_owned());
+    }
+
+    /// Answers the next requests with 503.
+    pub fn fail(&self, times: usize) {
+        *self.state.failures.lock().unwrap_or_else(PoisonError::into_inner) = times;
     }
 
     /// The method and the path of all requests so far.
@@ -249,6 +260,11 @@ async fn serve(request: Request<Incoming>, state: &Arc<State>) -> Result<Answer,
     let (head, body) = request.into_parts();
     let seen = format!("{} {}", head.method, head.uri);
     state.requests.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
+    if take_failure(state) {
+        let mut answer = Response::new(Full::default());
+        *answer.status_mut() = hyper::StatusCode::SERVICE_UNAVAILABLE;
+        return Ok(answer);
+    }
     let wanted = state.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let sent = head.headers.get("authorization").and_then(|value| value.to_str().ok());
     if wanted.is_some() && wanted.as_deref() != sent {
@@ -266,6 +282,13 @@ async fn serve(request: Request<Incoming>, state: &Arc<State>) -> Result<Answer,
         backend(&root, &[method.as_str(), uri.path(), query], &headers, &body)
     });
     Ok(answer.await.expect("the backend does not panic"))
+}
+
+fn take_failure(state: &State) -> bool {
+    let mut failures = state.failures.lock().unwrap_or_else(PoisonError::into_inner);
+    let fails = *failures > 0;
+    *failures = failures.saturating_sub(1);
+    fails
 }
 
 /// One run of `git http-backend` (CGI, RFC 3875).

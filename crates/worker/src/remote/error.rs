@@ -110,6 +110,23 @@ impl RemoteError {
         matches!(self, Self::Git { message, .. } if texts.iter().any(|text| message.contains(text)))
     }
 
+    /// Whether a repository may be had a little later. git tells it in words alone.
+    pub(super) fn is_passing(&self) -> bool {
+        let texts = [
+            "returned error: 408",
+            "returned error: 429",
+            "returned error: 5",
+            "Connection reset",
+            "Recv failure",
+            "Empty reply",
+            "hung up unexpectedly",
+            "early EOF",
+            "timed out",
+            "Temporary failure in name resolution",
+        ];
+        matches!(self, Self::Git { message, .. } if texts.iter().any(|text| message.contains(text)))
+    }
+
     /// Whether it may be a damaged mirror that a fetch failed for, and not the server.
     pub(super) fn may_be_the_mirrors(&self) -> bool {
         let texts =

@@ -26,6 +26,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("nothing_of_a_repository_is_executed", nothing_of_a_repository_is_executed),
     ("nothing_outside_is_reached", nothing_outside_is_reached),
     ("tokens_open_repositories", tokens_open_repositories),
+    ("a_tired_server_is_asked_again", a_tired_server_is_asked_again),
     ("a_damaged_mirror_is_made_anew", a_damaged_mirror_is_made_anew),
     ("what_cannot_be_had_is_told", what_cannot_be_had_is_told),
     ("longer_hashes_work", longer_hashes_work),
@@ -358,6 +359,19 @@ fn tokens_open_repositories(kind: SnapshotterKind) {
     bench.secrets.clear();
     let with_password = url.replace("http://", "http://x-access-token:t@");
     assert_eq!(added(&bench, op(&with_password, None), "f").0[1], "/dst/f 644 0:0 \"x\"");
+}
+
+fn a_tired_server_is_asked_again(kind: SnapshotterKind) {
+    let bench = Bench::new(kind);
+    repository(&bench).commit(&[("f", "x")]);
+    let server = GitHttp::start(&bench.directory.path().join("repositories"));
+    server.fail(2);
+    assert_eq!(added(&bench, op(&server.url("a.git/.git"), None), "f").0[1], "/dst/f 644 0:0 \"x\"");
+    let before = server.requests().len();
+    server.fail(99);
+    let failed = told(add(&bench, op(&server.url("a.git/.git"), None), "f"));
+    assert!(failed.contains("returned error: 503"), "{failed}");
+    assert_eq!(server.requests().len() - before, 4);
 }
 
 fn a_damaged_mirror_is_made_anew(kind: SnapshotterKind) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -14,6 +15,9 @@ use crate::remote::RemoteError;
 
 /// The most that is read of what git writes; a listing of so many references is no honest one.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
+/// How often a server is asked that cannot answer for a passing reason, and the first pause between two attempts.
+const ATTEMPTS: u32 = 4;
+const FIRST_PAUSE: Duration = Duration::from_millis(300);
 /// What is told of git's own messages.
 const MAX_TOLD_BYTES: usize = 2000;
 
@@ -81,7 +85,7 @@ impl<'a> Git<'a> {
     pub(super) async fn list(&self, arguments: &[&str]) -> Result<Listing, RemoteError> {
         let mut all = vec!["ls-remote", "--quiet"];
         all.extend(arguments);
-        let output = self.run(None, &all).await?;
+        let output = self.run_remote(None, &all).await?;
         Ok(Listing::parse(&String::from_utf8_lossy(&output)))
     }
 
@@ -125,7 +129,7 @@ impl<'a> Git<'a> {
         let attempt = async |extra: &[&str], specs: &[&str]| {
             let all: Vec<&str> =
                 fetch.iter().chain(extra).chain(&["--", &self.url]).chain(specs).copied().collect();
-            self.run(Some(mirror), &all).await
+            self.run_remote(Some(mirror), &all).await
         };
         let Err(error) = attempt(&["--depth=1"], &[&by_hash]).await else { return Ok(()) };
         if !error.is_about_hashes_or_depth() {
@@ -195,9 +199,9 @@ impl<'a> Git<'a> {
     pub(super) async fn submodules(&self, tree: &Path) -> Result<(), RemoteError> {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--checkout"];
         let shallow: Vec<&str> = update.iter().chain(&["--depth=1"]).copied().collect();
-        match self.run(Some(tree), &shallow).await {
+        match self.run_remote(Some(tree), &shallow).await {
             Err(error) if error.is_about_hashes_or_depth() => {
-                self.run(Some(tree), &update).await?;
+                self.run_remote(Some(tree), &update).await?;
             }
             other => drop(other?),
         }
@@ -215,6 +219,19 @@ impl<'a> Git<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The same as [`Git::run`], again where a server or the network may only have been tired.
+    async fn run_remote(&self, directory: Option<&Path>, arguments: &[&str]) -> Result<Vec<u8>, RemoteError> {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match self.run(directory, arguments).await {
+                Err(error) if error.is_passing() => tokio::time::sleep(pause).await,
+                other => return other,
+            }
+            pause *= 2;
+        }
+        self.run(directory, arguments).await
     }
 
     /// Runs git in a directory and gives what it wrote to standard output.
