@@ -1,11 +1,14 @@
 //! Archives that want to do harm.
 
 use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::archive_builder::{ArchiveBuilder, header};
 use super::listing::{OVERLAY, Times, list};
-use crate::layer::{apply_blob, apply_layer};
-use crate::tree::TreeMode;
+use crate::layer::{ExtractOptions, apply_blob, apply_layer, extract_archive};
+use crate::tree::{TreeMode, TreeWriter};
 
 /// Applies beside a file that no archive may touch; the tree or the error as text.
 fn outcome(archive: &[u8], mode: TreeMode) -> String {
@@ -147,4 +150,37 @@ fn a_cut_off_archive_is_an_error_wherever_it_is_cut() {
     let scratch = tempfile::tempdir().unwrap();
     let error = apply_blob(&compressed[..compressed.len() / 2], scratch.path(), OVERLAY).unwrap_err();
     assert_eq!(error.to_string(), "cannot read the archive");
+}
+
+#[test]
+fn nothing_outside_a_destination_is_written_while_its_directories_are_swapped() {
+    let scratch = tempfile::tempdir().unwrap();
+    let path = |name: &str| scratch.path().join(name);
+    let mut archive = ArchiveBuilder::new();
+    for number in 0..50 {
+        archive =
+            archive.file(&format!("d/sub/f{number}"), b"x").hard_link(&format!("d/h{number}"), "d/sub/f0");
+    }
+    let archive = archive.bytes();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::fs::create_dir_all(path("upper/out/d/sub")).unwrap();
+    std::fs::create_dir_all(path("outside/sub")).unwrap();
+    std::os::unix::fs::symlink("../../outside", path("upper/out/e")).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let (one, other) = (path("upper/out/d"), path("upper/out/e"));
+                renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+            }
+        });
+        for _ in 0..20 {
+            // A link in the way may be an error, or may give way to what it leads to inside.
+            let writer = TreeWriter::new(&path("upper"), &[], OVERLAY).unwrap();
+            let options = ExtractOptions::default();
+            drop(extract_archive(archive.as_slice(), &writer, Path::new("/out"), &options));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(names(&path("outside")), ["sub"]);
+    assert_eq!(names(&path("outside/sub")), [""; 0]);
 }

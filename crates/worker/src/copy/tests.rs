@@ -1,5 +1,7 @@
 //! Copies from contexts and snapshots onto real directories.
 
+mod races;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown, symlink};
@@ -105,8 +107,16 @@ impl Scene {
         self
     }
 
+    fn upper(&self) -> PathBuf {
+        self.root.path().join("upper")
+    }
+
     fn open(&self) -> SourceTree {
         age(&self.source(""));
+        self.open_as_it_is()
+    }
+
+    fn open_as_it_is(&self) -> SourceTree {
         let directory = self.source("").canonicalize().expect("canonical");
         if self.is_stage {
             let view = TreeView::open(&[directory], OVERLAY).expect("open");
@@ -126,11 +136,13 @@ impl Scene {
 
     /// Copies and tells what the upper directory holds then, or what went wrong.
     fn copy(&self, op: &CopyOp) -> Result<String, String> {
-        let source = self.open();
-        let writer = self.writer();
-        let digest = content_digest(&source, &selector(op)).map_err(|error| error.to_string())?;
-        run(op, &source, Some(digest), &writer).map_err(|error| error.to_string())?;
-        Ok(list(&self.root.path().join("upper")))
+        self.copy_from(&self.open(), op)?;
+        Ok(list(&self.upper()))
+    }
+
+    fn copy_from(&self, source: &SourceTree, op: &CopyOp) -> Result<(), String> {
+        let digest = content_digest(source, &selector(op)).map_err(|error| error.to_string())?;
+        run(op, source, Some(digest), &self.writer()).map_err(|error| error.to_string())
     }
 
     fn digest(&self, op: &CopyOp) -> ContentDigest {
