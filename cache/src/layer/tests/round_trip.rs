@@ -16,12 +16,19 @@ enum Change {
     File(PathBuf, Vec<u8>, u32, i64),
     Symlink(PathBuf, String),
     Fifo(PathBuf),
+    Device(PathBuf, FileKind, u32),
     Remove(PathBuf),
     HardLink(PathBuf, PathBuf),
 }
 
+/// CAP_NET_BIND_SERVICE, effective and permitted, in the form of version 2 (capabilities(7)).
+const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 fn path() -> impl Strategy<Value = PathBuf> {
-    let name = prop::sample::select(vec!["a", "b", "c", "d\n", "e\u{fc}", ".wx"]);
+    // The last one is longer than a header has room for.
+    let long = "0123456789".repeat(20);
+    let names = ["a", "b", "c", "d\n", "e\u{fc}", ".wx", &long].map(str::to_owned);
+    let name = prop::sample::select(names.to_vec());
     prop::collection::vec(name, 1..4).prop_map(|names| Path::new("/").join(names.join("/")))
 }
 
@@ -33,6 +40,8 @@ fn change() -> impl Strategy<Value = Change> {
             .prop_map(|(path, content, mode, time)| Change::File(path, content.into_bytes(), mode, time)),
         1 => (path(), "[ab/.]{1,4}").prop_map(|(path, target)| Change::Symlink(path, target)),
         1 => path().prop_map(Change::Fifo),
+        1 => (path(), prop::sample::select(vec![FileKind::CharDevice, FileKind::BlockDevice]), 1_u32..300)
+            .prop_map(|(path, kind, minor)| Change::Device(path, kind, minor)),
         2 => path().prop_map(Change::Remove),
         1 => (path(), path()).prop_map(|(a, b)| Change::HardLink(a, b)),
     ]
@@ -53,6 +62,7 @@ fn make(writer: &TreeWriter, changes: &[Change]) {
             | Change::File(path, ..)
             | Change::Symlink(path, _)
             | Change::Fifo(path)
+            | Change::Device(path, ..)
             | Change::Remove(path)
             | Change::HardLink(_, path) => path,
         };
@@ -66,13 +76,20 @@ fn make(writer: &TreeWriter, changes: &[Change]) {
             }
             Change::File(path, content, mode, time) => {
                 let content = FileContent::Bytes(content);
-                writer.file(path, content, &attributes(*mode, *time), Hashing::Skip).unwrap();
+                let mut attributes = attributes(*mode, *time);
+                if *mode == 0o755 {
+                    attributes.xattrs.push(("security.capability".into(), CAPABILITY.to_vec()));
+                }
+                writer.file(path, content, &attributes, Hashing::Skip).unwrap();
             }
             Change::Symlink(path, target) => {
                 writer.symlink(path, Path::new(target), &attributes(0o777, 6)).unwrap();
             }
             Change::Fifo(path) => {
                 writer.special(path, FileKind::Fifo, (0, 0), &attributes(0o640, 7)).unwrap();
+            }
+            Change::Device(path, kind, minor) => {
+                writer.special(path, *kind, (1, *minor), &attributes(0o600, 8)).unwrap();
             }
             Change::Remove(path) => {
                 writer.remove(path).unwrap();
