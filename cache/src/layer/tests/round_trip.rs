@@ -21,7 +21,7 @@ enum Change {
     HardLink(PathBuf, PathBuf),
 }
 
-/// CAP_NET_BIND_SERVICE, effective and permitted, in the form of version 2 (capabilities(7)).
+/// `CAP_NET_BIND_SERVICE`, effective and permitted, in the form of version 2 (capabilities(7)).
 const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 fn path() -> impl Strategy<Value = PathBuf> {
