@@ -1,6 +1,8 @@
 //! Archives that are small and would fill memory or the disk. Alone in its program, since it looks at the most memory
 //! that the program ever took.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::io::{self, Read, Write as _};
 use std::path::Path;
@@ -21,7 +23,8 @@ impl Disk {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (flags, data) = (MountFlags::empty(), c"size=8m,nr_inodes=2000");
-        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, data).unwrap();
+        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, data)
+            .unwrap();
         Self(directory)
     }
 }
