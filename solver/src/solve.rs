@@ -109,7 +109,7 @@ pub async fn solve<W: Worker>(
     let outcome = solve.run(&mut state, targets, &options.cancel).await;
     // Early starts may still be running even where the targets are there.
     shared.cancel.cancel();
-    let late_panic = solve.wait_for_running().await;
+    let late_panic = solve.wait_for_running(&mut state).await;
     match (outcome, late_panic) {
         (Err(Stop::Panicked(panic)), _) | (_, Some(panic)) => std::panic::resume_unwind(panic),
         (Err(Stop::Failed(error)), None) => Err(error),
@@ -191,12 +191,16 @@ impl<'g, W: Worker> Solve<'g, W> {
         }
     }
 
-    /// Waits for what still runs; the first panic among it.
-    async fn wait_for_running(&mut self) -> Option<Panic> {
+    /// Waits for what still runs; the first panic among it. What it makes counts, though nobody needs it any more.
+    async fn wait_for_running(&mut self, state: &mut State<'g, W::Output>) -> Option<Panic> {
         let mut first = None;
         while let Some(answer) = self.running.next().await {
-            if let Err(panic) = answer {
-                first.get_or_insert(panic);
+            match answer {
+                Err(panic) => drop(first.get_or_insert(panic)),
+                Ok(Answer::Made(vertex, Ok(Made::Output(output, origin)))) => {
+                    state.made(vertex, output, origin);
+                }
+                Ok(_) => {}
             }
         }
         first
