@@ -23,8 +23,7 @@ impl Disk {
     fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (flags, data) = (MountFlags::empty(), c"size=8m,nr_inodes=2000");
-        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, data)
-            .unwrap();
+        rustix::mount::mount("tmpfs", directory.path(), "tmpfs", flags, data).unwrap();
         Self(directory)
     }
 }

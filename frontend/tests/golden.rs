@@ -352,19 +352,19 @@ fn agents_have_sockets_and_the_first_one_is_told() {
         text,
         &options(),
         &expect![[r#"
-         0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
-         1 mkdir /w None <0 | [2/5] WORKDIR /w @2-2
-         2 run ["/bin/sh", "-c", "x"] env ["PATH=/bin"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.0", kind: Ssh(RunAgent { id: "default", required: false, mode: 384, uid: 0, gid: 0 }) }] <1 | [3/5] RUN --mount=type=ssh x @3-3
-         3 run ["/bin/sh", "-c", "y"] env ["PATH=/bin"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.1", kind: Ssh(RunAgent { id: "b", required: false, mode: 384, uid: 0, gid: 0 }) }, RunMount { target: "/run/buildkit/ssh_agent.2", kind: Ssh(RunAgent { id: "c", required: false, mode: 384, uid: 0, gid: 0 }) }, RunMount { target: "/w/sock", kind: Ssh(RunAgent { id: "a", required: true, mode: 438, uid: 1, gid: 2 }) }] <2 | [4/5] RUN --mount=type=ssh,id=a,target=sock,required,mode=1666,uid=1,gid=2 --mount=type=ssh,id=b --mount=type=ssh,id=c y @4-4
-        *4 run ["/bin/sh", "-c", "z"] env ["PATH=/bin", "SSH_AUTH_SOCK=/own"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.0", kind: Ssh(RunAgent { id: "default", required: false, mode: 384, uid: 0, gid: 0 }) }] <3 | [5/5] RUN --mount=type=ssh z @6-6
-        + base
-        + WORKDIR /w
-        + RUN /bin/sh -c x # buildkit
-        + RUN /bin/sh -c y # buildkit
-        - ENV SSH_AUTH_SOCK=/own
-        + RUN /bin/sh -c z # buildkit
-        {"Env":["PATH=/bin","SSH_AUTH_SOCK=/own"],"Cmd":["sh"],"WorkingDir":"/w"}
-    "#]],
+             0 image docker.io/library/busybox:latest linux/amd64 | [1/5] FROM docker.io/library/busybox:latest@sha256:9d75f0d7c398df565d7ac04c6819b62d6d8f9560f5eb4672596ecd8f7e96ae91 @1-1
+             1 mkdir /w None <0 | [2/5] WORKDIR /w @2-2
+             2 run ["/bin/sh", "-c", "x"] env ["PATH=/bin", "SSH_AUTH_SOCK=/run/buildkit/ssh_agent.0"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.0", kind: Ssh(RunAgent { id: "default", required: false, mode: 384, uid: 0, gid: 0 }) }] <1 | [3/5] RUN --mount=type=ssh x @3-3
+             3 run ["/bin/sh", "-c", "y"] env ["PATH=/bin", "SSH_AUTH_SOCK=/w/sock"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.1", kind: Ssh(RunAgent { id: "b", required: false, mode: 384, uid: 0, gid: 0 }) }, RunMount { target: "/run/buildkit/ssh_agent.2", kind: Ssh(RunAgent { id: "c", required: false, mode: 384, uid: 0, gid: 0 }) }, RunMount { target: "/w/sock", kind: Ssh(RunAgent { id: "a", required: true, mode: 438, uid: 1, gid: 2 }) }] <2 | [4/5] RUN --mount=type=ssh,id=a,target=sock,required,mode=1666,uid=1,gid=2 --mount=type=ssh,id=b --mount=type=ssh,id=c y @4-4
+            *4 run ["/bin/sh", "-c", "z"] env ["PATH=/bin", "SSH_AUTH_SOCK=/own"] proxy [] in /w as "" Default Sandbox [RunMount { target: "/run/buildkit/ssh_agent.0", kind: Ssh(RunAgent { id: "default", required: false, mode: 384, uid: 0, gid: 0 }) }] <3 | [5/5] RUN --mount=type=ssh z @6-6
+            + base
+            + WORKDIR /w
+            + RUN /bin/sh -c x # buildkit
+            + RUN /bin/sh -c y # buildkit
+            - ENV SSH_AUTH_SOCK=/own
+            + RUN /bin/sh -c z # buildkit
+            {"Env":["PATH=/bin","SSH_AUTH_SOCK=/own"],"Cmd":["sh"],"WorkingDir":"/w"}
+        "#]],
     );
 }
 
