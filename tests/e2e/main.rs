@@ -7,6 +7,7 @@ mod contexts;
 mod crash;
 mod lab;
 mod looking;
+mod memory;
 mod mounts;
 mod outputs;
 mod registries;
