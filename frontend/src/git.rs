@@ -1,5 +1,6 @@
 //! Addresses of git repositories, as ADD and the command line take them.
 
+use percent_encoding::percent_decode_str;
 use solver::{GitOp, GitRepository, is_commit};
 
 use crate::quote::go_quote;
@@ -201,20 +202,7 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, String> {
 
 /// The text that a part of a URL stands for; as it is where it is malformed.
 fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        rest = after;
-        let digits = if first == b'%' { after.get(..2) } else { None };
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(first);
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
 #[cfg(test)]

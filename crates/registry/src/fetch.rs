@@ -3,6 +3,7 @@
 use std::io;
 
 use oci::{Digest, Hasher};
+use percent_encoding::percent_decode_str;
 use reqwest::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, LOCATION, RANGE,
@@ -488,33 +489,15 @@ fn of_url(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
     }
-    let mut pair = decoded(url.username());
+    let mut pair: Vec<u8> = percent_decode_str(url.username()).collect();
     pair.push(b':');
-    pair.extend(decoded(url.password().unwrap_or_default()));
+    pair.extend(percent_decode_str(url.password().unwrap_or_default()));
     Some(basic(pair))
 }
 
 fn basic(pair: Vec<u8>) -> String {
     use base64::Engine as _;
     format!("Basic {}", base64::prelude::BASE64_STANDARD.encode(pair))
-}
-
-/// The bytes that a part of a URL stands for.
-fn decoded(text: &str) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&first, after)) = rest.split_first() {
-        let digits = if first == b'%' { after.get(..2) } else { None };
-        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
-        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
-            bytes.push(byte);
-            rest = &after[2..];
-        } else {
-            bytes.push(first);
-            rest = after;
-        }
-    }
-    bytes
 }
 
 fn put(headers: &mut HeaderMap, name: HeaderName, value: &str) {
