@@ -15,13 +15,11 @@ pub(crate) struct Prepared {
     store: Option<PathBuf>,
 }
 
-type Prepare = dyn Fn(&Lab) -> Result<Prepared, String>;
-
 /// One build to be timed, and a limit that it cannot beat by much.
 pub(crate) struct Work {
     pub(crate) name: &'static str,
     pub(crate) limit_name: &'static str,
-    pub(crate) prepare: Box<Prepare>,
+    pub(crate) prepare: fn(&Lab) -> Result<Prepared, String>,
     pub(crate) run: fn(&Lab, &Prepared) -> Result<Duration, String>,
     pub(crate) limit: fn(&Lab, &Prepared) -> Result<Duration, String>,
 }
@@ -40,45 +38,45 @@ fn steps() -> Vec<Work> {
         Work {
             name: "20 RUN steps on busybox from a loopback registry, cold",
             limit_name: "20 times unshare and exec",
-            prepare: Box::new(|lab| prepare(lab, &run_steps(), |_| Ok(()))),
+            prepare: |lab| prepare(lab, &run_steps(), |_| Ok(())),
             run: cold,
             limit: |_, work| shell("for i in {1..20}; do unshare -mpfiu sh -c true; done", &work.context),
         },
         Work {
             name: "the same, no change",
             limit_name: "start of a process",
-            prepare: Box::new(|lab| warmed(lab, prepare(lab, &run_steps(), |_| Ok(()))?)),
+            prepare: |lab| warmed(lab, prepare(lab, &run_steps(), |_| Ok(()))?),
             run: warm,
             limit: |_, work| shell("true", &work.context),
         },
         Work {
             name: "8 stages of sleep 2 and a COPY from each, cold",
             limit_name: "sleep 2",
-            prepare: Box::new(|lab| prepare(lab, &sleeping_stages(), |_| Ok(()))),
+            prepare: |lab| prepare(lab, &sleeping_stages(), |_| Ok(())),
             run: cold,
             limit: |_, work| shell("sleep 2", &work.context),
         },
         Work {
             name: "100 COPY steps of one small file each, cold",
             limit_name: "cp of each file",
-            prepare: Box::new(|lab| prepare(lab, &copies(), |context| small_files(context, 100))),
+            prepare: |lab| prepare(lab, &copies(), |context| small_files(context, 100)),
             run: cold,
             limit: |lab, work| copy_each(lab, work, 100),
         },
         Work {
             name: "400 scratch stages with a COPY each, 100 of them copied on, cold",
             limit_name: "cp of each file",
-            prepare: Box::new(|lab| prepare(lab, &scratch_stages(), |context| small_files(context, 400))),
+            prepare: |lab| prepare(lab, &scratch_stages(), |context| small_files(context, 400)),
             run: cold,
             limit: |lab, work| copy_each(lab, work, 500),
         },
         Work {
             name: "base of 128 MB in one gzip layer from a loopback registry, RUN true",
             limit_name: "gzip -d into tar -x",
-            prepare: Box::new(|lab| {
+            prepare: |lab| {
                 push_debian(lab)?;
                 prepare(lab, "FROM bench/debian\nRUN true\n", |_| Ok(()))
-            }),
+            },
             run: cold,
             limit: |lab, _| {
                 let directory = lab.new_directory("unpacked")?;
@@ -88,30 +86,36 @@ fn steps() -> Vec<Work> {
     ]
 }
 
+fn prepare_copy(lab: &Lab) -> Result<Prepared, String> {
+    prepare(lab, "FROM busybox\nCOPY tree /tree\nRUN true\n", files)
+}
+
+fn prepare_stages(lab: &Lab) -> Result<Prepared, String> {
+    let text = "FROM busybox AS one\nCOPY tree /tree\nFROM busybox\nCOPY --from=one /tree /tree\n";
+    prepare(lab, text, files)
+}
+
 /// A tree of many files; nothing is exported, as that is a work of its own.
 fn trees() -> Vec<Work> {
-    let copy = "FROM busybox\nCOPY tree /tree\nRUN true\n";
-    let stages = "FROM busybox AS one\nCOPY tree /tree\nFROM busybox\nCOPY --from=one /tree /tree\n";
-    let prepare_copy = move |lab: &Lab| prepare(lab, copy, files);
     vec![
         Work {
             name: "COPY of 20,000 files (122 MB) and a RUN, cold",
             limit_name: "cp -a of the tree",
-            prepare: Box::new(prepare_copy),
+            prepare: prepare_copy,
             run: |lab, work| lab.solve(&lab.new_directory("store")?, &work.context),
             limit: copy_tree,
         },
         Work {
             name: "the same, no change",
             limit_name: "a walk with lstat",
-            prepare: Box::new(move |lab| solved(lab, prepare_copy(lab)?)),
+            prepare: |lab| solved(lab, prepare_copy(lab)?),
             run: solve_again,
             limit: walk,
         },
         Work {
             name: "the same, one file changed",
             limit_name: "cp -al of the tree",
-            prepare: Box::new(move |lab| solved(lab, prepare_copy(lab)?)),
+            prepare: |lab| solved(lab, prepare_copy(lab)?),
             run: |lab, work| {
                 shell("head -c 6100 /dev/urandom > tree/d50/f50; sleep 0.1", &work.context)?;
                 solve_again(lab, work)
@@ -124,14 +128,14 @@ fn trees() -> Vec<Work> {
         Work {
             name: "the tree by COPY into a stage and by COPY --from into the next, cold",
             limit_name: "cp -a of the tree",
-            prepare: Box::new(move |lab| prepare(lab, stages, files)),
+            prepare: prepare_stages,
             run: |lab, work| lab.solve(&lab.new_directory("store")?, &work.context),
             limit: copy_tree,
         },
         Work {
             name: "COPY of 20,000 files (122 MB) and a RUN into a tagged image, cold",
             limit_name: "cp -a of the tree, tar and gzip",
-            prepare: Box::new(prepare_copy),
+            prepare: prepare_copy,
             run: cold,
             limit: |lab, work| {
                 let target = lab.new_directory("copies")?;
@@ -148,14 +152,14 @@ fn ignored() -> Vec<Work> {
         Work {
             name: "100,000 files, all but a directory of ten ignored, no change",
             limit_name: "start of a process",
-            prepare: Box::new(|lab| warmed(lab, large_context(lab, "*\n!keep\n")?)),
+            prepare: |lab| warmed(lab, large_context(lab, "*\n!keep\n")?),
             run: warm,
             limit: |_, work| shell("true", &work.context),
         },
         Work {
             name: "100,000 files, all but ten ignored wherever they are, no change",
             limit_name: "a walk with lstat",
-            prepare: Box::new(|lab| warmed(lab, large_context(lab, "**/*.x\n")?)),
+            prepare: |lab| warmed(lab, large_context(lab, "**/*.x\n")?),
             run: warm,
             limit: walk,
         },

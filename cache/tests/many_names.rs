@@ -1,6 +1,8 @@
 //! An inode that has as many names as ext4 allows. Alone in its program, as it starts others: between fork and exec
 //! they would hold the locks of stores that other tests open.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs::{self, File};
 use std::os::fd::AsFd as _;
 use std::path::Path;
