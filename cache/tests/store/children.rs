@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use cache::{Claim, FaultKind, Faults, SnapshotterKind, Store};
 
@@ -13,6 +14,21 @@ use crate::support::{key, open, options, save, snapshot};
 const ROLE: &str = "STORE_TEST_ROLE";
 const ROOT: &str = "STORE_TEST_ROOT";
 const NUMBER: &str = "STORE_TEST_NUMBER";
+
+/// Written by whoever starts a process. Between fork and exec that has what this one has open, and with it the locks of
+/// all stores.
+static STARTING: RwLock<()> = RwLock::new(());
+
+/// No process is started as long as this lives, so that a store that is dropped is unlocked.
+pub(crate) fn without_starts() -> RwLockReadGuard<'static, ()> {
+    STARTING.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts a process.
+pub(crate) fn spawn(command: &mut Command) -> Child {
+    let _lock = STARTING.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
 
 /// A process that plays `role` on the store in `root`.
 pub(crate) fn command(program: &Path, role: &str, root: &Path, number: u64) -> Command {
@@ -29,7 +45,7 @@ pub(crate) fn command(program: &Path, role: &str, root: &Path, number: u64) -> C
 
 /// Starts a process that plays `role`.
 pub(crate) fn start(role: &str, root: &Path, number: u64) -> Child {
-    command(&std::env::current_exe().unwrap(), role, root, number).spawn().unwrap()
+    spawn(&mut command(&std::env::current_exe().unwrap(), role, root, number))
 }
 
 /// Waits for the line that a child prints with [`say`], and returns what it says.

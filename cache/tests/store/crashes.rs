@@ -10,7 +10,7 @@ use cache::{
 };
 use oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType};
 
-use crate::children::start;
+use crate::children::{start, without_starts};
 use crate::support::{key, names, options, read};
 
 /// Where these tests keep their stores: each makes hundreds, and none must reach a disk.
@@ -142,6 +142,7 @@ fn count_writes() -> u64 {
 fn every_write_that_fails_is_told_and_does_no_harm() {
     for kind in [FaultKind::FailOnce, FaultKind::Full] {
         for at in 0..count_writes() {
+            let _alone = without_starts();
             let directory = tempfile::tempdir_in(MEMORY).unwrap();
             let faults = Faults::new(at, kind);
             let result =
@@ -169,6 +170,7 @@ fn a_process_that_is_killed_at_any_write_leaves_a_whole_store() {
         let directory = tempfile::tempdir_in(MEMORY).unwrap();
         let output = start("crash", directory.path(), at).wait_with_output().unwrap();
         assert_eq!(output.status.signal(), Some(9), "write {at}: {output:?}");
+        let _alone = without_starts();
         // The same store after a crash of the program, and after one of the machine.
         check(directory.path(), if at % 2 == 0 { "boot-1" } else { "boot-2" });
     }

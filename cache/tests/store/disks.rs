@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cache::{SnapshotterKind, Store, StoreError, StoreOptions};
 use rustix::mount::{MountFlags, UnmountFlags};
 
-use crate::children::{command, hear};
+use crate::children::{command, hear, spawn};
 use crate::support::{key, open, options, read, save, snapshot};
 
 /// Something mounted for as long as this lives.
@@ -101,7 +101,7 @@ fn a_store_of_somebody_else_is_named() {
     let root = directory.path().join("store");
     drop(open(&root, SnapshotterKind::Overlay));
     let as_nobody = |root: &Path| {
-        let mut child = command(&program, "open", root, 0).uid(65534).gid(65534).spawn().unwrap();
+        let mut child = spawn(command(&program, "open", root, 0).uid(65534).gid(65534));
         let said = hear(&mut child);
         child.wait().unwrap();
         said
