@@ -289,8 +289,9 @@ fn copy_each(lab: &Lab, work: &Prepared, count: usize) -> Result<Duration, Strin
 fn push_debian(lab: &Lab) -> Result<(), String> {
     let directory = lab.new_directory("debian")?;
     let script = "cd ..
+        # Without what is a link on one machine and a directory on another.
         dpkg-query -W -f '${Priority} ${Package}\\n' | sort -k1,1r -k2 | awk '{print $2}' | xargs dpkg -L 2>/dev/null |
-          awk '!seen[$0]++' > names
+          awk '!seen[$0]++' | grep -vE '^/(bin|sbin|lib[^/]*)(/|$)' > names
         # Whole files in the order of their packages, up to the size that is asked for.
         xargs -d '\\n' stat -c '%s %F %n' < names 2>/dev/null |
           awk '/regular/ {size += $1; if (size > 128000000) exit} {sub(/^[0-9]+ [a-z ]+ \\//, \"\"); print}' > chosen
