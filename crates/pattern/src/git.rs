@@ -1,70 +1,35 @@
-//! The rules of `.gitignore` files, followed directory by directory.
+//! The rules of `.gitignore` files, followed directory by directory. They are matched by the crate `ignore`; which files
+//! there are is the walker's affair, since it must not follow what is swapped under it.
 
-use std::sync::Arc;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 
-use crate::glob::{Glob, States};
+use ignore::Match;
+use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
 /// The rules of one `.gitignore` file.
-#[derive(Debug, Default)]
-pub struct GitRules {
-    rules: Vec<Rule>,
-}
-
-/// One line of a file.
-#[derive(Debug)]
-struct Rule {
-    /// Whether it begins with `!`.
-    negated: bool,
-    /// Whether it ends with a slash.
-    directories_only: bool,
-    glob: Glob,
-}
+#[derive(Debug, Clone)]
+pub struct GitRules(Gitignore);
 
 /// What the files in and above a directory say of its entries.
 #[derive(Debug, Clone, Default)]
 pub struct GitDirectory {
-    /// The outermost first.
-    files: Vec<Progress>,
-}
-
-/// How far the rules of a file have come at a directory.
-#[derive(Debug, Clone)]
-struct Progress {
-    rules: Arc<GitRules>,
-    /// For each rule; empty if nothing below can match.
-    states: Vec<States>,
+    /// The files, the outermost first, each with the way from it to the directory.
+    files: Vec<(GitRules, PathBuf)>,
 }
 
 impl GitRules {
-    /// Reads a file as git does: the last rule that matches counts; a rule without a slash (but at its end) is for
-    /// entries at any depth, others are for paths from the directory of the file on; a slash at the end is for
-    /// directories alone; `**` stands for any number of directories; `!` takes back; `\` makes the next character an
-    /// ordinary one. White space at the end of a line counts only behind a backslash. A malformed pattern matches
-    /// nothing and is no error. Named classes (`[[:alpha:]]`) are not known.
+    /// Reads a file as git does (gitignore(5)). A malformed pattern matches nothing and is no error.
     pub fn parse(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-        Self { rules: text.lines().filter_map(Rule::parse).collect() }
-    }
-}
-
-impl Rule {
-    fn parse(line: &str) -> Option<Self> {
-        if line.starts_with('#') {
-            return None;
+        let mut builder = GitignoreBuilder::new("");
+        for line in text.lines() {
+            // What cannot be read is no rule.
+            let _ = builder.add_line(None, line.trim_end_matches('\r'));
         }
-        let line = if line.ends_with("\\ ") { line } else { line.trim_end() };
-        let (negated, line) = line.strip_prefix('!').map_or((false, line), |rest| (true, rest));
-        let (rooted, line) = line.strip_prefix('/').map_or((false, line), |rest| (true, rest));
-        let (directories_only, line) = line.strip_suffix('/').map_or((false, line), |rest| (true, rest));
-        if line.is_empty() {
-            return None;
-        }
-        let anywhere = if rooted || line.contains('/') { "" } else { "**/" };
-        // What ends so is for all that is in the directory, not for the directory.
-        let inside = if line == "**" || line.ends_with("/**") { "/*" } else { "" };
-        let glob = Glob::git(&format!("{anywhere}{line}{inside}")).ok()?;
-        Some(Self { negated, directories_only, glob })
+        Self(builder.build().unwrap_or_else(|_| Gitignore::empty()))
     }
 }
 
@@ -77,47 +42,31 @@ impl GitDirectory {
     /// Whether the entry `name` is left out. What is below a directory that is left out is not to be asked for: no rule
     /// brings it back. `.git` is always left out.
     pub fn ignores(&self, name: &[u8], is_directory: bool) -> bool {
-        let mut scratch = States::new();
-        let mut matches = |rule: &Rule, states: &States| {
-            let mut states = states.clone();
-            rule.glob.advance(&mut states, name, &mut scratch);
-            rule.glob.is_match(&states)
-        };
-        if name == b".git" {
-            return true;
-        }
         // The innermost file counts, and in it the last rule.
-        for Progress { rules, states } in self.files.iter().rev() {
-            for (rule, states) in rules.rules.iter().zip(states).rev() {
-                let may_match = !states.is_empty() && (is_directory || !rule.directories_only);
-                if may_match && matches(rule, states) {
-                    return !rule.negated;
+        let said = || {
+            self.files.iter().rev().find_map(|(GitRules(rules), way)| {
+                match rules.matched(way.join(OsStr::from_bytes(name)), is_directory) {
+                    Match::None => None,
+                    Match::Ignore(_) => Some(true),
+                    Match::Whitelist(_) => Some(false),
                 }
-            }
-        }
-        false
+            })
+        };
+        name == b".git" || said() == Some(true)
     }
 
     /// The directory `name` in this one, with the rules of the file that is in it, if there is one.
     #[must_use]
     pub fn enter(&self, name: &[u8], rules: Option<GitRules>) -> Self {
-        let mut scratch = States::new();
         let mut files = self.files.clone();
-        for Progress { rules, states } in &mut files {
-            for (rule, states) in rules.rules.iter().zip(states) {
-                rule.glob.advance(states, name, &mut scratch);
-                rule.glob.advance(states, b"/", &mut scratch);
-            }
+        for (_, way) in &mut files {
+            way.push(OsStr::from_bytes(name));
         }
-        files.retain(|file| file.states.iter().any(|states| !states.is_empty()));
         Self { files }.with(rules)
     }
 
     fn with(mut self, rules: Option<GitRules>) -> Self {
-        if let Some(rules) = rules.filter(|rules| !rules.rules.is_empty()) {
-            let states = rules.rules.iter().map(|rule| rule.glob.start()).collect();
-            self.files.push(Progress { rules: Arc::new(rules), states });
-        }
+        self.files.extend(rules.filter(|rules| !rules.0.is_empty()).map(|rules| (rules, PathBuf::new())));
         self
     }
 }

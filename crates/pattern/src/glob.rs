@@ -88,33 +88,6 @@ impl Glob {
         Ok(Self { tokens })
     }
 
-    /// A pattern of a `.gitignore` file: `**/` at the beginning of a part stands for any number of directories, other
-    /// stars for anything but `/`; nothing but a slash matches a slash.
-    pub(crate) fn git(pattern: &str) -> Result<Self, BadPattern> {
-        let mut tokens = Vec::new();
-        let mut chars = pattern.chars().peekable();
-        let mut at_part = true;
-        while let Some(c) = chars.next() {
-            let mut stars = usize::from(c == '*');
-            while c == '*' && chars.next_if_eq(&'*').is_some() {
-                stars += 1;
-            }
-            if stars == 2 && at_part && chars.next_if_eq(&'/').is_some() {
-                tokens.extend([Token::Optional, Token::Directories]);
-                continue;
-            }
-            at_part = c == '/';
-            tokens.push(match c {
-                '*' => Token::Some,
-                '?' => Token::One,
-                '[' => git_class(&mut chars)?,
-                '\\' => Token::Char(chars.next().ok_or(BadPattern)?),
-                c => Token::Char(c),
-            });
-        }
-        Ok(Self { tokens })
-    }
-
     /// The states before the first character.
     pub(crate) fn start(&self) -> States {
         let mut states = States::new();
@@ -223,48 +196,6 @@ fn class_character(chars: &mut iter::Peekable<std::str::Chars<'_>>) -> Result<ch
         Some('\\') => chars.next().ok_or(BadPattern),
         Some(c) => Ok(c),
     }
-}
-
-/// The rest of a class of a `.gitignore` file, after its `[`.
-fn git_class(chars: &mut iter::Peekable<std::str::Chars<'_>>) -> Result<Token, BadPattern> {
-    let negated = chars.next_if(|c| matches!(c, '!' | '^')).is_some();
-    let mut ranges = Vec::new();
-    loop {
-        let first = match chars.next().ok_or(BadPattern)? {
-            ']' if !ranges.is_empty() => break,
-            '\\' => chars.next().ok_or(BadPattern)?,
-            c => c,
-        };
-        let mut ahead = chars.clone();
-        let is_range = ahead.next() == Some('-') && ahead.next().is_some_and(|c| c != ']');
-        let last = if is_range {
-            chars.next();
-            match chars.next().ok_or(BadPattern)? {
-                '\\' => chars.next().ok_or(BadPattern)?,
-                c => c,
-            }
-        } else {
-            first
-        };
-        if last < first {
-            return Err(BadPattern);
-        }
-        ranges.push((first, last));
-    }
-    if negated {
-        ranges.push(('/', '/'));
-    } else {
-        let without_slash = |(first, last): (char, char)| {
-            let parts = if (first..=last).contains(&'/') {
-                [(first, '.'), ('0', last)]
-            } else {
-                [(first, last), ('1', '0')]
-            };
-            parts.into_iter().filter(|(first, last)| first <= last)
-        };
-        ranges = ranges.into_iter().flat_map(without_slash).collect();
-    }
-    Ok(Token::Class { negated, ranges })
 }
 
 /// The characters of `bytes`; each byte that is not part of valid UTF-8 is one replacement character.
