@@ -20,6 +20,8 @@ pub struct GitReference {
     pub keep_git_dir: Option<bool>,
     /// Whether submodules are wanted.
     pub submodules: Option<bool>,
+    /// Whether everything is to have the time of the commit, and not that of the build.
+    pub commit_times: bool,
 }
 
 impl GitReference {
@@ -53,7 +55,7 @@ impl GitReference {
         (self.reference, self.subdirectory) = (given(reference), given(subdirectory));
         let (mut tag, mut branch) = (None, None);
         for (name, value) in pairs(query)? {
-            let is_switch = matches!(name.as_str(), "submodules" | "keep-git-dir");
+            let is_switch = matches!(name.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit");
             if value.is_empty() && !is_switch {
                 return Err(format!("query {} has no value", go_quote(&name)));
             }
@@ -65,6 +67,9 @@ impl GitReference {
                 "checksum" | "commit" => set("checksum", &mut self.checksum, value)?,
                 "keep-git-dir" => self.keep_git_dir = Some(switch(&name, &value)?),
                 "submodules" => self.submodules = Some(switch(&name, &value)?),
+                "mtime" => self.commit_times = of_commit(&value)?,
+                // That is how a commit is fetched in any case.
+                "fetch-by-commit" => drop(switch(&name, &value)?),
                 _ => return Err(format!("unexpected query {}", go_quote(&name))),
             }
         }
@@ -136,6 +141,7 @@ impl GitReference {
             checksum: self.checksum.clone(),
             repository: if keeps { GitRepository::Kept } else { GitRepository::Removed },
             submodules: self.submodules.unwrap_or(true),
+            commit_times: self.commit_times,
         }
     }
 }
@@ -183,6 +189,15 @@ fn switch(name: &str, value: &str) -> Result<bool, String> {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         other => Err(format!("invalid {name} value: {}", go_quote(other))),
+    }
+}
+
+/// Which times are wanted: `commit`, or `checkout`.
+fn of_commit(value: &str) -> Result<bool, String> {
+    match value {
+        "commit" => Ok(true),
+        "checkout" => Ok(false),
+        other => Err(format!("invalid mtime value: {}", go_quote(other))),
     }
 }
 
@@ -272,6 +287,9 @@ mod tests {
             ("?ref", r#"query "ref" has no value"#),
             ("?x=y", r#"unexpected query "x""#),
             ("?keep-git-dir=x", r#"invalid keep-git-dir value: "x""#),
+            ("?mtime=now", r#"invalid mtime value: "now""#),
+            ("?mtime", r#"query "mtime" has no value"#),
+            ("?fetch-by-commit=2", r#"invalid fetch-by-commit value: "2""#),
             ("?submodules=2", r#"invalid submodules value: "2""#),
             ("?checksum=xyz", "invalid checksum xyz for Git URL, expected hex commit hash"),
             ("#-x", r#"invalid git reference "-x": it begins with a dash"#),
@@ -295,6 +313,8 @@ mod tests {
         assert_eq!(parse("keep-git-dir&subdir=x").op().repository, GitRepository::Removed);
         assert_eq!(parse("keep-git-dir&subdir=/").op().repository, GitRepository::Kept);
         assert!(parse("").op().submodules && !parse("submodules=false").op().submodules);
+        assert!(parse("mtime=commit&fetch-by-commit").op().commit_times);
+        assert!(!parse("mtime=checkout").op().commit_times);
         let told = |query: &str, checksum, keep| parse(query).with_flags(checksum, keep).unwrap_err();
         assert_eq!(told("checksum=ab", Some("cd"), None), r#"checksum mismatch "cd" != "ab""#);
         assert_eq!(told("keep-git-dir=0", None, Some(true)), "inconsistent keep-git-dir configuration");

@@ -278,13 +278,14 @@ fn write_op(op: &Op, sink: &mut impl Sink) {
             sink.optional("http.checksum", checksum.as_ref().map(ToString::to_string).as_ref());
         }
         Op::Git(git) => {
-            let GitOp { url, reference, checksum, repository, submodules } = git;
+            let GitOp { url, reference, checksum, repository, submodules, commit_times } = git;
             sink.text("op", "git");
             sink.text("git.url", url);
             sink.optional("git.reference", reference.as_ref());
             sink.optional("git.checksum", checksum.as_ref());
             sink.flag("git.kept", *repository == GitRepository::Kept);
             sink.flag("git.submodules", *submodules);
+            sink.flag("git.commit_times", *commit_times);
         }
         Op::Copy(copy) => write_copy(copy, sink),
         Op::Mkdir(mkdir) => write_mkdir(mkdir, sink),
@@ -301,10 +302,11 @@ fn write_found(op: &Op, found: &RemoteIdentity, sink: &mut impl Sink) {
             sink.text("http.digest", &found.0);
             sink.text("http.name", name);
         }
-        Op::Git(GitOp { url, reference, checksum: _, repository, submodules }) => {
+        Op::Git(GitOp { url, reference, checksum: _, repository, submodules, commit_times }) => {
             sink.text("op", "git");
             sink.text("git.commit", &found.0);
             sink.flag("git.submodules", *submodules);
+            sink.flag("git.commit_times", *commit_times);
             // What is kept tells where it came from.
             if *repository == GitRepository::Kept {
                 sink.text("git.kept.url", url);

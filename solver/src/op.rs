@@ -168,6 +168,8 @@ pub struct GitOp {
     pub repository: GitRepository,
     /// Whether submodules are checked out, all of them.
     pub submodules: bool,
+    /// Whether everything has the time of the commit; else that of the build.
+    pub commit_times: bool,
 }
 
 /// What becomes of `.git`.

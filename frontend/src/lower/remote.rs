@@ -45,9 +45,10 @@ impl Lowering<'_> {
         span: Span,
     ) -> Result<(Input, String), Diagnostic> {
         let (op, path) = (git.op(), git.path().to_owned());
-        let key = match op.repository {
-            GitRepository::Kept => InputKey::Chain,
-            GitRepository::Removed => InputKey::Content(Selector {
+        let key = match (op.repository, op.commit_times) {
+            // Times are in no digest of content.
+            (GitRepository::Kept, _) | (_, true) => InputKey::Chain,
+            (GitRepository::Removed, false) => InputKey::Content(Selector {
                 paths: vec![path.clone()],
                 wildcards: false,
                 exclude: copy.exclude.iter().map(|pattern| pattern.text.clone()).collect(),

@@ -117,6 +117,7 @@ fn git() -> GitOp {
         checksum: Some(text("abcd")),
         repository: GitRepository::Removed,
         submodules: true,
+        commit_times: false,
     }
 }
 
@@ -358,6 +359,7 @@ fn the_key_of_a_commit_is_the_commit_unless_the_repository_is_kept() {
     let kept = || GitOp { repository: GitRepository::Kept, ..git() };
     let mut keys = vec![key(git()), found_key(&Op::Git(git()), "other")];
     keys.push(key(GitOp { submodules: false, ..git() }));
+    keys.push(key(GitOp { commit_times: true, ..git() }));
     keys.push(key(kept()));
     keys.push(key(GitOp { url: text("git://mirror/a"), ..kept() }));
     keys.push(key(GitOp { reference: None, ..kept() }));

@@ -111,6 +111,7 @@ impl Remotes {
         if op.submodules && tree.join(".gitmodules").is_file() {
             git.submodules(&tree).await?;
         }
+        let time = if op.commit_times { Some(git.commit_time(&tree).await?) } else { None };
         if keeps {
             git.leave(&tree, &redacted(&op.url)).await?;
         }
@@ -120,6 +121,9 @@ impl Remotes {
                 tidy::remove_repositories(&tree).map_err(failed)?;
             }
             tidy::set_owners_and_modes(&tree).map_err(failed)?;
+            if let Some(seconds) = time {
+                tidy::set_times(&tree, seconds).map_err(failed)?;
+            }
             Ok(active.commit()?)
         })
         .await

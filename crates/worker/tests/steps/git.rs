@@ -23,6 +23,7 @@ pub(crate) const ALL: &[(&str, Test)] = &[
     ("another_commit_is_an_error", another_commit_is_an_error),
     ("a_repository_that_is_kept_can_be_used", a_repository_that_is_kept_can_be_used),
     ("submodules_are_checked_out", submodules_are_checked_out),
+    ("files_may_have_the_time_of_their_commit", files_may_have_the_time_of_their_commit),
     ("nothing_of_a_repository_is_executed", nothing_of_a_repository_is_executed),
     ("nothing_outside_is_reached", nothing_outside_is_reached),
     ("tokens_open_repositories", tokens_open_repositories),
@@ -39,6 +40,7 @@ fn op(url: &str, reference: Option<&str>) -> GitOp {
         checksum: None,
         repository: GitRepository::Removed,
         submodules: true,
+        commit_times: false,
     }
 }
 
@@ -281,6 +283,30 @@ fn submodules_are_checked_out(kind: SnapshotterKind) {
     assert_eq!(names(op(&url, None)), with);
     let without = ["/dst", "/dst/.gitmodules", "/dst/lib", "/dst/t"];
     assert_eq!(names(GitOp { submodules: false, ..op(&url, None) }), without);
+}
+
+fn files_may_have_the_time_of_their_commit(kind: SnapshotterKind) {
+    use std::os::unix::fs::MetadataExt as _;
+    let bench = Bench::new(kind);
+    let repository = repository(&bench);
+    repository.commit(&[("f", "1"), ("dir/g", "2")]);
+    let shown = std::process::Command::new("git")
+        .arg("-C")
+        .arg(repository.directory())
+        .args(["log", "-1", "--format=%ct"])
+        .output()
+        .unwrap();
+    let time: i64 = String::from_utf8(shown.stdout).unwrap().trim().parse().unwrap();
+    let mut draft = Draft::default();
+    let git = GitOp { commit_times: true, ..op(&repository.file_url(), None) };
+    let target = draft.add(Op::Git(git), Vec::new());
+    let solved = bench.solve(draft.graph(), target).result.unwrap();
+    let worker::Output::Snapshot(snapshot) = &solved.outputs[0] else { panic!("it is a snapshot") };
+    let tree = bench.store.own_dir(&snapshot.id);
+    for name in ["", "f", "dir", "dir/g"] {
+        let metadata = fs::symlink_metadata(tree.join(name)).unwrap();
+        assert_eq!((metadata.mtime(), metadata.mtime_nsec()), (time, 0), "{name}");
+    }
 }
 
 fn nothing_of_a_repository_is_executed(kind: SnapshotterKind) {

@@ -195,6 +195,13 @@ impl<'a> Git<'a> {
         Ok(())
     }
 
+    /// When the commit that is checked out was made, in seconds since 1970.
+    pub(super) async fn commit_time(&self, tree: &Path) -> Result<i64, RemoteError> {
+        let printed = self.run(Some(tree), &["log", "-1", "--format=%ct"]).await?;
+        // git prints nothing else; a commit without a time has that of 1970.
+        Ok(String::from_utf8_lossy(&printed).trim().parse().unwrap_or_default())
+    }
+
     /// Checks out all submodules, and theirs.
     pub(super) async fn submodules(&self, tree: &Path) -> Result<(), RemoteError> {
         let update = ["submodule", "--quiet", "update", "--init", "--recursive", "--checkout"];

@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
 type Failed = (PathBuf, io::Error);
 
@@ -43,6 +43,18 @@ pub(super) fn set_owners_and_modes(tree: &Path) -> Result<(), Failed> {
     walk(tree, &mut |path, metadata| set(path, metadata))?;
     let metadata = fs::symlink_metadata(tree).map_err(|error| (tree.to_owned(), error))?;
     set(tree, &metadata)
+}
+
+/// Gives everything the same time, in seconds since 1970.
+pub(super) fn set_times(tree: &Path, seconds: i64) -> Result<(), Failed> {
+    let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
+    let times = Timestamps { last_access: time, last_modification: time };
+    let set = |path: &Path| {
+        let set = rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW);
+        set.map_err(|error| (path.to_owned(), io::Error::from(error)))
+    };
+    walk(tree, &mut |path, _| set(path))?;
+    set(tree)
 }
 
 /// Visits everything in a directory, a directory before what is in it. Links are not followed.
