@@ -281,7 +281,7 @@ impl TypedValueParser for GoBool {
         value: &OsStr,
     ) -> Result<bool, clap::Error> {
         let text = value.to_string_lossy();
-        crate::values::go_bool(&text).ok_or_else(|| {
+        frontend::go_bool(&text).ok_or_else(|| {
             let long = argument.and_then(Arg::get_long).unwrap_or_default();
             let short = argument.and_then(Arg::get_short);
             let short = short.map_or_else(String::new, |short| format!("-{short}, "));

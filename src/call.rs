@@ -18,7 +18,6 @@ use crate::inputs::{self, Definition};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::{Remembering, Resolver};
 use crate::session::{Session, blocking};
-use crate::values;
 
 /// How often fixes are made of what the fixes before have left.
 const MOST_ROUNDS: usize = 10;
@@ -70,7 +69,7 @@ impl Call {
                     return Err(format!("`--call` knows no format `{other}`: it should be `json` or `text`"));
                 }
                 Some(("ignorestatus", value)) => {
-                    let ignored = values::go_bool(value);
+                    let ignored = frontend::go_bool(value);
                     status = !ignored.ok_or_else(|| {
                         format!("invalid value `{value}` for `ignorestatus` in `--call`: it should be `true` or `false`")
                     })?;

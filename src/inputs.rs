@@ -105,7 +105,7 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
 fn keeps_git_dir(arguments: &BuildArguments) -> bool {
     let value =
         arguments.build_args.iter().find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
-    value.and_then(values::go_bool).unwrap_or(false)
+    value.and_then(frontend::go_bool).unwrap_or(false)
 }
 
 /// What is known of a context that is elsewhere. As with docker, an ignore file in it means nothing; what is asked for on

@@ -95,15 +95,6 @@ pub(crate) fn size_bytes(flag: &str, text: &str) -> Result<u64, Mistake> {
     Ok(bytes as u64)
 }
 
-/// A boolean as Go's `strconv.ParseBool` reads it.
-pub(crate) fn go_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
-        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
-        _ => None,
-    }
-}
-
 /// `--network`.
 pub(crate) fn network(text: &str) -> Result<NetworkMode, Mistake> {
     match text {

@@ -3,6 +3,7 @@
 use percent_encoding::percent_decode_str;
 use solver::{GitOp, GitRepository, is_commit};
 
+use crate::boolean::go_bool;
 use crate::quote::go_quote;
 
 /// A commit of a git repository, and what of it is wanted.
@@ -185,11 +186,8 @@ fn below(prefix: &str, name: &str) -> String {
 
 /// Go's idea of a truth value; nothing is yes.
 fn switch(name: &str, value: &str) -> Result<bool, String> {
-    match value {
-        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        other => Err(format!("invalid {name} value: {}", go_quote(other))),
-    }
+    let read = if value.is_empty() { Some(true) } else { go_bool(value) };
+    read.ok_or_else(|| format!("invalid {name} value: {}", go_quote(value)))
 }
 
 /// Which times are wanted: `commit`, or `checkout`.

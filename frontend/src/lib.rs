@@ -8,6 +8,7 @@
 //! through the [`ImageResolver`] that the caller brings. Nothing here panics or recurses without a bound, whatever
 //! the input.
 
+mod boolean;
 pub mod csv;
 mod diagnostic;
 mod directive;
@@ -22,7 +23,6 @@ mod heredoc;
 mod lines;
 mod lint;
 mod lower;
-#[expect(unreachable_pub, reason = "the instructions of the tree have no mounts of this kind yet")]
 mod mount;
 mod options;
 mod outline;
@@ -33,6 +33,7 @@ mod suggest;
 mod tree;
 mod words;
 
+pub use boolean::go_bool;
 pub use diagnostic::{Diagnostic, Severity};
 pub use directive::Directives;
 pub use fix::{Certainty, Edit, Fix, apply_fixes};

@@ -7,13 +7,14 @@
 //! What is deliberately absent: paths are not resolved and nothing is looked up. Whether a target is the root, or the
 //! source is there, only the lowering and the worker can say.
 
+use crate::boolean::go_bool;
 use crate::csv;
 use crate::quote::go_quote;
 use crate::suggest::{Case, did_you_mean};
 
 /// What a RUN finds mounted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum MountKind {
+pub(crate) enum MountKind {
     /// Files of the build context, a stage or an image.
     #[default]
     Bind,
@@ -31,7 +32,7 @@ impl MountKind {
     const ALL: [Self; 5] = [Self::Bind, Self::Cache, Self::Tmpfs, Self::Secret, Self::Ssh];
 
     /// The word of a Dockerfile for it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bind => "bind",
             Self::Cache => "cache",
@@ -44,7 +45,7 @@ impl MountKind {
 
 /// What happens when two processes want one cache at a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheSharing {
+pub(crate) enum CacheSharing {
     /// Both have it.
     Shared,
     /// The second has a cache of its own.
@@ -57,7 +58,7 @@ impl CacheSharing {
     const ALL: [Self; 3] = [Self::Shared, Self::Private, Self::Locked];
 
     /// The word of a Dockerfile for it.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Shared => "shared",
             Self::Private => "private",
@@ -69,38 +70,38 @@ impl CacheSharing {
 /// A mount as it was asked for, variables expanded. What goes together with what has been checked; a key that means
 /// nothing to a kind (`env` of a bind mount) may be set all the same.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Mount {
+pub(crate) struct Mount {
     /// What it is.
-    pub kind: MountKind,
+    pub(crate) kind: MountKind,
     /// The stage, image or named context whose files it shows; a cache begins with them. Never set for a secret.
     /// `None` and an empty value are the same thing, here and in all other texts but [`Mount::env`].
-    pub from: Option<String>,
+    pub(crate) from: Option<String>,
     /// The path below the root of [`Mount::from`], or of the context. Of a secret it is another word for
     /// [`Mount::id`], never set beside it; never set for ssh.
-    pub source: Option<String>,
+    pub(crate) source: Option<String>,
     /// Where it is mounted, relative to the working directory. Without it, bind mounts, caches and tmpfs are mounted
     /// at the working directory itself, which may not be `/`; a secret at a place after its id, and an agent's socket
     /// at a place of its own.
-    pub target: Option<String>,
+    pub(crate) target: Option<String>,
     /// Whether it cannot be written: as asked for, else true for all kinds but caches and tmpfs.
-    pub read_only: bool,
+    pub(crate) read_only: bool,
     /// The most that a tmpfs holds. `None`, for which `size=0` is another word, is as much as the system allows.
-    pub size_bytes: Option<u64>,
+    pub(crate) size_bytes: Option<u64>,
     /// The name of a cache (else its target as it was written, cleaned), of a secret (else the last element of its
     /// target), or of an agent (else `default`).
-    pub id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Said of caches only. `None` means [`CacheSharing::Shared`].
-    pub sharing: Option<CacheSharing>,
+    pub(crate) sharing: Option<CacheSharing>,
     /// Whether the build fails without the secret or the agent.
-    pub required: bool,
+    pub(crate) required: bool,
     /// The variable that holds the secret; may be empty. With it, there is a file only if there is a target.
-    pub env: Option<String>,
+    pub(crate) env: Option<String>,
     /// The permissions of a secret, a socket or a new cache.
-    pub mode: Option<u32>,
+    pub(crate) mode: Option<u32>,
     /// Whose the secret, the socket or the new cache is.
-    pub uid: Option<u32>,
+    pub(crate) uid: Option<u32>,
     /// The group of the same.
-    pub gid: Option<u32>,
+    pub(crate) gid: Option<u32>,
 }
 
 /// What is wrong with a mount.
@@ -336,13 +337,8 @@ fn sharing(value: &str) -> Result<CacheSharing, MountError> {
     })
 }
 
-/// A boolean in the spellings of Go's `strconv.ParseBool`; `tRUE` is none of them.
 fn boolean(key: &str, value: &str) -> Result<bool, MountError> {
-    match value {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-        _ => Err(invalid_value(key, value)),
-    }
+    go_bool(value).ok_or_else(|| invalid_value(key, value))
 }
 
 /// Digits alone; `from_str_radix` would let a sign pass.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::boolean::go_bool;
 use crate::quote::go_quote;
 use crate::tree::Token;
 
@@ -54,7 +55,7 @@ impl Settings {
                 "experimental" => settings.experimental = Names::read(value),
                 "error" => {
                     let value = value.trim();
-                    settings.is_error = read_bool(value).ok_or_else(|| {
+                    settings.is_error = go_bool(value).ok_or_else(|| {
                         let (part, value) = (go_quote(part), go_quote(value));
                         format!("failed to parse check option {part}: {value} is neither true nor false")
                     })?;
@@ -79,15 +80,6 @@ pub(crate) fn is_skipped(rule: Rule, comments: &[Token]) -> bool {
         key.trim().eq_ignore_ascii_case("check").then(|| Settings::read(value).ok())?
     });
     !rule.is_experimental() && settings.into_iter().any(|settings| settings.skips.have(rule))
-}
-
-/// A truth value as Go reads one.
-fn read_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
-        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
-        _ => None,
-    }
 }
 
 #[cfg(test)]
