@@ -16,6 +16,8 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
+use crate::accept::accept;
+
 /// A repository with a working tree.
 #[derive(Debug)]
 pub struct GitRepository {
@@ -230,26 +232,12 @@ impl Drop for GitHttp {
 }
 
 fn run(listener: TcpListener, state: &Arc<State>, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a thread can have a runtime");
-    listener.set_nonblocking(true).expect("a socket can be set non-blocking");
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is bound");
-        let accept = async {
-            while let Ok((stream, _)) = listener.accept().await {
-                let state = Arc::clone(state);
-                tokio::spawn(async move {
-                    let service = service_fn(|request| serve(request, &state));
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        };
-        tokio::select! {
-            () = accept => {}
-            _ = stopped => {}
+    accept(listener, stopped, |stream| {
+        let state = Arc::clone(state);
+        async move {
+            let service = service_fn(|request| serve(request, &state));
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
         }
     });
 }

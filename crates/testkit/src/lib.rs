@@ -3,6 +3,7 @@
 //!
 //! What is deliberately absent: anything that a build needs. Whatever fails here panics, because only tests are waiting.
 
+mod accept;
 mod git;
 mod layout;
 mod process;

@@ -17,6 +17,8 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
+use crate::accept::accept;
+
 use super::body::{ScriptedBody, Step};
 use super::{AuthPolicy, Fault, FaultKind, SeenRequest, State, answer, lock};
 
@@ -44,27 +46,13 @@ impl Asked {
 
 /// Serves until `stopped`.
 pub(super) fn run(listener: TcpListener, address: &str, state: &Shared, stopped: oneshot::Receiver<()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a thread can have a runtime");
-    listener.set_nonblocking(true).expect("a socket can be set non-blocking");
-    runtime.block_on(async {
-        let listener = tokio::net::TcpListener::from_std(listener).expect("the listener is bound");
-        let accept = async {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (state, address) = (Arc::clone(state), address.to_owned());
-                tokio::spawn(async move {
-                    let service = service_fn(|request| serve(request, &address, &state));
-                    let connection = hyper::server::conn::http1::Builder::new();
-                    // Connections break in many tests, by the client or by a fault.
-                    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
-                });
-            }
-        };
-        tokio::select! {
-            () = accept => {}
-            _ = stopped => {}
+    accept(listener, stopped, |stream| {
+        let (state, address) = (Arc::clone(state), address.to_owned());
+        async move {
+            let service = service_fn(|request| serve(request, &address, &state));
+            let connection = hyper::server::conn::http1::Builder::new();
+            // Connections break in many tests, by the client or by a fault.
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
         }
     });
 }
