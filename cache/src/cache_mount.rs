@@ -74,6 +74,16 @@ impl CacheMount {
     }
 }
 
+/// A directory, in use or not.
+pub(crate) struct MountRow {
+    /// The name of the directory.
+    pub(crate) name: String,
+    /// What a Dockerfile calls it.
+    pub(crate) id: String,
+    /// When it was last used, in seconds since 1970.
+    pub(crate) used: i64,
+}
+
 /// What came of an attempt to take a directory.
 enum Attempt {
     Taken(CacheMount),
@@ -148,16 +158,18 @@ impl Store {
         self.shared.root.join("mounts")
     }
 
-    /// The names of all directories, and when each was last used, in seconds since 1970.
-    pub(crate) fn cache_mounts(&self) -> Result<Vec<(String, i64)>, StoreError> {
+    /// All directories.
+    pub(crate) fn cache_mounts(&self) -> Result<Vec<MountRow>, StoreError> {
         let mut found = Vec::new();
         let directory = self.mounts_directory();
         if fs::metadata(&directory).is_err() {
             return Ok(found);
         }
         for name in names(&directory)? {
-            let used = fs::metadata(directory.join(&name).join(LOCK)).map_or(0, |metadata| metadata.mtime());
-            found.push((name, used));
+            let path = directory.join(&name);
+            let used = fs::metadata(path.join(LOCK)).map_or(0, |metadata| metadata.mtime());
+            let id = fs::read(path.join(ID)).unwrap_or_default();
+            found.push(MountRow { name, id: String::from_utf8_lossy(&id).into_owned(), used });
         }
         Ok(found)
     }

@@ -18,20 +18,48 @@ use crate::database::Failed;
 use crate::run::{self, Use};
 use crate::store::{now, random_u64};
 use crate::usage::{names, with_ancestors};
-use crate::{SnapshotId, Store, StoreError};
+use crate::{Entry, EntryId, Filter, SnapshotId, Store, StoreError, Usage};
 
-/// With a bound on the size, that much is thrown away between looks at the size.
-const BATCH: usize = 16;
 /// Where images can be fetched is remembered for at least that long.
 const IMAGE_MEMORY_SECONDS: i64 = 30 * 24 * 3600;
 
-/// What may be thrown away. What a living run uses and what local tags name always stays.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What may be thrown away. What a living run uses and what local tags name always stays, and what nothing leads to
+/// always goes.
+#[derive(Debug, Clone, Default)]
 pub struct PruneOptions {
     /// Only what has not been used for that long; `None`: no matter when. Times of use are known to ten minutes.
     pub unused_for: Option<Duration>,
-    /// Stop as soon as the store takes no more than that many bytes, the least recently used go first; `None`: go on.
-    pub keep_bytes: Option<u64>,
+    /// Only what one of these means; empty: everything.
+    pub filters: Vec<Filter>,
+    /// Only as much as is needed, the least recently used first.
+    pub bounds: SpaceBounds,
+}
+
+/// How much space a store may take, in bytes. With none of them everything that may go goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SpaceBounds {
+    /// So much may always stay.
+    pub reserved: Option<u64>,
+    /// No more than that may stay.
+    pub max_used: Option<u64>,
+    /// So much of the disk is to be free.
+    pub min_free: Option<u64>,
+}
+
+impl SpaceBounds {
+    /// How much may stay of a store of `total` bytes on a disk with `free` ones; all that may go has to go for `None`.
+    pub(crate) fn kept(&self, total: u64, free: u64) -> Option<u64> {
+        if *self == Self::default() {
+            return None;
+        }
+        let most = match (self.max_used, self.min_free) {
+            (None, None) => 0,
+            (max_used, _) => max_used.unwrap_or(u64::MAX),
+        };
+        let lacking = self.min_free.map_or(0, |wanted| wanted.saturating_sub(free));
+        let most = if lacking > 0 { most.min(total.saturating_sub(lacking)) } else { most };
+        Some(most.max(self.reserved.unwrap_or(0)))
+    }
 }
 
 /// What was thrown away.
@@ -49,13 +77,17 @@ pub struct Pruned {
     pub cache_mounts: u64,
 }
 
-/// Something that could go.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Candidate {
-    Snapshot(SnapshotId),
-    Blob(Digest),
-    /// By the name of its directory.
-    CacheMount(String),
+/// How large the store and all in it were when they were looked at; the whole is kept up to date.
+struct Sizes {
+    total: u64,
+    entries: HashMap<EntryId, u64>,
+}
+
+impl Sizes {
+    fn of(usage: Usage) -> Self {
+        let entries = usage.entries.into_iter().map(|(entry, size)| (entry.id, size)).collect();
+        Self { total: usage.total_bytes, entries }
+    }
 }
 
 /// A row of the snapshots.
@@ -69,80 +101,107 @@ struct Row {
 impl Store {
     /// Throws away what is not needed, and what killed processes have left. Never waits for a build.
     pub fn prune(&self, options: &PruneOptions) -> Result<Pruned, StoreError> {
+        self.prune_by(std::slice::from_ref(options))
+    }
+
+    /// The same by several rules, one after the other.
+    pub(crate) fn prune_by(&self, rules: &[PruneOptions]) -> Result<Pruned, StoreError> {
         let disk = &self.shared.disk;
         let mut pruned = Pruned::default();
         self.shared.database.flush()?;
         pruned.freed_bytes += run::sweep_dead_runs(&self.shared.tmp_directory(), disk)?;
         sweep_locks(&self.shared.locks_directory())?;
         self.remove_orphans(&mut pruned)?;
-        let candidates = self.candidates(options.unused_for)?;
-        match options.keep_bytes {
-            None => self.prune_batch(&candidates, &mut pruned)?,
-            Some(keep_bytes) => {
-                self.prune_batch(&[], &mut pruned)?;
-                let start = pruned.freed_bytes;
-                let total_bytes = self.usage()?.total_bytes;
-                for batch in candidates.chunks(BATCH) {
-                    if total_bytes.saturating_sub(pruned.freed_bytes - start) <= keep_bytes {
-                        break;
-                    }
-                    self.prune_batch(batch, &mut pruned)?;
+        self.prune_batch(&[], &mut pruned)?;
+        // Walking the store takes its time, so it is done once.
+        let mut sizes: Option<Sizes> = None;
+        for rule in rules {
+            if rule.bounds == SpaceBounds::default() {
+                let before = pruned.freed_bytes;
+                self.prune_batch(&self.candidates(rule)?, &mut pruned)?;
+                if let Some(sizes) = &mut sizes {
+                    sizes.total = sizes.total.saturating_sub(pruned.freed_bytes - before);
                 }
+                continue;
             }
+            let known = match sizes.take() {
+                Some(known) => known,
+                None => Sizes::of(self.usage()?),
+            };
+            self.prune_to(rule, sizes.insert(known), &mut pruned)?;
         }
         self.forget()?;
         self.shared.database.checkpoint();
         Ok(pruned)
     }
 
-    /// What has not been used for `unused_for`, the least recently used first.
-    fn candidates(&self, unused_for: Option<Duration>) -> Result<Vec<Candidate>, StoreError> {
-        let before = match unused_for {
+    /// Throws away what `rule` means until its bounds hold.
+    fn prune_to(
+        &self,
+        rule: &PruneOptions,
+        sizes: &mut Sizes,
+        pruned: &mut Pruned,
+    ) -> Result<(), StoreError> {
+        let kept = rule.bounds.kept(sizes.total, self.free_bytes()?).unwrap_or(0);
+        if sizes.total <= kept {
+            return Ok(());
+        }
+        let candidates = self.candidates(rule)?;
+        let mut rest = candidates.as_slice();
+        while sizes.total > kept && !rest.is_empty() {
+            // What others lie on, or have links to, does not go with it: so there may be several rounds.
+            let mut wanted = sizes.total - kept;
+            let is_enough = |id: &EntryId| {
+                wanted = wanted.saturating_sub(sizes.entries.get(id).copied().unwrap_or(0));
+                wanted == 0
+            };
+            let count = rest.iter().position(is_enough).map_or(rest.len(), |position| position + 1);
+            let (batch, later) = rest.split_at(count);
+            let before = pruned.freed_bytes;
+            self.prune_batch(batch, pruned)?;
+            sizes.total = sizes.total.saturating_sub(pruned.freed_bytes - before);
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// What may be written to the disk, in bytes.
+    fn free_bytes(&self) -> Result<u64, StoreError> {
+        let space = rustix::fs::statvfs(self.root())
+            .map_err(|error| StoreError::io("look at the disk of", self.root(), error.into()))?;
+        Ok(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// What `options` mean, the least recently used first.
+    fn candidates(&self, options: &PruneOptions) -> Result<Vec<EntryId>, StoreError> {
+        let before = match options.unused_for {
             None => i64::MAX,
             Some(time) => now().saturating_sub_unsigned(time.as_secs()),
         };
-        let snapshots: Vec<(i64, i64)> = self.shared.database.read(|connection| {
-            connection
-                .prepare(
-                    "SELECT snapshot, max(used) FROM
-                     (SELECT snapshot, used FROM records
-                      UNION ALL SELECT id, used FROM snapshots WHERE chain IS NOT NULL) GROUP BY snapshot",
-                )?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
-        })?;
-        let blobs: Vec<(String, i64)> = self.shared.database.read(|connection| {
-            connection
-                .prepare("SELECT digest, used FROM blobs")?
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-                .collect()
-        })?;
-        let snapshots = snapshots.into_iter().map(|(id, used)| (used, Candidate::Snapshot(SnapshotId(id))));
-        let blobs = blobs
-            .into_iter()
-            .filter_map(|(digest, used)| Some((used, Candidate::Blob(digest.parse().ok()?))));
-        let mounts = self.cache_mounts()?.into_iter();
-        let mounts = mounts.map(|(name, used)| (used, Candidate::CacheMount(name)));
-        let all = snapshots.chain(blobs).chain(mounts);
-        let mut candidates: Vec<_> = all.filter(|(used, _)| *used <= before).collect();
+        let is_meant = |entry: &Entry| {
+            entry.used <= before
+                && (options.filters.is_empty() || options.filters.iter().any(|filter| filter.matches(entry)))
+        };
+        let mut candidates: Vec<_> =
+            self.entries()?.into_iter().filter(is_meant).map(|entry| (entry.used, entry.id)).collect();
         candidates.sort();
         Ok(candidates.into_iter().map(|(_, candidate)| candidate).collect())
     }
 
     /// Throws away the candidates that are not needed, and whatever nothing leads to.
-    fn prune_batch(&self, candidates: &[Candidate], pruned: &mut Pruned) -> Result<(), StoreError> {
+    fn prune_batch(&self, candidates: &[EntryId], pruned: &mut Pruned) -> Result<(), StoreError> {
         let shared = &self.shared;
         let needed = self.needed()?;
         let token = random_u64().cast_signed() | 1;
         shared.database.write(|transaction| {
             let chosen = candidates.iter().filter_map(|candidate| match candidate {
-                Candidate::Snapshot(id) => Some(*id),
-                Candidate::Blob(_) | Candidate::CacheMount(_) => None,
+                EntryId::Snapshot(id) => Some(*id),
+                EntryId::Blob(_) | EntryId::CacheMount(_) | EntryId::ContextStats(_) => None,
             });
             hide_snapshots(transaction, token, &chosen.collect(), &needed.uses)?;
             transaction.execute("UPDATE blobs SET doomed = 0 WHERE doomed <> 0", [])?;
             for candidate in candidates {
-                if let Candidate::Blob(digest) = candidate
+                if let EntryId::Blob(digest) = candidate
                     && !needed.tagged.contains(digest)
                     && !needed.uses.contains(&Use::blob(digest))
                 {
@@ -176,11 +235,18 @@ impl Store {
             pruned.blobs += 1;
         }
         for candidate in candidates {
-            if let Candidate::CacheMount(name) = candidate
-                && let Some(freed_bytes) = self.remove_mount(name)?
-            {
-                pruned.freed_bytes += freed_bytes;
-                pruned.cache_mounts += 1;
+            match candidate {
+                EntryId::CacheMount(name) => {
+                    if let Some(freed_bytes) = self.remove_mount(name)? {
+                        pruned.freed_bytes += freed_bytes;
+                        pruned.cache_mounts += 1;
+                    }
+                }
+                // Who has read it writes it anew.
+                EntryId::ContextStats(_) => {
+                    pruned.freed_bytes += shared.disk.remove_tree(&self.entry_path(candidate)?)?;
+                }
+                EntryId::Snapshot(_) | EntryId::Blob(_) => {}
             }
         }
         Ok(())
@@ -367,4 +433,28 @@ fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
          DELETE FROM merged WHERE snapshot NOT IN (SELECT id FROM snapshots);",
     )?;
     Ok(records as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_stay() {
+        let bounds = |reserved, max_used, min_free| SpaceBounds { reserved, max_used, min_free };
+        for (bounds, expected) in [
+            (bounds(None, None, None), None),
+            (bounds(Some(10), None, None), Some(10)),
+            (bounds(None, Some(60), None), Some(60)),
+            (bounds(Some(70), Some(60), None), Some(70)),
+            // 20 bytes are free.
+            (bounds(None, None, Some(20)), Some(u64::MAX)),
+            (bounds(None, None, Some(50)), Some(70)),
+            (bounds(None, Some(60), Some(50)), Some(60)),
+            (bounds(None, Some(80), Some(50)), Some(70)),
+            (bounds(Some(75), Some(80), Some(500)), Some(75)),
+        ] {
+            assert_eq!(bounds.kept(100, 20), expected, "{bounds:?}");
+        }
+    }
 }

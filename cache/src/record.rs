@@ -6,7 +6,7 @@ use crate::database::{Failed, kind_number};
 use crate::run::{Declared, Use};
 use crate::snapshot::read_snapshot_row;
 use crate::store::now;
-use crate::{RecordKey, Snapshot, SnapshotId, Store, StoreError};
+use crate::{EntryKind, RecordKey, Snapshot, SnapshotId, Store, StoreError};
 
 /// The time of last use is no more precise than that, so that a build that finds everything writes nothing.
 const USED_RESOLUTION_SECONDS: i64 = 600;
@@ -18,6 +18,17 @@ pub enum Replace {
     No,
     /// It gives way.
     Yes,
+}
+
+/// What is told of a record; it is not found by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordDetails {
+    /// What made it, for people (`[2/3] RUN make`).
+    pub description: String,
+    /// What kind of thing it is.
+    pub kind: EntryKind,
+    /// The (name, value) parts that its key was made of.
+    pub parts: Vec<(String, String)>,
 }
 
 impl Store {
@@ -67,16 +78,15 @@ impl Store {
             .optional()
     }
 
-    /// Records `snapshot` under `key`, with the (name, value) parts the key was made of. Returns the snapshot that
-    /// holds: under [`Replace::No`] an earlier one if there is one.
+    /// Records `snapshot` under `key`. Returns the snapshot that holds: under [`Replace::No`] an earlier one if there
+    /// is one.
     pub fn save(
         &self,
         key: &RecordKey,
-        parts: &[(String, String)],
+        details: &RecordDetails,
         snapshot: &Snapshot,
         replace: Replace,
     ) -> Result<Snapshot, StoreError> {
-        let parts = serde_json::to_string(parts).expect("pairs of texts can always be written");
         let holds = self.shared.database.write(|transaction| {
             if replace == Replace::No
                 && let Some((earlier, _)) = self.read_record(transaction, key)?
@@ -85,7 +95,7 @@ impl Store {
                 self.shared.run.hold(Use::snapshot(earlier.id))?;
                 return Ok(earlier);
             }
-            write_record(transaction, key, snapshot, &parts)?;
+            write_record(transaction, key, snapshot, details)?;
             Ok(*snapshot)
         })?;
         self.shared.memory().snapshots.insert(holds.id, holds);
@@ -160,13 +170,14 @@ fn write_record(
     transaction: &Transaction<'_>,
     key: &RecordKey,
     snapshot: &Snapshot,
-    parts: &str,
+    details: &RecordDetails,
 ) -> Result<(), Failed> {
+    let parts = serde_json::to_string(&details.parts).expect("pairs of texts can always be written");
     transaction
         .prepare_cached(
-            "INSERT OR REPLACE INTO records (key, snapshot, used, generation, parts)
-             VALUES (?1, ?2, ?3, (SELECT max(id) FROM generations), ?4)",
+            "INSERT OR REPLACE INTO records (key, snapshot, used, generation, kind, description, parts)
+             VALUES (?1, ?2, ?3, (SELECT max(id) FROM generations), ?4, ?5, ?6)",
         )?
-        .execute(params![key.0, snapshot.id.0, now(), parts])?;
+        .execute(params![key.0, snapshot.id.0, now(), details.kind.number(), details.description, parts])?;
     Ok(())
 }

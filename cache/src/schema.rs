@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use crate::StoreError;
 
 /// Counted up with every change of the tables or of what is in them.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
 
 /// `generation` says after which seal a row was written: those whose generation is still listed in `generations`
 /// may not have reached the disk, and are dropped when the machine has been started again. The newest generation is
@@ -16,7 +16,7 @@ pub(crate) const VERSION: i64 = 2;
 /// `doomed` is 0, or the number of a prune that is about to delete the row. A doomed row is not there for anyone
 /// who looks.
 ///
-/// `kind` is the snapshotter: 0 overlay, 1 copy. `used`, `tagged` and `seen` are seconds since 1970. Digests are
+/// A snapshot's `kind` is the snapshotter: 0 overlay, 1 copy. A record's is that of [`crate::EntryKind`]. `used`, `tagged` and `seen` are seconds since 1970. Digests are
 /// texts (`sha256:…`) except those that only the cache makes and reads, which are 32 bytes. `parts` is a JSON list
 /// of pairs. `origins` is NULL for a snapshot whose files are all its own; see [`crate::Origins`]. `copies` names the
 /// last snapshot that a copy made, whatever it copied. Every page that a transaction touches is written whole, so that what is written together should lie
@@ -31,7 +31,7 @@ CREATE TABLE snapshots (
 CREATE UNIQUE INDEX snapshots_by_chain ON snapshots (chain, kind) WHERE chain IS NOT NULL;
 CREATE TABLE records (
     key BLOB PRIMARY KEY, snapshot INTEGER NOT NULL, used INTEGER NOT NULL, generation INTEGER NOT NULL,
-    parts TEXT NOT NULL
+    kind INTEGER NOT NULL, description TEXT NOT NULL, parts TEXT NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE digests (
     snapshot INTEGER NOT NULL, selector BLOB NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (snapshot, selector)

@@ -12,10 +12,10 @@ use rustix::io::Errno;
 use crate::image::collect_blobs;
 use crate::removal::{disk_bytes, entries};
 use crate::run::{self, Use};
-use crate::{SnapshotId, Store, StoreError};
+use crate::{Entry, EntryId, SnapshotId, Store, StoreError};
 
 /// The space a store takes. Files are counted once however many links they have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Usage {
     /// All of it, in bytes on the disk.
     pub total_bytes: u64,
@@ -29,6 +29,9 @@ pub struct Usage {
     pub blobs: u64,
     /// The number of cache mounts.
     pub cache_mounts: u64,
+    /// What the store holds, with the bytes that each takes on the disk. Files that several of them have are counted
+    /// in each.
+    pub entries: Vec<(Entry, u64)>,
 }
 
 impl Store {
@@ -39,25 +42,42 @@ impl Store {
         let living = run::living_runs(&self.shared.tmp_directory())?;
         let needed = self.needed()?;
         let mut count = Count::default();
+        let mut sizes = HashMap::new();
         let (snapshots, blobs) = (self.shared.snapshots_directory(), self.shared.blobs_directory());
         for name in names(&snapshots)? {
             let id = SnapshotId::from_directory_name(&name);
             let is_needed = id.is_some_and(|id| needed.snapshots.contains(&id));
-            count.add(&snapshots.join(name), is_needed)?;
+            let path = snapshots.join(name);
+            let size = count.add(&path, is_needed)?;
+            sizes.insert(path, size);
         }
         for name in names(&blobs)? {
-            count.add(&blobs.join(&name), needed.has_blob(&name))?;
+            let path = blobs.join(&name);
+            let size = count.add(&path, needed.has_blob(&name))?;
+            sizes.insert(path, size);
         }
         for name in names(&self.shared.tmp_directory())? {
             let path = self.shared.tmp_directory().join(name);
             count.add(&path, living.contains(&path))?;
         }
         let mounts = self.cache_mounts()?;
-        for (name, _) in &mounts {
-            count.add(&self.mounts_directory().join(name), self.is_mounted(name))?;
+        for mount in &mounts {
+            let path = self.mounts_directory().join(&mount.name);
+            let size = count.add(&path, self.is_mounted(&mount.name))?;
+            sizes.insert(path, size);
+        }
+        let mut entries = Vec::new();
+        for entry in self.entries_beside(&needed)? {
+            let path = self.entry_path(&entry.id)?;
+            let size = match &entry.id {
+                EntryId::ContextStats(_) => count.add(&path, false)?,
+                // What has come since it was walked is for the next look.
+                _ => sizes.get(&path).copied().unwrap_or(0),
+            };
+            entries.push((entry, size));
         }
         for name in names(root)? {
-            if !["snapshots", "blobs", "tmp", "mounts"].contains(&name.as_str()) {
+            if !["snapshots", "blobs", "tmp", "mounts", "contexts"].contains(&name.as_str()) {
                 count.add(&root.join(name), true)?;
             }
         }
@@ -73,6 +93,7 @@ impl Store {
             records: rows("records")?.cast_unsigned(),
             blobs: rows("blobs")?.cast_unsigned(),
             cache_mounts: mounts.len() as u64,
+            entries,
         })
     }
 
@@ -113,9 +134,14 @@ pub(crate) struct Needed {
 
 impl Needed {
     fn has_blob(&self, hex: &str) -> bool {
-        format!("sha256:{hex}").parse().is_ok_and(|digest: Digest| {
-            self.tagged.contains(&digest) || self.uses.contains(&Use::blob(&digest))
-        })
+        format!("sha256:{hex}")
+            .parse()
+            .is_ok_and(|digest: Digest| self.tagged.contains(&digest) || self.uses_blob(&digest))
+    }
+
+    /// Whether a living run uses it.
+    pub(crate) fn uses_blob(&self, digest: &Digest) -> bool {
+        self.uses.contains(&Use::blob(digest))
     }
 }
 
@@ -155,6 +181,9 @@ struct Count {
     reclaimable_bytes: u64,
     /// Files with several links.
     shared: HashMap<(u64, u64), SharedFile>,
+    /// What has been counted since [`Self::add`] was called, and the files with several links among it.
+    entry_bytes: u64,
+    entry_shared: HashSet<(u64, u64)>,
 }
 
 struct SharedFile {
@@ -164,7 +193,10 @@ struct SharedFile {
 }
 
 impl Count {
-    fn add(&mut self, path: &Path, is_needed: bool) -> Result<(), StoreError> {
+    /// Counts what is at `path`, and returns the bytes that it takes on the disk.
+    fn add(&mut self, path: &Path, is_needed: bool) -> Result<u64, StoreError> {
+        self.entry_bytes = 0;
+        self.entry_shared.clear();
         let result = (|| -> io::Result<()> {
             let stat = match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
                 // Gone since it was listed.
@@ -179,7 +211,8 @@ impl Count {
             }
             Ok(())
         })();
-        result.map_err(|error| StoreError::io("read", path, error))
+        result.map_err(|error| StoreError::io("read", path, error))?;
+        Ok(self.entry_bytes)
     }
 
     fn directory(&mut self, directory: &OwnedFd, is_needed: bool) -> io::Result<()> {
@@ -203,8 +236,12 @@ impl Count {
         let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
         if is_directory || stat.st_nlink < 2 {
             self.total_bytes += bytes;
+            self.entry_bytes += bytes;
             self.reclaimable_bytes += if is_needed { 0 } else { bytes };
             return;
+        }
+        if self.entry_shared.insert((stat.st_dev, stat.st_ino)) {
+            self.entry_bytes += bytes;
         }
         let total_bytes = &mut self.total_bytes;
         let file = self.shared.entry((stat.st_dev, stat.st_ino)).or_insert_with(|| {

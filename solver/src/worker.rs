@@ -96,6 +96,8 @@ pub trait Worker: Send + Sync + 'static {
 /// How a result is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Saving {
+    /// The name of the step, for people.
+    pub name: String,
     /// What its key is made of.
     pub parts: KeyParts,
     /// Whether it takes the place of an earlier result of its key; else the earlier one stays and holds.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cache::{Claim, PruneOptions, Replace, Snapshot, SnapshotterKind, Store};
+use cache::{Claim, PruneOptions, RecordDetails, Replace, Snapshot, SnapshotterKind, Store};
 
 use crate::children::{hear, start};
 use crate::support::{key, open, options, read, save, snapshot, with_each_kind};
@@ -26,7 +26,7 @@ pub(crate) fn make_once(store: &Store, number: u64, log: &Path) -> Snapshot {
     let mut log = OpenOptions::new().create(true).append(true).open(log).unwrap();
     log.write_all(b"made\n").unwrap();
     let made = snapshot(store, None, "file", &number.to_string());
-    store.save(&key(number), &[], &made, Replace::No).unwrap()
+    store.save(&key(number), &RecordDetails::default(), &made, Replace::No).unwrap()
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
 use cache::{
-    Claim, Contents, FaultKind, Faults, Layer, PruneOptions, Replace, Snapshot, SnapshotterKind, Store,
-    StoreError, StoreOptions,
+    Claim, Contents, FaultKind, Faults, Layer, PruneOptions, RecordDetails, Replace, Snapshot,
+    SnapshotterKind, Store, StoreError, StoreOptions,
 };
 use oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType};
 
@@ -68,7 +68,7 @@ fn step(store: &Store, parent: &Snapshot, number: u64) -> Result<Snapshot, Store
     active.set_copy([number.to_le_bytes()[0]; 32]);
     let made = active.commit()?;
     store.set_content_digest(&made.id, &[1; 32], &[number.to_le_bytes()[0]; 32])?;
-    store.save(&key(number), &[], &made, Replace::No)
+    store.save(&key(number), &RecordDetails::default(), &made, Replace::No)
 }
 
 /// Checks all that is in the store, builds, and throws everything away.

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use cache::{SnapshotterKind, Store, StoreError, StoreOptions};
+use cache::{RecordDetails, SnapshotterKind, Store, StoreError, StoreOptions};
 use rustix::mount::{MountFlags, UnmountFlags};
 
 use crate::children::{command, hear, spawn, without_starts};
@@ -60,8 +60,9 @@ fn a_full_disk_is_told_and_does_no_harm() {
     assert!(failed.to_string().contains(root.to_str().unwrap()), "{failed}");
     // The half-written blob fills the disk still.
     let error = (2..10_000).find_map(|number| {
-        let parts = [("text".to_owned(), "x".repeat(4096))];
-        store.save(&key(number), &parts, &made, cache::Replace::No).err()
+        let parts = vec![("text".to_owned(), "x".repeat(4096))];
+        let details = RecordDetails { parts, ..RecordDetails::default() };
+        store.save(&key(number), &details, &made, cache::Replace::No).err()
     });
     let error = error.unwrap();
     assert!(matches!(error, StoreError::DiskFull { .. }), "{error:?}");

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use cache::{
-    CacheMount, FaultKind, Faults, MountKey, MountSharing, PruneOptions, SnapshotterKind, Store, StoreError,
+    CacheMount, FaultKind, Faults, MountKey, MountSharing, PruneOptions, SnapshotterKind, SpaceBounds, Store,
+    StoreError,
 };
 
 use oci::Digest;
@@ -103,7 +104,7 @@ fn prune_takes_those_that_nobody_uses() {
     let usage = store.usage().unwrap();
     assert_eq!(usage.cache_mounts, 2);
     assert!(usage.reclaimable_bytes >= 1 << 20 && usage.reclaimable_bytes < 2 << 20, "{usage:?}");
-    let recent = PruneOptions { unused_for: Some(Duration::from_secs(3600)), keep_bytes: None };
+    let recent = PruneOptions { unused_for: Some(Duration::from_secs(3600)), ..PruneOptions::default() };
     assert_eq!(store.prune(&recent).unwrap().cache_mounts, 0);
     let pruned = open(directory.path(), SnapshotterKind::Overlay).prune(&PruneOptions::default()).unwrap();
     assert_eq!(pruned.cache_mounts, 1);
@@ -133,7 +134,8 @@ fn the_least_recently_used_ones_go_first() {
         fs::write(mount.directory().join("big"), vec![1; 1 << 20]).unwrap();
     }
     let total_bytes = store.usage().unwrap().total_bytes;
-    let options = PruneOptions { unused_for: None, keep_bytes: Some(total_bytes - (1 << 19)) };
+    let bounds = SpaceBounds { max_used: Some(total_bytes - (1 << 19)), ..SpaceBounds::default() };
+    let options = PruneOptions { bounds, ..PruneOptions::default() };
     assert!(store.prune(&options).unwrap().cache_mounts < 22);
     assert_eq!(files(&take(&store, &key("old"), MountSharing::Shared).unwrap().unwrap()), ["begun"]);
 }

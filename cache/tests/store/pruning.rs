@@ -1,15 +1,26 @@
 //! Prune takes what nobody needs, whatever else goes on.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cache::{PruneOptions, Pruned, SnapshotterKind, Usage};
+use cache::{
+    EntryId, EntryKind, PruneOptions, Pruned, RecordDetails, Replace, Snapshot, SnapshotterKind, SpaceBounds,
+    Store, Usage,
+};
 use oci::{ChainId, Digest};
 
 use crate::images::write_image;
 use crate::support::{key, names, open, read, save, snapshot, with_each_kind};
 
-const EVERYTHING: PruneOptions = PruneOptions { unused_for: None, keep_bytes: None };
+fn everything() -> PruneOptions {
+    PruneOptions::default()
+}
+
+fn at_most(bytes: u64) -> PruneOptions {
+    let bounds = SpaceBounds { max_used: Some(bytes), ..SpaceBounds::default() };
+    PruneOptions { bounds, ..PruneOptions::default() }
+}
 
 #[test]
 fn what_a_living_run_uses_stays_with_all_below_it() {
@@ -25,20 +36,20 @@ fn what_a_living_run_uses_stays_with_all_below_it() {
         let user = open(root, kind);
         assert_eq!(user.lookup(&key(2)).unwrap(), Some(middle));
         let pruner = open(root, kind);
-        let taken = pruner.prune(&EVERYTHING).unwrap();
+        let taken = pruner.prune(&everything()).unwrap();
         assert_eq!((taken.snapshots, taken.records), (1, 1));
         assert_eq!(read(&user, &middle, "a").as_deref(), Some("1"));
         assert_eq!(user.lookup(&key(3)).unwrap(), None);
         assert_eq!(user.lookup(&key(2)).unwrap(), Some(middle));
         // The run goes on building on it while prune goes on.
         let next = snapshot(&user, Some(&middle), "d", "4");
-        pruner.prune(&EVERYTHING).unwrap();
+        pruner.prune(&everything()).unwrap();
         assert_eq!(save(&user, 4, &next), next);
-        pruner.prune(&EVERYTHING).unwrap();
+        pruner.prune(&everything()).unwrap();
         assert_eq!(read(&user, &next, "a").as_deref(), Some("1"));
         assert_eq!(read(&user, &next, "d").as_deref(), Some("4"));
         drop(user);
-        let taken = pruner.prune(&EVERYTHING).unwrap();
+        let taken = pruner.prune(&everything()).unwrap();
         assert_eq!((taken.snapshots, taken.records), (3, 3));
         assert!(taken.freed_bytes > 0);
         assert_eq!(names(root.join("snapshots")), [""; 0]);
@@ -62,7 +73,7 @@ fn what_killed_processes_have_left_is_removed() {
     // Committed by a run that lives, and not recorded yet.
     let living = open(root, SnapshotterKind::Overlay);
     let made = snapshot(&living, None, "a", "1");
-    store.prune(&EVERYTHING).unwrap();
+    store.prune(&everything()).unwrap();
     assert_eq!(names(root.join("snapshots")), [made.id.to_string()]);
     assert_eq!(names(root.join("tmp")).len(), 2, "the two runs that live");
     assert!(!blob.exists());
@@ -79,7 +90,7 @@ fn tags_keep_their_blobs() {
     maker.tag(&"app:v1".parse().unwrap(), &image).unwrap();
     maker.blobs().write_bytes(b"other").unwrap();
     drop(maker);
-    let prune = || open(directory.path(), SnapshotterKind::Overlay).prune(&EVERYTHING).unwrap();
+    let prune = || open(directory.path(), SnapshotterKind::Overlay).prune(&everything()).unwrap();
     assert_eq!(prune().blobs, 1);
     assert_eq!(names(directory.path().join("blobs/sha256")).len(), 3);
     open(directory.path(), SnapshotterKind::Overlay).untag(&"app:v1".parse().unwrap()).unwrap();
@@ -104,7 +115,7 @@ fn what_was_used_lately_stays_if_asked_to() {
     // A look-up counts as use, and is written no later than at the end of the run.
     open(directory.path(), SnapshotterKind::Overlay).lookup(&key(2)).unwrap().unwrap();
     let store = open(directory.path(), SnapshotterKind::Overlay);
-    let day = PruneOptions { unused_for: Some(Duration::from_secs(86400)), keep_bytes: None };
+    let day = PruneOptions { unused_for: Some(Duration::from_secs(86400)), ..PruneOptions::default() };
     let Pruned { records, snapshots, .. } = store.prune(&day).unwrap();
     assert_eq!((records, snapshots), (1, 1));
     assert_eq!(store.lookup(&key(1)).unwrap(), None);
@@ -133,12 +144,12 @@ fn the_least_recently_used_goes_first_until_the_bound_holds() {
     let store = open(directory.path(), SnapshotterKind::Overlay);
     let before = store.usage().unwrap();
     assert!(before.reclaimable_bytes >= 4_000_000 && before.total_bytes > before.reclaimable_bytes);
-    let bound = PruneOptions { unused_for: None, keep_bytes: Some(before.total_bytes - 1_000_000) };
+    let bound = at_most(before.total_bytes - 1_000_000);
     let pruned = store.prune(&bound).unwrap();
-    assert_eq!(pruned.records, 16, "in steps of 16");
+    assert_eq!(pruned.records, 10, "no more than has to");
     assert!(store.usage().unwrap().total_bytes <= before.total_bytes - 1_000_000);
-    assert_eq!(store.lookup(&key(15)).unwrap(), None);
-    assert!(store.lookup(&key(16)).unwrap().is_some());
+    assert_eq!(store.lookup(&key(9)).unwrap(), None);
+    assert!(store.lookup(&key(10)).unwrap().is_some());
 }
 
 #[test]
@@ -162,5 +173,143 @@ fn usage_counts_a_file_once_and_frees_it_with_its_last_link() {
     assert!(usage.reclaimable_bytes < 1_000_000, "{usage:?}");
     drop(store);
     let store = open(directory.path(), SnapshotterKind::Overlay);
-    assert!(store.prune(&EVERYTHING).unwrap().freed_bytes >= 1_000_000);
+    assert!(store.prune(&everything()).unwrap().freed_bytes >= 1_000_000);
+}
+
+/// Makes a snapshot of a file of `bytes`, recorded under `number`.
+fn sized(store: &Store, number: u64, bytes: usize, kind: EntryKind) -> Snapshot {
+    let made = snapshot(store, None, "a", &"x".repeat(bytes));
+    let details = RecordDetails { description: format!("step {number}"), kind, parts: Vec::new() };
+    store.save(&key(number), &details, &made, Replace::No).unwrap()
+}
+
+fn set_used(root: &Path, number: u64, seconds_ago: i64) {
+    let connection = rusqlite::Connection::open(root.join("meta.db")).unwrap();
+    let used = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed() - seconds_ago;
+    connection.execute("UPDATE records SET used = ?1 WHERE key = ?2", (used, key(number).0)).unwrap();
+}
+
+fn filter(text: &str) -> PruneOptions {
+    PruneOptions { filters: vec![text.parse().unwrap()], ..PruneOptions::default() }
+}
+
+#[test]
+fn filters_say_what_goes() {
+    let directory = tempfile::tempdir().unwrap();
+    let maker = open(directory.path(), SnapshotterKind::Overlay);
+    let git = sized(&maker, 1, 10, EntryKind::GitCheckout);
+    sized(&maker, 2, 10, EntryKind::Regular);
+    sized(&maker, 3, 10, EntryKind::Regular);
+    drop(maker);
+    let store = open(directory.path(), SnapshotterKind::Overlay);
+    let there = |number| store.record_parts(&key(number)).unwrap().is_some();
+    store.prune(&filter("type==exec.cachemount")).unwrap();
+    assert!(there(1) && there(2) && there(3));
+    store.prune(&filter("type==regular,description~=3$")).unwrap();
+    assert!(there(1) && there(2) && !there(3));
+    store.prune(&filter(&format!("id=={}", git.id))).unwrap();
+    assert!(!there(1) && there(2));
+    // Several mean what any of them means.
+    let either = ["type==source.local", "type==regular"].map(|text| text.parse().unwrap());
+    store.prune(&PruneOptions { filters: either.into(), ..PruneOptions::default() }).unwrap();
+    assert!(!there(2));
+}
+
+#[test]
+fn entries_are_described_and_add_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let maker = open(directory.path(), SnapshotterKind::Overlay);
+    let image = write_image(&maker, &[b"layer"]);
+    maker.tag(&"app:v1".parse().unwrap(), &image).unwrap();
+    let below = sized(&maker, 1, 100_000, EntryKind::Regular);
+    let above = snapshot(&maker, Some(&below), "b", "2");
+    save(&maker, 2, &above);
+    drop(maker);
+    let store = open(directory.path(), SnapshotterKind::Overlay);
+    let usage = store.usage().unwrap();
+    let find = |id: EntryId| usage.entries.iter().find(|(entry, _)| entry.id == id).unwrap();
+    let (entry, size) = find(EntryId::Snapshot(below.id));
+    assert_eq!((entry.description.as_str(), entry.kind, entry.parent), ("step 1", EntryKind::Regular, None));
+    assert!(entry.is_reclaimable() && *size > 100_000);
+    assert_eq!(find(EntryId::Snapshot(above.id)).0.parent, Some(below.id));
+    let (blob, _) = find(EntryId::Blob(image.digest.clone()));
+    assert!(blob.shared && !blob.in_use && !blob.is_reclaimable());
+    let sum: u64 = usage.entries.iter().map(|(_, size)| size).sum();
+    assert!(sum < usage.total_bytes && usage.reclaimable_bytes <= sum);
+    // What is said to be reclaimable is what goes.
+    assert_eq!(store.prune(&everything()).unwrap().freed_bytes, usage.reclaimable_bytes);
+    // In use, with all below it.
+    let user = open(directory.path(), SnapshotterKind::Overlay);
+    let below = sized(&user, 3, 10, EntryKind::Regular);
+    let above = snapshot(&user, Some(&below), "b", "2");
+    save(&user, 4, &above);
+    let entries = store.entries().unwrap();
+    let in_use = entries.iter().filter(|entry| entry.in_use && matches!(entry.id, EntryId::Snapshot(_)));
+    assert_eq!(in_use.count(), 2);
+}
+
+#[test]
+fn rules_are_gone_by_in_their_order() {
+    const DAY: i64 = 86400;
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let maker = open(root, SnapshotterKind::Overlay);
+    for (number, kind) in [
+        (1, EntryKind::LocalSource),
+        (2, EntryKind::LocalSource),
+        (3, EntryKind::Regular),
+        (4, EntryKind::Regular),
+        (5, EntryKind::Regular),
+    ] {
+        sized(&maker, number, 1 << 20, kind);
+    }
+    drop(maker);
+    for (number, days) in [(1, 3), (2, 1), (3, 61), (4, 5), (5, 1)] {
+        set_used(root, number, days * DAY);
+    }
+    let store = open(root, SnapshotterKind::Overlay);
+    let left =
+        || (1..=5).filter(|number| store.record_parts(&key(*number)).unwrap().is_some()).collect::<Vec<_>>();
+    // There is space enough: nothing goes, not even what is old.
+    let roomy = SpaceBounds { max_used: Some(1 << 40), ..SpaceBounds::default() };
+    store.collect(&cache::default_rules(roomy)).unwrap().unwrap();
+    assert_eq!(left(), [1, 2, 3, 4, 5]);
+    // Too little of it: what is unused for two months, and then what was used least recently.
+    let bytes = |millions: u64| SpaceBounds { max_used: Some(millions << 20), ..SpaceBounds::default() };
+    store
+        .collect(&cache::default_rules(SpaceBounds { reserved: Some(1 << 40), ..bytes(1) }))
+        .unwrap()
+        .unwrap();
+    assert_eq!(left(), [1, 2, 3, 4, 5], "what is reserved stays");
+    let mut rules = cache::default_rules(bytes(3));
+    rules[0].bounds = bytes(1);
+    rules.truncate(1);
+    store.collect(&rules).unwrap().unwrap();
+    assert_eq!(left(), [2, 3, 4, 5], "only what is easily had again, and old");
+    store.collect(&cache::default_rules(bytes(4))).unwrap().unwrap();
+    assert_eq!(left(), [2, 4, 5]);
+    store.collect(&cache::default_rules(bytes(2))).unwrap().unwrap();
+    assert_eq!(left().len(), 1);
+}
+
+#[test]
+fn one_collection_at_a_time_and_not_too_often() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), SnapshotterKind::Overlay);
+    assert!(!store.collection_is_due(), "a new store");
+    assert!(!store.collection_is_due());
+    let stamp = fs::File::options().write(true).open(directory.path().join("gc")).unwrap();
+    let age = |seconds| stamp.set_modified(SystemTime::now() - Duration::from_secs(seconds)).unwrap();
+    age(590);
+    assert!(!store.collection_is_due());
+    age(610);
+    assert!(store.collection_is_due());
+    rustix::fs::flock(&stamp, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert_eq!(store.collect(&[everything()]).unwrap(), None);
+    rustix::fs::flock(&stamp, rustix::fs::FlockOperation::Unlock).unwrap();
+    assert!(store.collect(&[everything()]).unwrap().is_some());
+    assert!(!store.collection_is_due());
+    // The clock was wrong.
+    stamp.set_modified(SystemTime::now() + Duration::from_secs(86400)).unwrap();
+    assert!(store.collection_is_due());
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cache::{IdMode, Replace, SnapshotterKind, Store, StoreError, StoreOptions};
+use cache::{IdMode, RecordDetails, Replace, SnapshotterKind, Store, StoreError, StoreOptions};
 
 use crate::support::{key, open, options, save, snapshot, with_each_kind};
 
@@ -13,12 +13,13 @@ fn the_first_record_stays_unless_it_is_replaced() {
         assert_eq!(store.lookup(&key(1)).unwrap(), None);
         let first = snapshot(&store, None, "a", "1");
         let second = snapshot(&store, None, "a", "2");
-        let parts = [("run.args".to_owned(), "make".to_owned())];
-        assert_eq!(store.save(&key(1), &parts, &first, Replace::No).unwrap(), first);
-        assert_eq!(store.save(&key(1), &[], &second, Replace::No).unwrap(), first);
+        let parts = vec![("run.args".to_owned(), "make".to_owned())];
+        let details = RecordDetails { parts: parts.clone(), ..RecordDetails::default() };
+        assert_eq!(store.save(&key(1), &details, &first, Replace::No).unwrap(), first);
+        assert_eq!(store.save(&key(1), &RecordDetails::default(), &second, Replace::No).unwrap(), first);
         assert_eq!(store.lookup(&key(1)).unwrap(), Some(first));
         assert_eq!(store.record_parts(&key(1)).unwrap().as_deref(), Some(&parts[..]));
-        assert_eq!(store.save(&key(1), &[], &second, Replace::Yes).unwrap(), second);
+        assert_eq!(store.save(&key(1), &RecordDetails::default(), &second, Replace::Yes).unwrap(), second);
         assert_eq!(store.lookup(&key(1)).unwrap(), Some(second));
         assert_eq!(store.record_parts(&key(2)).unwrap(), None);
         let other = open(root, kind);
@@ -121,7 +122,7 @@ fn a_newer_store_is_refused() {
     connection.pragma_update(None, "user_version", 99).unwrap();
     drop(connection);
     let error = Store::open(&options(directory.path(), SnapshotterKind::Overlay)).unwrap_err();
-    assert!(matches!(error, StoreError::NewerFormat { found: 99, supported: 2, .. }), "{error}");
+    assert!(matches!(error, StoreError::NewerFormat { found: 99, supported: 3, .. }), "{error}");
     assert!(error.to_string().starts_with(&format!("the store `{}`", directory.path().display())));
 }
 

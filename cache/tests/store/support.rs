@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use cache::{IdMode, LinkPolicy, RecordKey, Replace, Snapshot, SnapshotterKind, Store, StoreOptions};
+use cache::{
+    IdMode, LinkPolicy, RecordDetails, RecordKey, Replace, Snapshot, SnapshotterKind, Store, StoreOptions,
+};
 
 /// Both kinds of snapshotter.
 pub(crate) const KINDS: [SnapshotterKind; 2] = [SnapshotterKind::Overlay, SnapshotterKind::Copy];
@@ -46,9 +48,9 @@ pub(crate) fn snapshot(store: &Store, parent: Option<&Snapshot>, name: &str, con
     active.commit().unwrap()
 }
 
-/// Saves under a key made of `number`, without parts.
+/// Saves under a key made of `number`, without details.
 pub(crate) fn save(store: &Store, number: u64, snapshot: &Snapshot) -> Snapshot {
-    store.save(&key(number), &[], snapshot, Replace::No).unwrap()
+    store.save(&key(number), &RecordDetails::default(), snapshot, Replace::No).unwrap()
 }
 
 /// A file of a snapshot's tree, wherever in its chain it is.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cache::context_stat::ContextStats;
 use cache::tree::TreeWriter;
-use cache::{ActiveSnapshot, KeyLock, RecordKey, Replace, Snapshot, Store};
+use cache::{ActiveSnapshot, EntryKind, KeyLock, RecordDetails, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
 use solver::{
     CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Input, InputKey, Op, RemoteIdentity, Saving,
@@ -321,7 +321,7 @@ impl Worker for LocalWorker {
             if let Some(record) = record
                 && store.lookup(&record)?.is_none()
             {
-                store.save(&record, &[], &snapshot, Replace::No)?;
+                store.save(&record, &RecordDetails::default(), &snapshot, Replace::No)?;
             }
             Ok(digest)
         })
@@ -416,8 +416,11 @@ impl Worker for LocalWorker {
         let (store, key) = (self.shared.store.clone(), RecordKey(key.0));
         blocking(move || {
             let parts: Vec<_> = saving.parts.0.into_iter().map(|part| (part.name, part.value)).collect();
+            let is_git = parts.iter().any(|(name, value)| name == "op" && value == "git");
+            let kind = if is_git { EntryKind::GitCheckout } else { EntryKind::Regular };
+            let details = RecordDetails { description: saving.name, kind, parts };
             let replace = if saving.replace { Replace::Yes } else { Replace::No };
-            let holds = store.save(&key, &parts, &snapshot, replace)?;
+            let holds = store.save(&key, &details, &snapshot, replace)?;
             // Whoever waits for the claim finds the record.
             drop(guard);
             Ok(Output::Snapshot(holds))

@@ -114,7 +114,7 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
         };
         let parts =
             key::key_parts(Keyed { op: &vertex.op, remote: self.remote.as_ref() }, &self.parts, shared.salt);
-        let saving = Saving { parts, replace: self.no_cache };
+        let saving = Saving { name: vertex.meta.name.clone(), parts, replace: self.no_cache };
         let output = worker.save(&self.key, output, saving, guard).await?;
         Ok(Made::Output(output, Origin::Executed))
     }

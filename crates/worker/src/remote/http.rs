@@ -7,7 +7,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use cache::tree::{Attributes, FileContent, Hashing, Timestamp, TreeWriter};
-use cache::{RecordKey, Replace, Snapshot};
+use cache::{EntryKind, RecordDetails, RecordKey, Replace, Snapshot};
 use oci::Digest;
 use registry::{FetchRequest, Fetched, Validators, redacted};
 use solver::{Event, ExecContext, HttpOp};
@@ -114,8 +114,12 @@ impl Remotes {
                 })?,
             };
             if file.validators != Validators::default() {
-                let parts = parts_of(&op, &file);
-                store.save(&validators_key(&op), &parts, &snapshot, Replace::Yes)?;
+                let details = RecordDetails {
+                    description: format!("file of {}", redacted(&op.url)),
+                    kind: EntryKind::Regular,
+                    parts: parts_of(&op, &file),
+                };
+                store.save(&validators_key(&op), &details, &snapshot, Replace::Yes)?;
             }
             // What cannot be removed goes away with the run's directory.
             let _ = std::fs::remove_file(&file.path);

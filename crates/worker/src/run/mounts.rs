@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cache::tree::TreeKind;
-use cache::{ActiveSnapshot, RecordKey, Replace, Snapshot, Store};
+use cache::{ActiveSnapshot, EntryKind, RecordDetails, RecordKey, Replace, Snapshot, Store};
 use sandbox::{MountKind, MountSpec, OverlaySpec, UpperSpec};
 use solver::{ContentDigest, Input, InputKey, RunMountKind, RunOp, SecretVariable, Selector};
 use tokio_util::sync::CancellationToken;
@@ -206,7 +206,12 @@ impl Preparation {
         let snapshot = write_snapshot(&self.store, None, |writer, _| {
             Ok(copy::copy_whole(&tree, node, writer, &self.cancel)?)
         })?;
-        let snapshot = self.store.save(&record, &[], &snapshot, Replace::No)?;
+        let details = RecordDetails {
+            description: "files of a build context, as RUN mounts them".to_owned(),
+            kind: EntryKind::LocalSource,
+            parts: Vec::new(),
+        };
+        let snapshot = self.store.save(&record, &details, &snapshot, Replace::No)?;
         Ok(Part { snapshot: Some(snapshot), path })
     }
 
