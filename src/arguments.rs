@@ -7,7 +7,7 @@ use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// The names of the subcommands; anything else in their place begins a build.
-const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "help"];
+const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "gc", "help"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -70,12 +70,11 @@ pub(crate) enum Action {
     },
     /// Free the space of what no image and no running build uses
     Prune(PruneArguments),
-    /// Show how much space the store takes
-    Du {
-        /// How to write it
-        #[arg(long, value_name = "FORMAT", default_value = "table")]
-        format: ListFormat,
-    },
+    /// Show what takes space in the store
+    Du(UsageArguments),
+    /// Keep the store within the bounds of the configuration; builds start it from time to time
+    #[command(hide = true)]
+    Gc,
 }
 
 /// How a list is written.
@@ -98,18 +97,53 @@ pub(crate) struct FormatArguments {
     pub(crate) check: bool,
 }
 
+const FILTERS: &str = "\
+Filters:
+  A filter is FIELD, FIELD=VALUE, FIELD!=VALUE or FIELD~=EXPRESSION (a regular expression), several of them
+  separated by commas or in several flags; all have to hold.
+  until=24h        not used for that long (prune only)
+  id, parents      names that `rbuild du` lists
+  type             regular, source.local, source.git.checkout or exec.cachemount
+  description      what made it
+  inuse, mutable, immutable, shared, private";
+
+/// The flags of `rbuild du`.
+#[derive(Debug, Args)]
+#[command(after_help = FILTERS)]
+pub(crate) struct UsageArguments {
+    /// How to write it; `json` is one object
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
+    /// Only what this means
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
+    /// Tell all of each thing
+    #[arg(long)]
+    pub(crate) verbose: bool,
+}
+
 /// The flags of `rbuild prune`.
 #[derive(Debug, Args)]
+#[command(after_help = FILTERS)]
 pub(crate) struct PruneArguments {
     /// Accepted as with docker; everything that no image and no running build uses goes anyway
     #[arg(short, long)]
     pub(crate) all: bool,
+    /// Only what this means (`until=24h`, `type=exec.cachemount`)
+    #[arg(long = "filter", value_name = "FILTER")]
+    pub(crate) filters: Vec<String>,
     /// Keep what was used within this time (`24h`, `30m`, `7d`)
     #[arg(long, value_name = "DURATION", value_parser = crate::values::duration)]
     pub(crate) keep_duration: Option<std::time::Duration>,
     /// Stop once the store takes no more than this (`10g`); what was used last stays
     #[arg(long, value_name = "BYTES")]
     pub(crate) max_used_space: Option<String>,
+    /// Keep at least this much, whatever the other bounds say
+    #[arg(long, value_name = "BYTES", alias = "keep-storage")]
+    pub(crate) reserved_space: Option<String>,
+    /// Stop once this much of the disk is free
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) min_free_space: Option<String>,
     /// Do not ask for confirmation (rbuild never does)
     #[arg(short, long)]
     pub(crate) force: bool,

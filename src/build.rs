@@ -25,6 +25,7 @@ use crate::resolver::Resolver;
 use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
+use crate::space;
 use crate::values;
 
 /// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
@@ -242,10 +243,12 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
         worker: &worker,
         epoch,
     };
-    tokio::select! {
+    let exported = tokio::select! {
         result = export.run(config, output) => result,
         () = cancel.cancelled() => Err(cancelled()),
-    }
+    };
+    space::collect_in_background(&store);
+    exported
 }
 
 /// Seals what a failed build has made and removes what dead runs have left, which other builds do beside their export.

@@ -1,24 +1,24 @@
-//! The commands that look after images and the store.
+//! The commands that look after images.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cache::{ImageTag, PruneOptions, Store};
+use cache::{ImageTag, Store};
 use exporter::{Assembled, LayerFetcher};
 use jiff::Timestamp;
 use oci::ImageReference;
 use serde_json::json;
 use worker::ImageStore;
 
-use crate::arguments::{ListFormat, PruneArguments};
+use crate::arguments::ListFormat;
 use crate::progress::bytes;
 use crate::report::{Failure, FailureKind};
 use crate::resolver::Fetcher;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
 
-fn store_failure(error: &cache::StoreError) -> Failure {
+pub(crate) fn store_failure(error: &cache::StoreError) -> Failure {
     Failure::from_error(FailureKind::Environment, error)
 }
 
@@ -79,28 +79,36 @@ impl Row {
 }
 
 fn table(rows: &[Row]) -> String {
-    let mut cells = vec![["NAME", "TAG", "DIGEST", "SIZE", "CREATED"].map(str::to_owned)];
+    let mut cells = vec![["NAME", "TAG", "DIGEST", "SIZE", "CREATED"].map(str::to_owned).to_vec()];
     for row in rows {
         let digest = row.digest.split_once(':').map_or(row.digest.as_str(), |(_, hex)| hex);
         let created = row.created.as_deref().and_then(|created| created.parse::<Timestamp>().ok());
         let created =
             created.map_or_else(String::new, |created| created.strftime("%Y-%m-%d %H:%M").to_string());
-        cells.push([
-            row.name.clone(),
-            row.tag.clone(),
-            digest.chars().take(12).collect(),
-            bytes(row.size_bytes),
-            created,
-        ]);
+        cells.push(
+            [
+                row.name.clone(),
+                row.tag.clone(),
+                digest.chars().take(12).collect(),
+                bytes(row.size_bytes),
+                created,
+            ]
+            .to_vec(),
+        );
     }
-    let mut widths = [0; 5];
-    for line in &cells {
+    columns(&cells)
+}
+
+/// Lines of cells, in aligned columns.
+pub(crate) fn columns(cells: &[Vec<String>]) -> String {
+    let mut widths = vec![0; cells.iter().map(Vec::len).max().unwrap_or(0)];
+    for line in cells {
         for (width, cell) in widths.iter_mut().zip(line) {
             *width = cell.chars().count().max(*width);
         }
     }
     let mut text = String::new();
-    for line in &cells {
+    for line in cells {
         let mut row = String::new();
         for (width, cell) in widths.iter().zip(line) {
             let _ = write!(row, "{cell:<width$}   ");
@@ -166,69 +174,6 @@ pub(crate) async fn remove(
             let _ = writeln!(text, "Untagged: {}", reference.familiar());
         }
         Ok(Some(text))
-    })
-    .await
-}
-
-/// `rbuild prune`.
-pub(crate) async fn prune(
-    session: Session,
-    root: PathBuf,
-    arguments: PruneArguments,
-) -> Result<Option<String>, Failure> {
-    let keep_bytes = match &arguments.max_used_space {
-        Some(text) => Some(crate::values::size_bytes("--max-used-space", text).map_err(Failure::usage)?),
-        None => None,
-    };
-    let store = session.open_store(root).await?;
-    blocking(move || {
-        let pruned = store
-            .prune(&PruneOptions { unused_for: arguments.keep_duration, keep_bytes })
-            .map_err(|error| store_failure(&error))?;
-        Ok(Some(format!(
-            "Removed {} snapshots, {} cache records, {} blobs, {} cache mounts\nTotal: {}\n",
-            pruned.snapshots,
-            pruned.records,
-            pruned.blobs,
-            pruned.cache_mounts,
-            bytes(pruned.freed_bytes)
-        )))
-    })
-    .await
-}
-
-/// `rbuild du`.
-pub(crate) async fn usage(
-    session: Session,
-    root: PathBuf,
-    format: ListFormat,
-) -> Result<Option<String>, Failure> {
-    let store = session.open_store(root).await?;
-    blocking(move || {
-        let usage = store.usage().map_err(|error| store_failure(&error))?;
-        Ok(Some(match format {
-            ListFormat::Json => {
-                let value = json!({
-                    "total_bytes": usage.total_bytes,
-                    "reclaimable_bytes": usage.reclaimable_bytes,
-                    "snapshots": usage.snapshots,
-                    "records": usage.records,
-                    "blobs": usage.blobs,
-                    "cache_mounts": usage.cache_mounts,
-                });
-                format!("{value}\n")
-            }
-            ListFormat::Table => format!(
-                "Snapshots:     {}\nCache records: {}\nBlobs:         {}\nCache mounts:  {}\nReclaimable:   {}\n\
-                 Total:         {}\n",
-                usage.snapshots,
-                usage.records,
-                usage.blobs,
-                usage.cache_mounts,
-                bytes(usage.reclaimable_bytes),
-                bytes(usage.total_bytes)
-            ),
-        }))
     })
     .await
 }

@@ -18,6 +18,7 @@ mod resolver;
 mod secrets;
 mod session;
 mod settings;
+mod space;
 mod values;
 
 use std::future::Future;
@@ -126,8 +127,9 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Images { format } => block_on(images::list(Session::begin()?, root, format)),
         Action::Push { image } => block_on(images::push(Session::begin()?, root, image)),
         Action::Rmi { images } => block_on(images::remove(Session::begin()?, root, images)),
-        Action::Prune(arguments) => block_on(images::prune(Session::begin()?, root, arguments)),
-        Action::Du { format } => block_on(images::usage(Session::begin()?, root, format)),
+        Action::Prune(arguments) => block_on(space::prune(Session::begin()?, root, arguments)),
+        Action::Du(arguments) => block_on(space::usage(Session::begin()?, root, arguments)),
+        Action::Gc => block_on(space::collect(Session::begin()?, root)),
     }
     .map(Answer::from)
 }

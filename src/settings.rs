@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use cache::{DiskSize, SpaceBounds};
 use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_FILES};
 use serde::Deserialize;
 use worker::GitOptions;
@@ -17,6 +19,121 @@ use crate::report::{Failure, FailureKind};
 struct ConfigFile {
     #[serde(default)]
     registry: HostConfigs,
+    #[serde(default)]
+    worker: Workers,
+}
+
+/// The workers of buildkitd; this program is as `oci` is.
+#[derive(Debug, Default, Deserialize)]
+struct Workers {
+    #[serde(default)]
+    oci: OciWorker,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct OciWorker {
+    gc: Option<bool>,
+    #[serde(default, flatten)]
+    bounds: Bounds,
+    #[serde(default)]
+    gcpolicy: Vec<GcRule>,
+}
+
+/// When the store is kept in bounds, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GarbageCollection {
+    /// Whether builds start it.
+    pub(crate) enabled: bool,
+    /// The bounds of the rules that hold where none are set.
+    pub(crate) bounds: Bounds,
+    /// Rules, in the order in which they are gone by.
+    pub(crate) rules: Vec<GcRule>,
+}
+
+/// `[[worker.oci.gcpolicy]]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct GcRule {
+    /// What is meant; empty: everything.
+    #[serde(default)]
+    pub(crate) filters: Vec<String>,
+    /// Only what was not used for that long: seconds, or `48h`.
+    #[serde(default, rename = "keepDuration", deserialize_with = "duration")]
+    pub(crate) keep_duration: Option<Duration>,
+    #[serde(default, flatten)]
+    pub(crate) bounds: Bounds,
+}
+
+/// Bounds of the space that the store takes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Bounds {
+    #[serde(default, rename = "reservedSpace", alias = "keepBytes")]
+    reserved: Option<Space>,
+    #[serde(default, rename = "maxUsedSpace")]
+    max_used: Option<Space>,
+    #[serde(default, rename = "minFreeSpace")]
+    min_free: Option<Space>,
+}
+
+impl Bounds {
+    /// The bounds in bytes.
+    pub(crate) fn on(self, disk: DiskSize) -> SpaceBounds {
+        let bytes = |space: Option<Space>| {
+            space.map(|space| match space {
+                Space::Bytes(bytes) => bytes,
+                Space::Percent(hundredths) => disk.percent(hundredths),
+            })
+        };
+        SpaceBounds {
+            reserved: bytes(self.reserved),
+            max_used: bytes(self.max_used),
+            min_free: bytes(self.min_free),
+        }
+    }
+}
+
+/// A number of bytes, a size (`512MB`) or a part of the disk (`10%`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "NumberOrText")]
+enum Space {
+    Bytes(u64),
+    Percent(u64),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+impl TryFrom<NumberOrText> for Space {
+    type Error = String;
+
+    fn try_from(value: NumberOrText) -> Result<Self, String> {
+        match value {
+            NumberOrText::Number(bytes) => Ok(Self::Bytes(bytes)),
+            NumberOrText::Text(text) => match text.trim().strip_suffix('%') {
+                Some(number) => {
+                    let number: u64 =
+                        number.trim().parse().map_err(|_| format!("`{text}` is no part of a disk"))?;
+                    if number > 100 {
+                        return Err(format!("`{text}` is more than the disk"));
+                    }
+                    Ok(Self::Percent(number))
+                }
+                None => crate::values::size_bytes("a bound of the space", &text).map(Self::Bytes),
+            },
+        }
+    }
+}
+
+fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    match NumberOrText::deserialize(deserializer)? {
+        NumberOrText::Number(seconds) => Ok(Some(Duration::from_secs(seconds))),
+        NumberOrText::Text(text) => {
+            crate::values::duration(&text).map(Some).map_err(serde::de::Error::custom)
+        }
+    }
 }
 
 /// The parts of docker's `config.json` that are not credentials.
@@ -164,6 +281,12 @@ impl Environment {
         GitOptions { environment }
     }
 
+    /// How the store is kept in bounds.
+    pub(crate) fn garbage_collection() -> Result<GarbageCollection, Failure> {
+        let OciWorker { gc, bounds, gcpolicy } = read_config()?.worker.oci;
+        Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds, rules: gcpolicy })
+    }
+
     /// The proxies of docker's `config.json` as build arguments.
     pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
         let Some(path) = Self::docker_config_path() else { return Ok(BTreeMap::new()) };
@@ -259,6 +382,38 @@ mod tests {
         let failure = parse_config(Path::new("x"), "[registry.\"a\"]\nmirors = []\n").unwrap_err();
         assert!(failure.render().contains("`x` is not right"), "{}", failure.render());
         assert_eq!(failure.exit_code(), 2);
+    }
+
+    #[test]
+    fn the_bounds_of_the_store_are_read_as_buildkitd_reads_them() {
+        let text = r#"
+            [worker.oci]
+              gc = false
+              reservedSpace = "10%"
+              maxUsedSpace = 1000
+            [[worker.oci.gcpolicy]]
+              keepBytes = "512MB"
+              keepDuration = 172800
+              filters = ["type==source.local", "type==exec.cachemount"]
+            [[worker.oci.gcpolicy]]
+              all = true
+              keepDuration = "48h"
+              minFreeSpace = "20GB"
+        "#;
+        let OciWorker { gc, bounds, gcpolicy } = parse_config(Path::new("x"), text).unwrap().worker.oci;
+        assert_eq!(gc, Some(false));
+        let disk = DiskSize(100 << 30);
+        let expected = SpaceBounds { reserved: Some(11_000_000_000), max_used: Some(1000), min_free: None };
+        assert_eq!(bounds.on(disk), expected);
+        let two_days = Some(Duration::from_secs(172_800));
+        assert_eq!((gcpolicy[0].keep_duration, gcpolicy[1].keep_duration), (two_days, two_days));
+        assert_eq!(gcpolicy[0].filters.len(), 2);
+        assert_eq!(gcpolicy[0].bounds.on(disk).reserved, Some(512 << 20));
+        assert_eq!(gcpolicy[1].bounds.on(disk).min_free, Some(20 << 30));
+        for wrong in ["maxUsedSpace = \"110%\"", "maxUsedSpace = \"much\"", "gc = 3"] {
+            let failure = parse_config(Path::new("x"), &format!("[worker.oci]\n{wrong}\n")).unwrap_err();
+            assert!(failure.render().contains("`x` is not right"), "{}", failure.render());
+        }
     }
 
     #[test]

@@ -82,3 +82,45 @@ fn a_kept_image_survives_prune_and_can_be_pushed() {
     lab.rbuild(&["prune", "--all", "--force"]).succeeded();
     lab.rbuild(&["push", &name]).succeeded();
 }
+
+#[test]
+fn what_takes_space_is_listed_and_chosen_by_filters() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nRUN --mount=type=cache,target=/c,id=tools touch /c/x\nRUN echo x > /x\n";
+    let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+    lab.build(&context, &["-t", "app"]).succeeded();
+    let table = lab.rbuild(&["du"]).succeeded().stdout;
+    for text in ["RECLAIMABLE", "cache mount /tools", "RUN echo x > /x", "layer of an image", "Total:"] {
+        assert!(table.contains(text), "{text} in {table}");
+    }
+    let mounts = lab.rbuild(&["du", "--filter", "type=exec.cachemount", "--verbose"]).succeeded().stdout;
+    assert!(mounts.contains("Mutable:        true") && !mounts.contains("RUN echo"), "{mounts}");
+    let entries = |arguments: &[&str]| {
+        let output = lab.rbuild(&[&["du", "--format", "json"], arguments].concat()).succeeded().stdout;
+        let value: Value = serde_json::from_str(&output).expect("du prints JSON");
+        value["entries"].as_array().expect("du lists entries").len()
+    };
+    let steps = ["--filter", "description~=RUN", "--filter", "type=regular"];
+    assert_eq!(entries(&steps), 2);
+    assert!(entries(&["--filter", "shared"]) >= 3, "the image's blobs");
+    lab.rbuild(&[&["prune", "--filter", "until=24h"], &steps[..]].concat()).succeeded();
+    assert_eq!(entries(&steps), 2, "they were used just now");
+    lab.rbuild(&[&["prune", "--force"], &steps[..]].concat()).succeeded();
+    assert_eq!((entries(&steps), entries(&["--filter", "type=exec.cachemount"])), (0, 1));
+    lab.rbuild(&["du", "--filter", "age=3"]).failed(2, &["there is no field `age`"]);
+    lab.rbuild(&["prune", "--filter", "until=soon"]).failed(2, &["`soon`"]);
+}
+
+#[test]
+fn the_configuration_keeps_the_store_in_bounds() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nRUN dd if=/dev/zero of=/big bs=1024 count=4096 2>/dev/null\n";
+    let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+    lab.build(&context, &[]).succeeded();
+    lab.configure("[[worker.oci.gcpolicy]]\nmaxUsedSpace = \"1MB\"\n");
+    let (reclaimable, _) = du(&lab);
+    assert!(reclaimable > 4 << 20, "du tells {reclaimable}");
+    lab.rbuild(&["gc"]).succeeded();
+    let (reclaimable, _) = du(&lab);
+    assert!(reclaimable < 1 << 20, "du tells {reclaimable}");
+}
