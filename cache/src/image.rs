@@ -231,6 +231,27 @@ impl Store {
         Ok(Some(Pin { digest: self.parse_digest(digest)?, seen_at }))
     }
 
+    /// Remembers what something that is no image was seen to be, in words that the store does not interpret.
+    pub fn set_seen(&self, name: &str, text: &str) -> Result<(), StoreError> {
+        self.shared.database.write(|transaction| {
+            transaction.execute(
+                "INSERT OR REPLACE INTO pins (name, platform, digest, seen) VALUES (?1, '', ?2, ?3)",
+                params![name, text, now()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// What something that is no image was last seen to be.
+    pub fn seen(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.shared.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT digest FROM pins WHERE name = ?1 AND platform = ''")?
+                .query_row([name], |row| row.get(0))
+                .optional()
+        })
+    }
+
     fn parse_tag(&self, (reference, target, tagged_at): TagRow) -> Result<ImageTag, StoreError> {
         let target = self.parse_descriptor(target)?;
         match reference.parse() {

@@ -44,6 +44,8 @@ pub struct ClientOptions {
     pub connect_timeout: Duration,
     /// The longest time without a byte.
     pub idle_timeout: Duration,
+    /// Whether every request is an error: no server may be spoken to.
+    pub offline: bool,
 }
 
 /// The proxies, as the variables `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name them. Loopback never goes through one.
@@ -86,6 +88,7 @@ impl Default for ClientOptions {
             limits: Limits::default(),
             connect_timeout: Duration::from_secs(15),
             idle_timeout: Duration::from_secs(60),
+            offline: false,
         }
     }
 }

@@ -15,6 +15,12 @@ pub(crate) type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// that was really spoken to (a mirror, or `registry-1.docker.io` for docker.io).
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
+    /// No server may be spoken to.
+    #[error("`{host}` would have to be asked, and `--offline` forbids it")]
+    Offline {
+        /// The host.
+        host: String,
+    },
     /// 404: no such repository, tag, manifest or blob.
     #[error("`{what}` of `{reference}` was not found in the registry `{host}`")]
     NotFound {
@@ -231,7 +237,10 @@ impl RegistryError {
 
     /// Whether asking another host (the next mirror) is worth while. Everything but a mistake of our own is.
     pub(crate) fn is_about_the_host(&self) -> bool {
-        !matches!(self, Self::Algorithm { .. } | Self::Host { .. } | Self::Source { .. })
+        !matches!(
+            self,
+            Self::Offline { .. } | Self::Algorithm { .. } | Self::Host { .. } | Self::Source { .. }
+        )
     }
 }
 

@@ -41,6 +41,9 @@ impl Transport {
         url: &Url,
     ) -> Result<reqwest::Client, RegistryError> {
         let host = authority(url);
+        if options.offline {
+            return Err(RegistryError::Offline { host });
+        }
         if url.scheme() == "http" {
             if let Some(client) = self.plain.get() {
                 return Ok(client.clone());

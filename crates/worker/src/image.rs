@@ -16,7 +16,10 @@ use oci::{ChainId, Descriptor, DiffId, Digest, ImageConfig, Manifest};
 use solver::ImageSource;
 use tokio::sync::Semaphore;
 
+use crate::sources::Sources;
+
 pub use error::ImageError;
+pub(crate) use error::NOT_LOCKED_HINT;
 
 /// Even a small machine overlaps the network of one layer with the disk of another.
 const MIN_LAYERS_AT_ONCE: usize = 4;
@@ -26,6 +29,7 @@ const MIN_LAYERS_AT_ONCE: usize = 4;
 pub struct ImageStore {
     store: cache::Store,
     registry: registry::Client,
+    sources: Arc<Sources>,
     /// How many layers are unpacked at once. Each takes two threads, so an image of a hundred layers must not begin all.
     unpacking: Arc<Semaphore>,
 }
@@ -63,8 +67,28 @@ pub struct LazyImage {
 impl ImageStore {
     /// Images whose blobs and snapshots are in `store`, pulled with `registry`.
     pub fn new(store: cache::Store, registry: registry::Client) -> Self {
+        Self::with_sources(store, registry, Arc::default())
+    }
+
+    /// The same; which versions are taken and whether registries may be asked is up to `sources`.
+    pub(crate) fn with_sources(
+        store: cache::Store,
+        registry: registry::Client,
+        sources: Arc<Sources>,
+    ) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { store, registry, unpacking: Arc::new(Semaphore::new(cores.max(MIN_LAYERS_AT_ONCE))) }
+        let unpacking = Arc::new(Semaphore::new(cores.max(MIN_LAYERS_AT_ONCE)));
+        Self { store, registry, sources, unpacking }
+    }
+
+    /// The client of registries, for what the store lacks of `image`.
+    fn registry(&self, image: &str, what: &str) -> Result<&registry::Client, ImageError> {
+        match self.sources.forbids_registries() {
+            None => Ok(&self.registry),
+            Some(option) => {
+                Err(ImageError::NotHere { image: image.to_owned(), what: what.to_owned(), option })
+            }
+        }
     }
 }
 

@@ -17,6 +17,7 @@ mod output;
 mod remote;
 mod run;
 mod secret;
+mod sources;
 mod user;
 
 pub use context::{ContextError, ContextSource, IgnoreRules};
@@ -27,4 +28,5 @@ pub use local::{LocalWorker, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};
 pub use remote::{GitOptions, RemoteError};
 pub use secret::Secret;
+pub use sources::{GitVersion, PullPolicy, SourcePolicy, SourceVersions};
 pub use user::UserError;

@@ -21,7 +21,8 @@ use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree}
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
-use crate::{Secret, WorkerError, merge, mkdir, run};
+use crate::sources::Sources;
+use crate::{Secret, SourcePolicy, SourceVersions, WorkerError, merge, mkdir, run};
 
 /// The pauses between two looks at a claim that another holds.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -43,6 +44,8 @@ pub struct WorkerOptions {
     pub agents: BTreeMap<String, PathBuf>,
     /// How git is run, for repositories.
     pub git: GitOptions,
+    /// Which versions of remote sources are taken.
+    pub sources: SourcePolicy,
 }
 
 /// Does the work of one build on this machine. Clones share everything.
@@ -59,6 +62,7 @@ struct Shared {
     store: Store,
     images: Images,
     remotes: Remotes,
+    sources: Arc<Sources>,
     contexts: BTreeMap<String, OpenContext>,
     selections: Selections,
     secrets: Arc<BTreeMap<String, Secret>>,
@@ -80,13 +84,22 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets, agents, git } = options;
+        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources } = options;
+        let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
-        let remotes = Remotes::new((store.clone(), registry.clone()), Arc::clone(&secrets), git);
-        let images = Images::new(store.clone(), ImageStore::new(store.clone(), registry));
+        let clients = (store.clone(), registry.clone());
+        let remotes = Remotes::new(clients, Arc::clone(&secrets), git, Arc::clone(&sources));
+        let images = ImageStore::with_sources(store.clone(), registry, Arc::clone(&sources));
+        let images = Images::new(store.clone(), images);
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
-        Self { shared: Arc::new(Shared { store, images, remotes, contexts, selections, secrets, agents }) }
+        let shared = Shared { store, images, remotes, sources, contexts, selections, secrets, agents };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What the remote sources of the build were found to be so far: those that were not pinned.
+    pub fn source_versions(&self) -> SourceVersions {
+        self.shared.sources.versions()
     }
 
     /// The store that this worker works on.

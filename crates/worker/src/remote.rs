@@ -8,8 +8,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Snapshot, Store};
+use registry::redacted;
 use solver::{ExecContext, GitOp, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
 
+use crate::sources::Sources;
 use crate::{Secret, WorkerError};
 
 use git::FoundReference;
@@ -24,6 +26,7 @@ pub(crate) struct Remotes {
     client: registry::Client,
     secrets: Arc<BTreeMap<String, Secret>>,
     git: GitOptions,
+    sources: Arc<Sources>,
     /// What was found, to tell what a source is.
     found: Mutex<HashMap<VertexDigest, Found>>,
 }
@@ -42,8 +45,9 @@ impl Remotes {
         (store, client): (Store, registry::Client),
         secrets: Arc<BTreeMap<String, Secret>>,
         git: GitOptions,
+        sources: Arc<Sources>,
     ) -> Self {
-        Self { store, client, secrets, git, found: Mutex::default() }
+        Self { store, client, secrets, git, sources, found: Mutex::default() }
     }
 
     /// What the source that `vertex` names is at present.
@@ -94,6 +98,11 @@ impl Remotes {
             _ => FoundReference::pinned(op.reference.as_deref().unwrap_or_default()),
         };
         self.checkout(op, &reference, context).await
+    }
+
+    /// An error if nothing may be fetched.
+    fn may_fetch(&self, url: &str) -> Result<(), RemoteError> {
+        if self.sources.policy.offline { Err(RemoteError::Offline { url: redacted(url) }) } else { Ok(()) }
     }
 
     /// What was found; a thread that panicked leaves it whole, as every change is one insertion.

@@ -147,6 +147,22 @@ pub enum ImageError {
         /// The blob.
         digest: Digest,
     },
+    /// Something that the store lacks and no registry may be asked for.
+    #[error("the store lacks {what} of `{image}`, and `{option}` keeps it from being fetched")]
+    NotHere {
+        /// The image.
+        image: String,
+        /// What is missing.
+        what: String,
+        /// The option that was given.
+        option: &'static str,
+    },
+    /// An image that a lock file should name.
+    #[error("`{image}` is not in the lock file")]
+    NotLocked {
+        /// The image, with its tag.
+        image: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -154,6 +170,9 @@ pub enum ImageError {
     #[error("cancelled")]
     Cancelled,
 }
+
+/// What to do about a lock file that does not name a source.
+pub(crate) const NOT_LOCKED_HINT: &str = "bring the lock file up to date with `--lock`";
 
 impl ImageError {
     /// What a person can do about it, where that is known: a sentence without capital and period.
@@ -168,6 +187,8 @@ impl ImageError {
                 let first = available.first()?;
                 Some(format!("choose one of them: `--platform={first}`"))
             }
+            Self::NotHere { .. } => Some("build once without the option".to_owned()),
+            Self::NotLocked { .. } => Some(NOT_LOCKED_HINT.to_owned()),
             Self::Gone { .. } => Some("pull or build the image again".to_owned()),
             _ => None,
         }

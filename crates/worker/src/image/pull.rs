@@ -306,7 +306,8 @@ impl ImageStore {
                     layer: layer.digest.clone(),
                     source: Box::new(error),
                 };
-                let mut stream = self.registry.fetch_blob(reference, layer).await.map_err(failed)?;
+                let registry = self.registry(image, &format!("layer `{}`", layer.digest))?;
+                let mut stream = registry.fetch_blob(reference, layer).await.map_err(failed)?;
                 while let Some(bytes) = stream.chunk().await.map_err(failed)? {
                     progress(stream.received());
                     // A receiver that is gone has an error of its own to tell.

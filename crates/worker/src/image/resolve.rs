@@ -1,11 +1,12 @@
 //! From a reference to the manifest and the config of one platform.
 
-use oci::{ChainId, Descriptor, Digest, ImageConfig, Index, Manifest, MediaType, Platform};
+use oci::{ChainId, Descriptor, Digest, ImageConfig, ImageReference, Index, Manifest, MediaType, Platform};
 use solver::{ImageLocation, ImageSource};
 
 use super::layout::Layout;
 use super::location::{self, BlobPlace};
 use super::{ImageError, ImageStore, LazyImage, ResolvedImage, blocking};
+use crate::PullPolicy;
 
 /// How deep indexes may be nested.
 const MAX_INDEX_DEPTH: usize = 4;
@@ -17,6 +18,25 @@ struct Lookup<'a> {
     images: &'a ImageStore,
     location: &'a ImageLocation,
     name: &'a str,
+}
+
+/// What a reference leads to.
+struct Roots {
+    /// One index or manifest, or several manifests of a layout.
+    descriptors: Vec<Descriptor>,
+    /// What people should know.
+    warning: Option<String>,
+}
+
+impl From<Vec<Descriptor>> for Roots {
+    fn from(descriptors: Vec<Descriptor>) -> Self {
+        Self { descriptors, warning: None }
+    }
+}
+
+/// A reference as a lock file names it.
+fn tagged_name(reference: &ImageReference) -> String {
+    reference.clone().with_default_tag().to_string()
 }
 
 /// A manifest with its config.
@@ -38,11 +58,15 @@ impl ImageStore {
         name: &str,
     ) -> Result<ResolvedImage, ImageError> {
         let lookup = Lookup { images: self, location, name };
-        let roots = lookup.roots().await?;
+        let Roots { descriptors: roots, warning: doubt } = lookup.roots(platform).await?;
         let candidate = lookup.choose(&roots, platform).await?;
         let found = platform_of(&candidate.config);
         let warning = (!serves(&found, platform))
             .then(|| format!("`{name}` is for {found}, not for {platform}; it is used all the same"));
+        let warning = match (doubt, warning) {
+            (Some(doubt), Some(warning)) => Some(format!("{doubt}; {warning}")),
+            (doubt, warning) => doubt.or(warning),
+        };
         let source = ImageSource {
             name: name.to_owned(),
             manifest: candidate.descriptor.digest.clone(),
@@ -81,6 +105,11 @@ impl ImageStore {
         blobs.extend(resolved.manifest.layers.iter().cloned());
         let (store, manifest) = (self.store.clone(), resolved.descriptor.digest.clone());
         let (platform, index) = (platform.clone(), resolved.index_or_manifest.clone());
+        if let ImageLocation::Registry(reference) = &resolved.source.location
+            && reference.digest().is_none()
+        {
+            self.sources.found().images.insert(tagged_name(reference), index.clone());
+        }
         blocking(move || {
             store.set_image(&manifest, &blobs, &text)?;
             Ok(store.set_pin(&text, &platform, &index)?)
@@ -106,32 +135,84 @@ impl LazyImage {
 }
 
 impl Lookup<'_> {
-    /// What the reference leads to: one index or manifest, or several manifests of a layout.
-    async fn roots(&self) -> Result<Vec<Descriptor>, ImageError> {
+    /// What the reference leads to.
+    async fn roots(&self, platform: &Platform) -> Result<Roots, ImageError> {
         match self.location {
             ImageLocation::Registry(reference) => {
-                // What is named by its digest cannot have changed.
-                if let Some(digest) = reference.digest()
-                    && let Some(descriptor) = self.stored(digest).await?
-                {
-                    return Ok(vec![descriptor]);
+                if reference.digest().is_some() {
+                    return self.by_digest(reference).await;
                 }
-                let resolved = self.images.registry.resolve(reference).await;
-                let resolved = resolved.map_err(|source| self.registry_error(source))?;
-                self.keep(resolved.bytes.to_vec()).await?;
-                Ok(vec![resolved.descriptor])
+                let policy = &self.images.sources.policy;
+                if let Some(locked) = &policy.locked {
+                    let image = tagged_name(reference);
+                    let digest = locked.images.get(&image).cloned();
+                    let digest = digest.ok_or(ImageError::NotLocked { image })?;
+                    return self.by_digest(&reference.clone().with_digest(digest)).await;
+                }
+                self.by_tag(reference, platform).await
             }
             ImageLocation::OciLayout { path, tag_or_digest } => {
                 let (layout, tag) = (self.layout(path), tag_or_digest.clone());
-                blocking(move || layout.find(&tag)).await
+                Ok(blocking(move || layout.find(&tag)).await?.into())
             }
             ImageLocation::Store(reference) => {
                 let (store, reference) = (self.images.store.clone(), reference.clone());
                 let tag = blocking(move || Ok(store.image(&reference)?)).await?;
                 let tag = tag.ok_or_else(|| ImageError::NotInStore { image: self.name.to_owned() })?;
-                Ok(vec![tag.target])
+                Ok(vec![tag.target].into())
             }
         }
+    }
+
+    /// What is named by its digest cannot have changed.
+    async fn by_digest(&self, reference: &ImageReference) -> Result<Roots, ImageError> {
+        if let Some(digest) = reference.digest()
+            && let Some(descriptor) = self.stored(digest).await?
+        {
+            return Ok(vec![descriptor].into());
+        }
+        self.asked(reference).await
+    }
+
+    /// What a tag is, or was when it was last seen: as the policy says.
+    async fn by_tag(&self, reference: &ImageReference, platform: &Platform) -> Result<Roots, ImageError> {
+        let sources = &self.images.sources;
+        match sources.policy.pull {
+            _ if sources.policy.offline => {}
+            PullPolicy::Always => return self.asked(reference).await,
+            PullPolicy::Missing | PullPolicy::Never => {}
+            PullPolicy::Newer => {
+                let asked = self.asked(reference).await;
+                let Err(error) = asked else { return asked };
+                let Some(seen) = self.last_seen(platform).await? else { return Err(error) };
+                let warning =
+                    format!("`{}` is what was last seen, as the registry did not answer: {error}", self.name);
+                return Ok(Roots { descriptors: vec![seen], warning: Some(warning) });
+            }
+        }
+        match self.last_seen(platform).await? {
+            Some(seen) => Ok(vec![seen].into()),
+            None => self.asked(reference).await,
+        }
+    }
+
+    /// What the reference was when a registry was last asked, if the store still has it.
+    async fn last_seen(&self, platform: &Platform) -> Result<Option<Descriptor>, ImageError> {
+        let Some(text) = location::to_text(self.location) else { return Ok(None) };
+        let (store, platform) = (self.images.store.clone(), platform.clone());
+        let pin = blocking(move || Ok(store.pin(&text, &platform)?)).await?;
+        match pin {
+            Some(pin) => self.stored(&pin.digest).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What the registry says that the reference is.
+    async fn asked(&self, reference: &ImageReference) -> Result<Roots, ImageError> {
+        let resolved = self.images.registry(self.name, "the manifest")?.resolve(reference).await;
+        let resolved = resolved.map_err(|source| self.registry_error(source))?;
+        self.keep(resolved.bytes.to_vec()).await?;
+        Ok(vec![resolved.descriptor].into())
     }
 
     /// The manifest for `wanted` below `roots`.
@@ -233,7 +314,7 @@ impl Lookup<'_> {
         }
         let bytes = match location::place(self.location) {
             Some(BlobPlace::Registry(reference)) => {
-                let registry = &self.images.registry;
+                let registry = self.images.registry(self.name, &format!("`{digest}`"))?;
                 let fetched = match blob {
                     Some(descriptor) => registry.fetch_blob_bytes(&reference, descriptor).await,
                     None => registry.fetch_manifest(&reference, digest).await.map(|found| found.bytes),

@@ -20,7 +20,7 @@ pub enum RemoteError {
         url: String,
         /// What came.
         actual: Digest,
-        /// What `--checksum` says.
+        /// What `--checksum` or a lock file says.
         expected: Digest,
     },
     /// There is no git program.
@@ -65,6 +65,18 @@ pub enum RemoteError {
         /// The commit, or the tag and its commit.
         actual: String,
     },
+    /// A source that was never seen, or whose files are no longer in the store, while no server may be asked.
+    #[error("the store lacks {url}, and `--offline` keeps it from being fetched")]
+    Offline {
+        /// Its URL.
+        url: String,
+    },
+    /// A source that a lock file should name.
+    #[error("{source_name} is not in the lock file")]
+    NotLocked {
+        /// Its URL, and the reference of a repository.
+        source_name: String,
+    },
     /// There is no room for the file, or something like that.
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -94,6 +106,8 @@ impl RemoteError {
                  `GIT_AUTH_HEADER`; for one host alone, with `.` and the host behind the name"
                     .to_owned(),
             ),
+            Self::Offline { .. } => Some("build once without the option".to_owned()),
+            Self::NotLocked { .. } => Some(crate::image::NOT_LOCKED_HINT.to_owned()),
             Self::NoDefaultBranch { .. } => Some("name a branch: `…#branch`".to_owned()),
             Self::CommitMismatch { .. }
             | Self::NoReference { .. }

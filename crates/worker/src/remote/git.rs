@@ -21,6 +21,7 @@ use solver::{ExecContext, GitOp, GitRepository, is_commit};
 use super::{RemoteError, Remotes};
 use crate::WorkerError;
 use crate::local::{FIRST_LOOK, LONGEST_LOOK, blocking};
+use crate::sources::GitVersion;
 use program::Git;
 
 pub use program::GitOptions;
@@ -47,6 +48,37 @@ impl FoundReference {
         Self { name: None, hash: hash.to_owned(), commit: None }
     }
 
+    /// What a lock file says.
+    fn of_version(version: &GitVersion) -> Self {
+        match version.tag.clone() {
+            Some(hash) => Self { name: version.name.clone(), hash, commit: Some(version.commit.clone()) },
+            None => Self { name: version.name.clone(), hash: version.commit.clone(), commit: None },
+        }
+    }
+
+    /// The same for a lock file.
+    fn version(&self) -> GitVersion {
+        match &self.commit {
+            Some(commit) => {
+                GitVersion { commit: commit.clone(), tag: Some(self.hash.clone()), name: self.name.clone() }
+            }
+            None => GitVersion { commit: self.hash.clone(), tag: None, name: self.name.clone() },
+        }
+    }
+
+    /// As the store keeps it: the hash, the commit or `-`, and the name or `-`.
+    fn to_text(&self) -> String {
+        let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".to_owned());
+        format!("{} {} {}", self.hash, or_none(&self.commit), or_none(&self.name))
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        let some = |text: &str| (text != "-").then(|| text.to_owned());
+        let mut parts = text.splitn(3, ' ');
+        let (hash, commit, name) = (parts.next()?, some(parts.next()?), some(parts.next()?));
+        is_commit(hash).then(|| Self { name, hash: hash.to_owned(), commit })
+    }
+
     /// What stands for the source in keys. The commit, so that all ways to it meet; where the repository is kept, the
     /// tag object is a part of it.
     pub(super) fn identity(&self, repository: GitRepository) -> &str {
@@ -58,9 +90,36 @@ impl FoundReference {
 }
 
 impl Remotes {
-    /// Asks the repository for the reference.
+    /// What the reference is: as the repository has it, as it was last seen, or as a lock file says.
     pub(super) async fn reference(&self, op: &GitOp) -> Result<FoundReference, WorkerError> {
         let url = redacted(&op.url);
+        let policy = &self.sources.policy;
+        let name = match &op.reference {
+            Some(reference) => format!("git {url}#{reference}"),
+            None => format!("git {url}"),
+        };
+        let found = if let Some(locked) = &policy.locked {
+            let version = locked.repositories.get(&(url.clone(), op.reference.clone()));
+            let version =
+                version.ok_or(RemoteError::NotLocked { source_name: name["git ".len()..].to_owned() })?;
+            FoundReference::of_version(version)
+        } else if policy.offline {
+            let seen = self.store.seen(&name)?;
+            seen.and_then(|text| FoundReference::from_text(&text)).ok_or(RemoteError::Offline { url })?
+        } else {
+            let found = self.asked_reference(op, url).await?;
+            let (store, text) = (self.store.clone(), found.to_text());
+            blocking(move || Ok(store.set_seen(&name, &text)?)).await?;
+            found
+        };
+        check(op, &found)?;
+        let key = (redacted(&op.url), op.reference.clone());
+        self.sources.found().repositories.insert(key, found.version());
+        Ok(found)
+    }
+
+    /// Asks the repository for the reference.
+    async fn asked_reference(&self, op: &GitOp, url: String) -> Result<FoundReference, WorkerError> {
         let git = self.git(op);
         let found = match &op.reference {
             None => git.list(&["--symref", "--", git.url(), "HEAD"]).await?.default_branch(),
@@ -76,16 +135,6 @@ impl Remotes {
             None => RemoteError::NoDefaultBranch { url: url.clone() },
             Some(reference) => RemoteError::NoReference { url: url.clone(), reference: reference.clone() },
         })?;
-        if let Some(expected) = &op.checksum
-            && !found.hash.starts_with(expected.as_str())
-            && !found.commit.as_ref().is_some_and(|commit| commit.starts_with(expected.as_str()))
-        {
-            let actual = found
-                .commit
-                .as_ref()
-                .map_or_else(|| found.hash.clone(), |commit| format!("{} or {commit}", found.hash));
-            return Err(RemoteError::CommitMismatch { expected: expected.clone(), actual }.into());
-        }
         Ok(found)
     }
 
@@ -103,12 +152,13 @@ impl Remotes {
         // Parts of snapshots are overlays' directories, which git need not know.
         let tree = active.upper().to_owned();
         let keeps = op.repository == GitRepository::Kept;
-        self.fetch_into(&git, &mirror.directory(), found, hash).await?;
+        self.fetch_into((op, &git), &mirror.directory(), found, hash).await?;
         git.make_repository(&tree, hash).await?;
         let name = found.name.as_deref().filter(|_| keeps);
         git.take(&tree, &mirror.directory(), hash, name).await?;
         drop(mirror);
         if op.submodules && tree.join(".gitmodules").is_file() {
+            self.may_fetch(&op.url)?;
             git.submodules(&tree).await?;
         }
         let time = if op.commit_times { Some(git.commit_time(&tree).await?) } else { None };
@@ -132,7 +182,7 @@ impl Remotes {
     /// Sees to it that the mirror has the commit. One that is damaged is made anew.
     async fn fetch_into(
         &self,
-        git: &Git<'_>,
+        (op, git): (&GitOp, &Git<'_>),
         path: &Path,
         found: &FoundReference,
         hash: &str,
@@ -143,6 +193,7 @@ impl Remotes {
         } else if git.has(path, hash).await {
             return Ok(());
         }
+        self.may_fetch(&op.url)?;
         let Err(error) = git.fetch(path, found, hash).await else { return Ok(()) };
         if is_new || !error.may_be_the_mirrors() {
             return Err(error.into());
@@ -190,6 +241,21 @@ impl Remotes {
             pause = (pause * 2).min(LONGEST_LOOK);
         }
     }
+}
+
+/// An error unless the commit is the one that the operation says it should be.
+fn check(op: &GitOp, found: &FoundReference) -> Result<(), RemoteError> {
+    if let Some(expected) = &op.checksum
+        && !found.hash.starts_with(expected.as_str())
+        && !found.commit.as_ref().is_some_and(|commit| commit.starts_with(expected.as_str()))
+    {
+        let actual = found
+            .commit
+            .as_ref()
+            .map_or_else(|| found.hash.clone(), |commit| format!("{} or {commit}", found.hash));
+        return Err(RemoteError::CommitMismatch { expected: expected.clone(), actual });
+    }
+    Ok(())
 }
 
 /// Which directory is the mirror of a repository: a cache mount that no Dockerfile can name, as what it begins with is a
@@ -312,6 +378,19 @@ mod tests {
         assert_eq!(tag.identity(GitRepository::Kept), hash("1"));
         let commit = FoundReference::pinned(&hash("3"));
         assert_eq!(commit.identity(GitRepository::Removed), hash("3"));
+    }
+
+    #[test]
+    fn what_was_seen_is_read_back() {
+        let branch =
+            FoundReference { name: Some("refs/heads/a b".to_owned()), hash: hash("1"), commit: None };
+        let tag = FoundReference { name: None, hash: hash("1"), commit: Some(hash("2")) };
+        for found in [branch, tag] {
+            assert_eq!(FoundReference::from_text(&found.to_text()), Some(found.clone()));
+            assert_eq!(FoundReference::of_version(&found.version()), found);
+        }
+        assert_eq!(FoundReference::from_text("x - -"), None);
+        assert_eq!(FoundReference::from_text(&hash("1")), None);
     }
 
     #[test]

@@ -38,7 +38,26 @@ impl Remotes {
         op: &HttpOp,
         context: &ExecContext,
     ) -> Result<StoredFile, WorkerError> {
+        let url = redacted(&op.url);
+        let policy = &self.sources.policy;
+        if let Some(locked) = &policy.locked {
+            let Some(digest) = locked.files.get(&url) else {
+                return Err(RemoteError::NotLocked { source_name: url }.into());
+            };
+            return self.file_with(op, digest, context).await;
+        }
+        let file = self.present_file(op, context).await?;
+        self.sources.found().files.insert(url, file.digest.clone());
+        Ok(file)
+    }
+
+    async fn present_file(&self, op: &HttpOp, context: &ExecContext) -> Result<StoredFile, WorkerError> {
         let stored = self.stored_file(op)?;
+        if let Some(stored) = &stored
+            && self.sources.policy.offline
+        {
+            return Ok(stored.clone());
+        }
         let known = stored.as_ref().map(|stored| stored.validators.clone()).unwrap_or_default();
         match (self.fetch(op, known, context).await?, stored) {
             (Some(file), stored) => self.keep(op, file, stored).await,
@@ -53,18 +72,30 @@ impl Remotes {
         op: &HttpOp,
         context: &ExecContext,
     ) -> Result<Snapshot, WorkerError> {
+        match &op.checksum {
+            Some(checksum) => Ok(self.file_with(op, checksum, context).await?.snapshot),
+            None => Ok(self.present_file(op, context).await?.snapshot),
+        }
+    }
+
+    /// The file with that digest: the one in the store, or what the server has now.
+    async fn file_with(
+        &self,
+        op: &HttpOp,
+        expected: &Digest,
+        context: &ExecContext,
+    ) -> Result<StoredFile, WorkerError> {
         let stored = self.stored_file(op)?;
-        let is_wanted = |stored: &&StoredFile| Some(&stored.digest) == op.checksum.as_ref();
-        if let Some(stored) = stored.as_ref().filter(is_wanted) {
-            return Ok(stored.snapshot);
+        if let Some(stored) = stored.clone().filter(|stored| stored.digest == *expected) {
+            return Ok(stored);
         }
         let file = self.fetch(op, Validators::default(), context).await?;
         let file = file.expect("without validators nothing is unchanged");
-        if let Some(expected) = op.checksum.clone().filter(|expected| *expected != file.digest) {
-            let url = redacted(&op.url);
+        if *expected != file.digest {
+            let (url, expected) = (redacted(&op.url), expected.clone());
             return Err(RemoteError::DigestMismatch { url, actual: file.digest, expected }.into());
         }
-        Ok(self.keep(op, file, stored).await?.snapshot)
+        self.keep(op, file, stored).await
     }
 
     /// Fetches the file, unless it is the one that the validators are of.
@@ -74,6 +105,7 @@ impl Remotes {
         known: Validators,
         context: &ExecContext,
     ) -> Result<Option<NewFile>, WorkerError> {
+        self.may_fetch(&op.url)?;
         let mut request =
             FetchRequest { url: op.url.clone(), authorization: None, known, limit_bytes: MAX_BYTES };
         request.authorization = request.host().and_then(|host| self.authorization(&host));
@@ -113,14 +145,12 @@ impl Remotes {
                     Ok(writer.finish()?)
                 })?,
             };
-            if file.validators != Validators::default() {
-                let details = RecordDetails {
-                    description: format!("file of {}", redacted(&op.url)),
-                    kind: EntryKind::Regular,
-                    parts: parts_of(&op, &file),
-                };
-                store.save(&validators_key(&op), &details, &snapshot, Replace::Yes)?;
-            }
+            let details = RecordDetails {
+                description: format!("file of {}", redacted(&op.url)),
+                kind: EntryKind::Regular,
+                parts: parts_of(&op, &file),
+            };
+            store.save(&validators_key(&op), &details, &snapshot, Replace::Yes)?;
             // What cannot be removed goes away with the run's directory.
             let _ = std::fs::remove_file(&file.path);
             Ok(StoredFile { snapshot, digest: file.digest, validators: file.validators })

@@ -15,7 +15,9 @@ use solver::{
     SolveError, SolveOptions, Solved, Unpack, VertexId, VertexMeta, solve,
 };
 use tokio_util::sync::CancellationToken;
-use worker::{ContextSource, GitOptions, LocalWorker, Output, Secret, WorkerError, WorkerOptions};
+use worker::{
+    ContextSource, GitOptions, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions,
+};
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
 
@@ -78,6 +80,7 @@ impl Bench {
             secrets: Arc::new(secrets.map(|(id, bytes)| (id.clone(), Secret::new(bytes.clone()))).collect()),
             agents: BTreeMap::from([("default".to_owned(), self.agent())]),
             git: GitOptions { environment: self.git.clone() },
+            sources: SourcePolicy::default(),
         })
     }
 
