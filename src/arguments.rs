@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
+use worker::PullPolicy;
 
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "gc", "help"];
@@ -192,6 +193,12 @@ pub(crate) struct BuildArguments {
     #[command(flatten)]
     pub(crate) switches: Switches,
 
+    /// When registries are asked what a tag is: `always`, `missing` (if it was never seen), `never`, or `newer`
+    /// (what was last seen will do where the registry does not answer) [default: always]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "always",
+        value_name = "POLICY", value_parser = crate::values::pull_policy, help_heading = "Sources")]
+    pub(crate) pull: Option<PullPolicy>,
+
     /// Run the steps of these stages anew
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', help_heading = "Cache")]
     pub(crate) no_cache_filter: Vec<String>,
@@ -274,11 +281,16 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Input")]
     pub(crate) use_gitignore: bool,
-    /// Look for newer versions of all base images (rbuild always does)
+    /// Ask no server at all: what was last seen of images, files and repositories holds
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
-        help_heading = "Cache")]
-    pub(crate) pull: bool,
+        help_heading = "Sources")]
+    pub(crate) offline: bool,
+    /// Write to FILE.lock what images, URLs and git references are found to be; later builds take just these
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
+        help_heading = "Sources")]
+    pub(crate) lock: bool,
     /// Push the image to the registries of its names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
@@ -491,7 +503,8 @@ mod tests {
     #[test]
     fn switches_take_a_value_after_an_equals_sign_only() {
         let arguments = build(&["rbuild", "--no-cache", "--pull=true", "--push=false", "-q", "."]);
-        assert!(arguments.switches.no_cache && arguments.switches.pull && arguments.switches.quiet);
+        assert!(arguments.switches.no_cache && arguments.switches.quiet);
+        assert_eq!(arguments.pull, Some(PullPolicy::Always));
         assert!(!arguments.switches.push);
     }
 

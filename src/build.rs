@@ -8,16 +8,18 @@ use std::sync::Arc;
 use cache::Store;
 use frontend::{Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
+use registry::ClientOptions;
 use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use worker::{ImageStore, LocalWorker, Output, Secret, WorkerError, WorkerOptions};
+use worker::{ImageStore, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions};
 
 use crate::agents;
-use crate::arguments::{BuildArguments, ProgressMode};
+use crate::arguments::{BuildArguments, ProgressMode, Switches};
 use crate::call::Call;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
+use crate::lockfile;
 use crate::progress::{Progress, Show};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind};
@@ -36,6 +38,9 @@ pub(crate) struct Plan {
     agents: BTreeMap<String, PathBuf>,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,
+    sources: SourcePolicy,
+    /// The lock file that is to be written.
+    lock: Option<PathBuf>,
     /// What is asked for instead of a build.
     pub(crate) call: Option<Call>,
     parallelism: usize,
@@ -52,6 +57,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
     let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let options = lower_options(arguments, &inputs)?;
+    let (sources, lock) = sources(arguments, &inputs, &outputs)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
@@ -66,6 +72,8 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         secrets: Arc::new(secrets),
         agents,
         outputs,
+        sources,
+        lock,
         progress: Arc::new(Progress::new(show)),
         call,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
@@ -73,6 +81,28 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
     })
+}
+
+/// Which versions of remote sources are taken, and the lock file that is to be written.
+fn sources(
+    arguments: &BuildArguments,
+    inputs: &Inputs,
+    outputs: &Outputs,
+) -> Result<(SourcePolicy, Option<PathBuf>), Failure> {
+    let Switches { offline, lock, .. } = arguments.switches;
+    if offline && outputs.needs_registry() {
+        return Err(Failure::usage("`--offline` and a push to a registry exclude each other"));
+    }
+    let path = inputs.definition().and_then(|definition| definition.path.as_deref()).map(lockfile::path_of);
+    if lock && path.is_none() {
+        return Err(Failure::usage("`--lock` needs a Dockerfile that is a file of this machine"));
+    }
+    let locked = match &path {
+        Some(path) if !lock => lockfile::read(path)?,
+        _ => None,
+    };
+    let policy = SourcePolicy { pull: arguments.pull.unwrap_or_default(), offline, locked };
+    Ok((policy, path.filter(|_| lock)))
 }
 
 /// `--call`, `--check` and `--fix`.
@@ -102,7 +132,8 @@ impl Plan {
     /// Opens the store, reads what is left to read of the inputs, and makes a worker that knows them.
     pub(crate) async fn open(&self, session: &Session, root: PathBuf) -> Result<Opened, Failure> {
         let store = session.open_store(root).await?;
-        let client = registry::Client::new(Environment::client_options()?);
+        let offline = self.sources.offline;
+        let client = registry::Client::new(ClientOptions { offline, ..Environment::client_options()? });
         let step = match self.inputs.definition() {
             Some(_) if self.inputs.remotes().is_empty() => None,
             _ => Some(self.progress.begin("[internal] load remote build context")),
@@ -114,6 +145,7 @@ impl Plan {
             secrets: Arc::clone(&self.secrets),
             agents: self.agents.clone(),
             git: Environment::git_options(),
+            sources: self.sources.clone(),
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {
@@ -235,6 +267,10 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
             .with_hints(session.hint())
     })?;
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+    if let Some(path) = plan.lock.clone() {
+        let found = worker.source_versions();
+        blocking(move || lockfile::write(&path, found)).await?;
+    }
     let export = export::Export {
         outputs: &plan.outputs,
         progress: &plan.progress,

@@ -83,6 +83,11 @@ impl Outputs {
         Ok(())
     }
 
+    /// Whether something goes to a registry.
+    pub(crate) fn needs_registry(&self) -> bool {
+        self.specs.iter().any(|spec| matches!(spec, OutputSpec::Image(image) if image.push))
+    }
+
     /// The names of an output: its own, else those of `-t`.
     fn names(&self, own: &[ImageReference]) -> Vec<ImageReference> {
         if own.is_empty() { self.tags.clone() } else { own.to_vec() }

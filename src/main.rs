@@ -11,6 +11,7 @@ mod export;
 mod format;
 mod images;
 mod inputs;
+mod lockfile;
 mod progress;
 mod remote;
 mod report;

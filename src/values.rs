@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use solver::{ExtraHost, NetworkMode, Ulimit};
+use worker::PullPolicy;
 
 use crate::remote::RemoteContext;
 
@@ -93,6 +94,19 @@ pub(crate) fn size_bytes(flag: &str, text: &str) -> Result<u64, Mistake> {
         reason = "the bounds were checked above"
     )]
     Ok(bytes as u64)
+}
+
+/// `--pull`: a policy, or what docker takes for the value of a switch.
+pub(crate) fn pull_policy(text: &str) -> Result<PullPolicy, Mistake> {
+    match text {
+        "always" => Ok(PullPolicy::Always),
+        "missing" | "ifnotpresent" => Ok(PullPolicy::Missing),
+        "never" => Ok(PullPolicy::Never),
+        "newer" | "ifnewer" => Ok(PullPolicy::Newer),
+        // Registries are asked anyway.
+        other if frontend::go_bool(other).is_some() => Ok(PullPolicy::Always),
+        _ => Err("it should be `always`, `missing`, `never`, `newer`, `true` or `false`".to_owned()),
+    }
 }
 
 /// `--network`.
@@ -301,6 +315,21 @@ mod tests {
         assert!(matches!(context("https://example.org/x.tar"), Ok(ContextText::Remote(_))));
         assert!(context("target:x").unwrap_err().contains("not supported yet"));
         assert!(build_context("=x").is_err());
+    }
+
+    #[test]
+    fn pull_policies() {
+        for (text, expected) in [
+            ("always", PullPolicy::Always),
+            ("true", PullPolicy::Always),
+            ("0", PullPolicy::Always),
+            ("missing", PullPolicy::Missing),
+            ("never", PullPolicy::Never),
+            ("newer", PullPolicy::Newer),
+        ] {
+            assert_eq!(pull_policy(text), Ok(expected), "{text}");
+        }
+        assert!(pull_policy("sometimes").is_err());
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod lab;
 mod looking;
 mod memory;
 mod mounts;
+mod offline;
 mod outputs;
 mod registries;
 mod remote;
