@@ -204,6 +204,24 @@ pub(crate) unsafe fn adopt(descriptor: RawFd) -> Option<OwnedFd> {
     Some(adopted)
 }
 
+/// Makes the standard input another file.
+pub(crate) fn replace_stdin(by: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the number 0 is the standard input's for the whole life of the process; nothing owns what is behind it.
+    if unsafe { libc::dup2(by.as_raw_fd(), libc::STDIN_FILENO) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Joins a new session keyring, so that the keys of the caller's session are not this process's (`keyctl(2)`).
+pub(crate) fn leave_session_keyring() -> io::Result<()> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let unnamed = ptr::null::<libc::c_char>();
+    // SAFETY: a null name asks for a keyring without a name; no memory is touched.
+    let result = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, unnamed) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Marks every descriptor but 0, 1 and 2 to be closed by the next execution.
 pub(crate) fn close_on_execute() -> io::Result<()> {
     // SAFETY: this closes nothing now and touches no memory.
@@ -213,11 +231,16 @@ pub(crate) fn close_on_execute() -> io::Result<()> {
 }
 
 /// Every signal does again what it does by default: ignored ones stay ignored across executions, and Rust's runtime
-/// ignores SIGPIPE.
+/// ignores SIGPIPE. By the kernel's own call, as libc keeps two signals to itself.
 pub(crate) fn reset_signals() {
+    // `struct sigaction` of the kernel, of which this is the default on all architectures: all zero.
+    let default = [0_u64; 4];
+    let size_of_set = size_of::<u64>();
     for signal in 1..=64 {
-        // SAFETY: no handler is installed; the call fails for SIGKILL, SIGSTOP and the two that libc keeps.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
+        let former = ptr::null_mut::<u64>();
+        // SAFETY: no handler is installed and the structure is no longer than the array; the call fails for SIGKILL
+        // and SIGSTOP.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), former, size_of_set) };
     }
 }
 

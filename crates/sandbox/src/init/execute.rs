@@ -23,7 +23,13 @@ const MAX_PASSWD_BYTES: u64 = 8 << 20;
 /// Enters the working directory, which is made (0755, owned by root) where it is missing.
 pub(super) fn enter_working_directory(path: &Path) -> Step {
     make_all(path).during("make the working directory", path)?;
-    rustix::process::chdir(path).during("enter the working directory", path)
+    rustix::process::chdir(path).during("enter the working directory", path)?;
+    // The kernel tells by the name when a directory is not beneath the root: some link of `/proc` led out of it.
+    let entered = rustix::process::getcwd(Vec::new()).during("enter the working directory", path)?;
+    if !entered.to_bytes().starts_with(b"/") {
+        return Err(rustix::io::Errno::XDEV).during("enter the working directory", path);
+    }
+    Ok(())
 }
 
 /// Links are followed, also to directories that are missing.

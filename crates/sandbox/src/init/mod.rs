@@ -76,6 +76,9 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
 fn set_up(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step<Vec<Stub>> {
     // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
     rustix::process::setsid().during("make a session", "")?;
+    // Without it, the program would possess the keys of the user's session. A kernel without keys has none to keep from
+    // it, and where the call is forbidden it is so to the program.
+    let _ = kernel::leave_session_keyring();
     // Ignored signals would stay ignored in the program.
     kernel::reset_signals();
     // Modes of what is made below are exact, and the program's mask is this one whatever the caller's was.

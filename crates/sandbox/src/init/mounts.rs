@@ -4,14 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chown, makedev, mkdir, mknodat, symlink};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, Uid, chown, makedev, mkdir, mknodat, open, symlink};
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_remount, move_mount,
     open_tree, unmount,
 };
 
-use super::points::{PointKind, Points, ensure_fixed};
+use super::points::{Point, PointKind, Points, ensure_fixed};
 use super::{During, Step, rootfs};
 use crate::wire::{Stub, Surroundings};
 use crate::{Fallback, MountKind, MountSpec, ProcessSpec, Security, kernel};
@@ -196,6 +196,11 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
         let _ = context.attach(&cgroup, "/sys/fs/cgroup");
     }
     attach_dev(spec, gathered.nodes, prepared.nodes, &context)?;
+    // Before anything of the caller's is mounted: what is in `/dev` and `/proc` now is what the kernel and this made.
+    if spec.security == Security::Sandbox {
+        hide(&prepared.empty_directory, &context)?;
+    }
+    own_stdin()?;
     let mut points = Points::on(Path::new("/")).during("look at", "/")?;
     for (path, file) in prepared.files_of_etc {
         context.attach_at_point(&file, Path::new(path), PointKind::File, &mut points)?;
@@ -205,10 +210,14 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
     for mount in &spec.mounts {
         attach_mount((mount, spec), &mut binds, &mut files, &context, &mut points)?;
     }
-    if spec.security == Security::Sandbox {
-        hide(&prepared.empty_directory, &context)?;
-    }
     Ok(points.into_stubs())
+}
+
+/// Makes the standard input the sandbox's own device: root could change the mode of the machine's by its descriptor.
+fn own_stdin() -> Step {
+    let path = "/dev/null";
+    let null = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)?;
+    kernel::replace_stdin(null.as_fd()).during("open", path)
 }
 
 /// How mounts are attached.
@@ -223,6 +232,12 @@ impl Attaching {
     }
 
     fn try_attach(&self, mount: &Detached, target: &Path) -> io::Result<()> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        self.try_attach_over(mount, &open(target, flags, Mode::empty())?, target)
+    }
+
+    /// `target` is the path of `place`, which older kernels need.
+    fn try_attach_over(&self, mount: &Detached, place: &OwnedFd, target: &Path) -> io::Result<()> {
         let Restriction { taken, recursive } = mount.restriction;
         let set = !taken.is_empty()
             && !self.by_remount
@@ -231,7 +246,8 @@ impl Attaching {
                 Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => false,
                 Err(error) => return Err(error),
             };
-        move_mount(mount.tree.as_fd(), "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+        let empty = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+        move_mount(mount.tree.as_fd(), "", place, "", empty)?;
         if taken.is_empty() || set {
             return Ok(());
         }
@@ -245,8 +261,8 @@ impl Attaching {
     }
 
     fn attach_at_point(&self, mount: &Detached, target: &Path, kind: PointKind, points: &mut Points) -> Step {
-        let point = points.ensure(target, kind).during("make the mount point", target)?;
-        self.attach(mount, point)
+        let Point { place, path } = points.ensure(target, kind).during("make the mount point", target)?;
+        self.try_attach_over(mount, &place, &path).during("mount", target)
     }
 }
 

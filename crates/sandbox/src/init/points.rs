@@ -1,12 +1,16 @@
 //! Mount points inside the new root: finding them, and making those that are missing.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, statx};
+use rustix::fs::{
+    AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, mkdirat, open, openat, openat2, statat, statx,
+};
+use rustix::io::Errno;
 
 use crate::wire::Stub;
 
@@ -61,38 +65,62 @@ pub(super) enum PointKind {
 
 /// The mount points of a sandbox, and which of them had to be made.
 pub(super) struct Points {
+    root: OwnedFd,
     /// The mount that holds the root file system.
     root_mount: u64,
     stubs: Vec<Stub>,
 }
 
+/// A mount point that is there.
+pub(super) struct Point {
+    /// The file or directory to mount over.
+    pub(super) place: OwnedFd,
+    /// Its path without links.
+    pub(super) path: PathBuf,
+}
+
 impl Points {
     /// Points in the file system that is mounted at `root`, and on what is mounted there later.
     pub(super) fn on(root: &Path) -> io::Result<Self> {
-        Ok(Self { root_mount: mount_of(root)?, stubs: Vec::new() })
+        let root = open(root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(Self { root_mount: mount_of(&root)?, root, stubs: Vec::new() })
     }
 
-    /// Makes sure that a mount point is there, and gives its path without links. The directory that something had to
-    /// be made in has the time of that from then on, as with other builders: it shows in RUN and to `COPY --from`, and
-    /// in no layer, since a directory is not changed by its time alone.
-    pub(super) fn ensure(&mut self, path: &Path, kind: PointKind) -> io::Result<PathBuf> {
+    /// Makes sure that a mount point is there. The directory that something had to be made in has the time of that from
+    /// then on, as with other builders: it shows in RUN and to `COPY --from`, and in no layer, since a directory is not
+    /// changed by its time alone.
+    ///
+    /// Below a directory that others write to at this moment (a shared cache), a part of the path may become a link
+    /// after it was looked at: that is an error, as the kernel follows none here.
+    pub(super) fn ensure(&mut self, path: &Path, kind: PointKind) -> io::Result<Point> {
         let path = canonical(path)?;
-        let mut prefix = PathBuf::new();
-        for component in path.components() {
-            let parent = prefix.clone();
-            prefix.push(component);
-            if prefix.symlink_metadata().is_ok() {
-                continue;
-            }
-            let is_directory = kind == PointKind::Directory || prefix != path;
-            make(&prefix, is_directory)?;
-            // One that was made on another mount is of no concern to the root file system, where the same path may
-            // well belong to the image.
-            if mount_of(&parent)? == self.root_mount {
-                self.stubs.push(Stub { path: prefix.clone(), is_directory });
-            }
+        // As with other runtimes: what is mounted there could make other programs believe anything.
+        if path.starts_with("/proc") {
+            return Err(Errno::PERM.into());
         }
-        Ok(path)
+        let mut place = self.root.try_clone()?;
+        let mut prefix = PathBuf::from("/");
+        let names = names(&path);
+        for (index, name) in names.iter().enumerate() {
+            prefix.push(name);
+            if let Err(Errno::NOENT) = statat(&place, name, AtFlags::SYMLINK_NOFOLLOW) {
+                let is_directory = kind == PointKind::Directory || index + 1 < names.len();
+                make(&place, name, is_directory)?;
+                // One that was made on another mount is of no concern to the root file system, where the same path may
+                // well belong to the image.
+                if mount_of(&place)? == self.root_mount {
+                    self.stubs.push(Stub { path: prefix.clone(), is_directory });
+                }
+            }
+            place = openat2(
+                &place,
+                name,
+                OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+                Mode::empty(),
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS,
+            )?;
+        }
+        Ok(Point { place, path })
     }
 
     /// Those that had to be made in the root file system, parents before children.
@@ -101,18 +129,18 @@ impl Points {
     }
 }
 
-fn make(path: &Path, is_directory: bool) -> io::Result<()> {
+fn make(parent: &OwnedFd, name: &OsStr, is_directory: bool) -> io::Result<()> {
     if is_directory {
-        return Ok(rustix::fs::mkdir(path, Mode::from_raw_mode(0o755))?);
+        return Ok(mkdirat(parent, name, Mode::from_raw_mode(0o755))?);
     }
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    open(path, flags, Mode::from_raw_mode(0o644))?;
+    openat(parent, name, flags, Mode::from_raw_mode(0o644))?;
     Ok(())
 }
 
-/// The number of the mount that a path is on (Linux 5.8).
-fn mount_of(path: &Path) -> io::Result<u64> {
-    Ok(statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::MNT_ID)?.stx_mnt_id)
+/// The number of the mount that a place is on (Linux 5.8).
+fn mount_of(place: impl AsFd) -> io::Result<u64> {
+    Ok(statx(place, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
 }
 
 /// Makes sure that one of the fixed mount points (`/proc`, `/sys`, `/dev`) is an ordinary directory. Made ones stay in
@@ -147,25 +175,27 @@ mod tests {
     fn made_points_are_told() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let mut points = Points::on(&root).unwrap();
-        let made = points.ensure(&root.join("x/y"), PointKind::File).unwrap();
-        assert_eq!(made, root.join("x/y"));
+        let mut points = Points::on(Path::new("/")).unwrap();
+        points.root_mount = mount_of(fs::File::open(&root).unwrap()).unwrap();
+        let path = root.join("x/y");
+        assert_eq!(points.ensure(&path, PointKind::File).unwrap().path, path);
         points.ensure(&root.join("x"), PointKind::Directory).unwrap();
         assert_eq!(
             points.into_stubs(),
             [
                 Stub { path: root.join("x"), is_directory: true },
-                Stub { path: root.join("x/y"), is_directory: false },
+                Stub { path: path.clone(), is_directory: false }
             ]
         );
-        assert_eq!(fs::metadata(root.join("x/y")).unwrap().len(), 0);
+        assert_eq!(fs::metadata(path).unwrap().len(), 0);
     }
 
     #[test]
     fn points_on_other_mounts_are_not_told() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().canonicalize().unwrap();
-        let mut points = Points { root_mount: mount_of(Path::new("/proc")).unwrap(), stubs: Vec::new() };
+        let mut points = Points::on(Path::new("/")).unwrap();
+        points.root_mount = mount_of(fs::File::open("/proc").unwrap()).unwrap();
         points.ensure(&root.join("x"), PointKind::Directory).unwrap();
         assert!(root.join("x").is_dir() && points.into_stubs().is_empty());
     }
