@@ -15,7 +15,7 @@ use sandbox::{
 };
 
 use crate::Test;
-use crate::fixture::{self, Fixture, chain, run, words};
+use crate::fixture::{self, Fixture, chain, run, tree, words};
 
 pub(crate) const TESTS: &[Test] = &[
     ("root_has_the_default_capabilities", capabilities_of_root),
@@ -163,9 +163,14 @@ fn dev(fixture: &Fixture) {
              755\n1777\n1777\n2\ny\n"
         )
     );
-    // The machine's nodes are out of reach.
+    // The machine's nodes are out of reach, also by a descriptor.
     fixture.says("chmod 600 /dev/null");
-    assert_eq!(fs::metadata("/dev/null").unwrap().mode() & 0o777, 0o666);
+    let machines = fs::metadata("/dev/null").unwrap();
+    assert_eq!(machines.mode() & 0o777, 0o666);
+    let shown = fixture.says("stat -L -c '%d %i' /proc/self/fd/0 /dev/null");
+    let (descriptor, path) = shown.trim().split_once('\n').unwrap();
+    assert_eq!(descriptor, path);
+    assert_ne!(descriptor, format!("{} {}", machines.dev(), machines.ino()));
 }
 
 fn device_nodes(fixture: &Fixture) {
@@ -349,16 +354,6 @@ fn limits(fixture: &Fixture) {
     );
     assert_eq!(outcome.stdout, "123\n456\n790\n8192\n");
     assert_eq!(fixture.says("df -k /dev/shm | awk 'NR == 2 {print $2}'"), "65536\n");
-}
-
-/// Everything below a directory, sorted.
-fn tree(directory: &Path) -> Vec<String> {
-    let output =
-        Command::new("find").arg(directory).args(["-mindepth", "1", "-printf", "%P\n"]).output().unwrap();
-    let mut names: Vec<String> =
-        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
-    names.sort();
-    names
 }
 
 fn stubs(fixture: &Fixture) {

@@ -9,6 +9,7 @@ use sandbox::{
 };
 
 use crate::Test;
+use crate::confinement;
 use crate::fixture::{Fixture, chain, run as run_spec};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -80,11 +81,13 @@ pub(crate) fn run(arguments: &[String]) {
             assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Mapped, None), "{ids:?}");
             assert_eq!(ids.uid_map.lines().count(), 2);
             mapped(&fixture);
+            confinement::check(&fixture);
         }
         "single" => {
             let note = "`/etc/subuid` has no line for `rbuild-test-one`";
             assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some(note)));
             single(&fixture);
+            confinement::check(&fixture);
         }
         _ => masked(&fixture),
     }
@@ -170,4 +173,9 @@ fn masked(fixture: &Fixture) {
     assert!(!support.fresh_proc);
     assert!(support.missing.iter().any(|missing| missing.what == "a fresh /proc"));
     assert_eq!(fixture.says("head -c 10 /proc/version | wc -c"), "0\n");
+    // The machine's processes can be seen then, and nothing more.
+    let script = "for p in /proc/[0-9]*; do [ $p/exe -ef /proc/self/exe ] && continue; n=$((n + 1)); \
+                  for f in root cwd exe fd/0; do readlink $p/$f; done; cat $p/environ $p/mem | head -c 9; ls $p/root/; \
+                  kill -0 ${p#/proc/}; done 2>/dev/null; [ $n -gt 1 ] && echo others";
+    assert_eq!(fixture.says(script), "others\n");
 }

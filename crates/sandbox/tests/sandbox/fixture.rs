@@ -149,6 +149,19 @@ pub(crate) fn run(spec: &ProcessSpec) -> Result<Outcome, SandboxError> {
     Ok(Outcome { stdout, stderr, exit: running.wait()? })
 }
 
+/// Everything below a directory, sorted.
+pub(crate) fn tree(directory: &Path) -> Vec<String> {
+    let output = std::process::Command::new("find")
+        .arg(directory)
+        .args(["-mindepth", "1", "-printf", "%P\n"])
+        .output()
+        .unwrap();
+    let mut names: Vec<String> =
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
 /// Leaves an empty directory.
 pub(crate) fn empty(directory: &Path) {
     fs::remove_dir_all(directory).unwrap();

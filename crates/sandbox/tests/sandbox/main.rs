@@ -12,6 +12,8 @@
 
 mod as_root;
 mod as_user;
+mod confinement;
+mod escapes;
 mod fixture;
 mod inside;
 
@@ -25,6 +27,8 @@ fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     match arguments.get(1).map(String::as_str) {
         Some("inside") => inside::run(&arguments[2..]),
+        // The one argument that the line of an interpreter may have.
+        Some("overwrite") => inside::overwrite(),
         Some("as-user") => as_user::run(&arguments[2..]),
         Some("doomed-caller") => as_root::doomed_caller(&arguments[2]),
         // What `cargo nextest` and editors ask for.
@@ -33,7 +37,8 @@ fn main() {
             let filter = filter.filter(|word| !word.starts_with('-')).unwrap_or_default();
             assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
             let fixture = fixture::Fixture::new();
-            let failed = run(as_root::TESTS, filter, &fixture) + run(as_user::TESTS, filter, &fixture);
+            let all = [as_root::TESTS, confinement::TESTS, escapes::TESTS, as_user::TESTS];
+            let failed: usize = all.iter().map(|tests| run(tests, filter, &fixture)).sum();
             drop(fixture);
             assert_eq!(failed, 0, "tests failed");
         }
