@@ -53,6 +53,6 @@ pub use image::{ImageTag, Layer, Pin};
 pub use links::{LinkError, LinkPolicy, LinkSource, Origins};
 pub use prune::{PruneOptions, Pruned, SpaceBounds};
 pub use record::{RecordDetails, Replace};
-pub use snapshot::{ActiveSnapshot, Snapshot};
+pub use snapshot::{ActiveSnapshot, Snapshot, WorkDirs};
 pub use store::{IdMode, Seal, SnapshotterKind, Store, StoreOptions};
 pub use usage::Usage;

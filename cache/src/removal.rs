@@ -24,7 +24,10 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<u64> {
         Err(error) => return Err(error.into()),
     };
     if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
-        let top = open_directory(CWD, path)?;
+        let top = match open_directory(CWD, path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            other => other?,
+        };
         while removal.empty(&top, &top, 0)? == Emptied::NotYet {}
         unlink(CWD, path, AtFlags::REMOVEDIR)?;
     } else {
@@ -61,7 +64,12 @@ impl Removal {
 
     fn empty(&mut self, top: &OwnedFd, directory: &OwnedFd, depth: usize) -> io::Result<Emptied> {
         let mut emptied = Emptied::Yes;
-        for (name, kind) in entries(directory)? {
+        let entries = match entries(directory) {
+            // The directory itself, that is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(emptied),
+            other => other?,
+        };
+        for (name, kind) in entries {
             let stat = match rustix::fs::statat(directory, &name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) => stat,
                 // Another process sweeps the same garbage.
@@ -185,6 +193,24 @@ mod tests {
         fs::hard_link(first.join("file"), second.join("file")).unwrap();
         assert!(remove_tree(&first).unwrap() < 1 << 20);
         assert!(remove_tree(&second).unwrap() >= 1 << 20);
+    }
+
+    #[test]
+    fn several_remove_the_same_tree() {
+        let directory = tempfile::tempdir().unwrap();
+        let tree = directory.path().join("tree");
+        for round in 0..5 {
+            for inner in 0..20 {
+                fs::create_dir_all(tree.join(format!("{round}/{inner}/deep"))).unwrap();
+            }
+            std::thread::scope(|scope| {
+                let removals = [scope.spawn(|| remove_tree(&tree)), scope.spawn(|| remove_tree(&tree))];
+                for removal in removals {
+                    removal.join().unwrap().unwrap();
+                }
+            });
+            assert!(!tree.exists());
+        }
     }
 
     #[test]

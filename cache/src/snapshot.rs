@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use crate::contents::Contents;
 use crate::database::{PendingSnapshot, kind_number};
+use crate::disk::Disk;
 use crate::duplicate::{self, Overlay};
 use crate::links::Linked;
 use crate::run::Use;
@@ -43,6 +44,22 @@ pub struct ActiveSnapshot {
     /// The copy that makes it, if another may want to know.
     copy: Mutex<Option<[u8; 32]>>,
     committed: bool,
+}
+
+/// Directories that overlays have worked in. They go away when this is dropped, which may be after the store is closed.
+#[derive(Debug)]
+pub struct WorkDirs {
+    paths: Vec<PathBuf>,
+    disk: Disk,
+}
+
+impl Drop for WorkDirs {
+    fn drop(&mut self) {
+        // What cannot be removed goes away with the run's directory.
+        for path in &self.paths {
+            let _ = self.disk.remove_tree(path);
+        }
+    }
 }
 
 impl Store {
@@ -254,6 +271,12 @@ impl ActiveSnapshot {
         Ok(path)
     }
 
+    /// What [`ActiveSnapshot::work_dir`] has made, for whoever has the time to remove it.
+    pub fn take_work_dirs(&self) -> WorkDirs {
+        let paths = std::mem::take(&mut *self.work_dirs.lock().unwrap_or_else(PoisonError::into_inner));
+        WorkDirs { paths, disk: self.store.shared.disk.clone() }
+    }
+
     /// The snapshot below.
     pub fn parent(&self) -> Option<&Snapshot> {
         self.parent.as_ref()
@@ -321,12 +344,9 @@ impl ActiveSnapshot {
 impl Drop for ActiveSnapshot {
     fn drop(&mut self) {
         // What cannot be removed goes away with the run's directory.
-        let disk = &self.store.shared.disk;
-        for work in self.work_dirs.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
-            let _ = disk.remove_tree(&work);
-        }
+        drop(self.take_work_dirs());
         if !self.committed {
-            let _ = disk.remove_tree(&self.directory);
+            let _ = self.store.shared.disk.remove_tree(&self.directory);
         }
     }
 }

@@ -51,7 +51,12 @@ pub(crate) async fn run(
         // Also what is thrown away takes its time. Agents are there until now.
         drop((mounts, preparation));
         check(ended?, &command)?;
-        Ok(active.commit()?)
+        let work_dirs = active.take_work_dirs();
+        let snapshot = active.commit()?;
+        // The next step need not wait for that: there are file systems on which every removed directory waits for the
+        // disk.
+        tokio::task::spawn_blocking(move || drop(work_dirs));
+        Ok(snapshot)
     })
     .await
 }
