@@ -79,8 +79,6 @@ fn set_up(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step
     // Without it, the program would possess the keys of the user's session. A kernel without keys has none to keep from
     // it, and where the call is forbidden it is so to the program.
     let _ = kernel::leave_session_keyring();
-    // Ignored signals would stay ignored in the program.
-    kernel::reset_signals();
     // Modes of what is made below are exact, and the program's mask is this one whatever the caller's was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
