@@ -5,6 +5,8 @@ mod caching;
 mod concurrency;
 mod contexts;
 mod crash;
+mod escapes;
+mod flushes;
 mod lab;
 mod looking;
 mod memory;
