@@ -1,5 +1,6 @@
 //! Where builds are timed: a fresh file system and a registry on loopback.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,9 @@ impl Lab {
     pub(crate) fn new() -> Result<Self, String> {
         let directory =
             tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).map_err(|error| error.to_string())?;
+        // An ordinary user builds here, too.
+        std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755))
+            .map_err(|error| error.to_string())?;
         let image = directory.path().join("disk");
         let mount = directory.path().join("mount");
         std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
@@ -61,16 +65,37 @@ impl Lab {
     }
 
     fn run(&self, store: &Path, context: &Path, arguments: &[&str]) -> Result<Duration, String> {
+        let mut build = Command::new(env!("CARGO_BIN_EXE_rbuild"));
+        build.args(arguments);
+        self.timed_build(&mut build, store, context)
+    }
+
+    /// The same by a command of the caller's, which has its arguments but for the context.
+    pub(crate) fn timed_build(
+        &self,
+        build: &mut Command,
+        store: &Path,
+        context: &Path,
+    ) -> Result<Duration, String> {
         let config = self.directory.path().join("config.toml");
         let text = format!("[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n", self.registry.address());
         std::fs::write(&config, text).map_err(|error| error.to_string())?;
-        let mut build = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         build
             .env("RBUILD_ROOT", store)
             .env("RBUILD_CONFIG", &config)
             .env("DOCKER_CONFIG", self.directory.path());
-        build.args(arguments).arg(context).stdin(Stdio::null()).stdout(Stdio::null());
-        timed(&mut build)
+        timed(build.arg(context).stdin(Stdio::null()).stdout(Stdio::null()))
+    }
+
+    /// How often the device of the file system was told to flush its cache (Linux 5.5).
+    pub(crate) fn flushes(&self) -> Result<u64, String> {
+        use std::os::unix::fs::MetadataExt;
+        let device = std::fs::metadata(&self.mount).map_err(|error| error.to_string())?.dev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        let path = format!("/sys/dev/block/{major}:{minor}/stat");
+        let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+        let count = text.split_whitespace().nth(15).and_then(|count| count.parse().ok());
+        count.ok_or_else(|| format!("{path} does not count flushes"))
     }
 }
 

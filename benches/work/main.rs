@@ -3,11 +3,12 @@
 //!
 //! `cargo bench` as root; `RBUILD_BENCH_RUNS` sets the number of runs (5), `RBUILD_BENCH` chooses works by name. Store
 //! and contexts are on a fresh ext4 in a file, mounted without `discard` and synced before each run. Needs the Debian
-//! packages docker-registry, e2fsprogs and util-linux. Cold: an empty store, the page cache warm.
+//! packages docker-registry, e2fsprogs, util-linux, passwd, crun and buildah. Cold: an empty store, the page cache warm.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a program that reports to a person")]
 
 mod lab;
+mod overhead;
 mod works;
 
 use std::process::ExitCode;
@@ -35,6 +36,12 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+    }
+    if (chosen.is_empty() || overhead::NAME.contains(&chosen))
+        && let Err(error) = overhead::report(&lab, runs)
+    {
+        eprintln!("{}: {error}", overhead::NAME);
+        return ExitCode::FAILURE;
     }
     ExitCode::SUCCESS
 }
