@@ -1,6 +1,6 @@
 //! A process beside this one that ends its sandboxes if it dies, in whatever way.
 //!
-//! It holds their pidfds and one end of a socket, and kills them when the other end closes. (The kernel's own signal at
+//! So it does with processes that serve them. It holds their pidfds and one end of a socket, and kills them when the other end closes. (The kernel's own signal at
 //! a parent's death follows the thread that started the child, and is lost when the child runs a set-user-ID program.)
 
 use std::io::{IoSlice, IoSliceMut};
@@ -28,7 +28,7 @@ const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
 static SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Puts a sandbox under guard, with the cgroup that is to be removed after it. Starts the guard if there is none.
+/// Puts a process under guard: a sandbox, with the cgroup that is to be removed after it. Starts the guard if there is none.
 pub(crate) fn watch(
     executable: BorrowedFd<'_>,
     pidfd: BorrowedFd<'_>,
@@ -58,6 +58,7 @@ fn start(executable: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
         name: NAME,
         descriptors: [null.as_fd(), null.as_fd(), null.as_fd(), high.as_fd()],
         namespaces: 0,
+        network: None,
         cgroup: None,
     })?;
     Ok(ours)

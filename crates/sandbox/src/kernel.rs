@@ -19,6 +19,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) descriptors: [BorrowedFd<'a>; 4],
     /// New namespaces: `CLONE_NEW*`.
     pub(crate) namespaces: c_int,
+    /// The network namespace that it is in instead of this process's.
+    pub(crate) network: Option<BorrowedFd<'a>>,
     /// The cgroup (version 2) that it starts in.
     pub(crate) cgroup: Option<BorrowedFd<'a>>,
 }
@@ -26,6 +28,7 @@ pub(crate) struct Launch<'a> {
 /// What the new process needs, prepared so that it neither allocates nor locks.
 struct Child {
     executable: RawFd,
+    network: Option<RawFd>,
     descriptors: [RawFd; 4],
     arguments: [*const libc::c_char; 2],
     environment: [*const libc::c_char; 1],
@@ -38,6 +41,7 @@ pub(crate) fn launch(launch: &Launch<'_>) -> io::Result<OwnedFd> {
     let executable = rustix::io::fcntl_dupfd_cloexec(launch.executable, 4)?;
     let mut child = Child {
         executable: executable.as_raw_fd(),
+        network: launch.network.map(|network| network.as_raw_fd()),
         descriptors: launch.descriptors.map(|descriptor| descriptor.as_raw_fd()),
         arguments: [launch.name.as_ptr(), ptr::null()],
         environment: [ptr::null()],
@@ -133,6 +137,12 @@ extern "C" fn start_child(child: *mut c_void) -> c_int {
     // descriptors and strings that stay valid until the execution; the signal dispositions are this process's own.
     unsafe {
         let child = &mut *child.cast::<Child>();
+        if let Some(network) = child.network
+            && libc::setns(network, libc::CLONE_NEWNET) < 0
+        {
+            child.errno = *libc::__errno_location();
+            libc::_exit(127);
+        }
         for (wanted, &descriptor) in (0..).zip(&child.descriptors) {
             if libc::dup2(descriptor, wanted) < 0 {
                 child.errno = *libc::__errno_location();
@@ -288,6 +298,13 @@ pub(crate) fn install_filter(filter: &[Instruction]) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// Moves the calling thread, and no other, into a new network namespace.
+pub(crate) fn unshare_network() -> io::Result<()> {
+    // SAFETY: touches no memory; neither descriptors nor anything else that threads share is unshared.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Brings up the loopback device of this network namespace.
 pub(crate) fn bring_up_loopback() -> io::Result<()> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -357,6 +374,7 @@ mod tests {
             name: c"sh",
             descriptors: [input.as_fd(), inside.as_fd(), inside.as_fd(), inside.as_fd()],
             namespaces,
+            network: None,
             cgroup,
         })
         .unwrap();
@@ -394,6 +412,7 @@ mod tests {
             name: c"x",
             descriptors: [null.as_fd(); 4],
             namespaces: 0,
+            network: None,
             cgroup: None,
         })
         .unwrap_err();

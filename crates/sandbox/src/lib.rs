@@ -7,9 +7,12 @@
 //! Device nodes that a program makes can be stored but not opened: the root file system and `/dev` are mounted so that
 //! only the few ordinary devices of `/dev` work.
 //!
+//! [`ConnectedNetwork`] is a network namespace that sandboxes can share one after another, from which `pasta` leads to
+//! the outside.
+//!
 //! Deliberately absent: images, snapshots and layers (the caller names directories), users' names (the caller hands
 //! over numbers), progress, reading the environment, and any long-lived daemon. The one process that stays beside the
-//! caller's ends with it; its only work is to end the sandboxes too.
+//! caller's ends with it; its only work is to end the sandboxes too, and what connects them.
 
 mod cgroup;
 mod error;
@@ -18,6 +21,7 @@ mod guard;
 mod init;
 mod kernel;
 mod memory;
+mod network;
 mod probe;
 mod process;
 mod seccomp;
@@ -28,6 +32,7 @@ mod user_namespace;
 mod wire;
 
 pub use error::{SandboxError, SetupFailure};
+pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions};
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};
 pub use spec::{

@@ -55,12 +55,16 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
     let protection = if in_memory { Protection::Copy } else { Protection::Mount };
     let mut init = Init::start(
         [null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()],
-        namespaces(spec),
+        &spec.network,
         protection,
         cgroup.as_ref(),
     )?;
     drop((stdout_inside, stderr_inside));
-    let request = Request::Run(Box::new(spec.clone()), surroundings());
+    let request = Request::Run {
+        spec: Box::new(spec.clone()),
+        surroundings: surroundings(),
+        has_new_network: spec.network == Network::None,
+    };
     let answer = init.ask(&request, Some(filter_bytes()));
     let stubs = match answer {
         Ok(Answer::Ready { stubs }) => stubs,
@@ -116,11 +120,6 @@ fn refusal(answer: io::Result<Answer>) -> SandboxError {
     }
 }
 
-fn namespaces(spec: &ProcessSpec) -> c_int {
-    let network = if spec.network == Network::None { libc::CLONE_NEWNET } else { 0 };
-    ALWAYS_NEW | network
-}
-
 const ALWAYS_NEW: c_int =
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
 
@@ -153,7 +152,7 @@ impl Init {
     /// Starts it with these as stdin, stdout and stderr.
     fn start(
         standard: [BorrowedFd<'_>; 3],
-        namespaces: c_int,
+        network: &Network,
         protection: Protection,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, SandboxError> {
@@ -167,7 +166,11 @@ impl Init {
             executable,
             name: INIT,
             descriptors: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), theirs.as_fd()],
-            namespaces,
+            namespaces: ALWAYS_NEW | if *network == Network::None { libc::CLONE_NEWNET } else { 0 },
+            network: match network {
+                Network::Namespace(namespace) => Some(namespace.as_fd()),
+                Network::Host | Network::None => None,
+            },
             cgroup: cgroup.and_then(Cgroup::start_in),
         })
         .map_err(start("starting the init"))?;
@@ -186,7 +189,7 @@ impl Init {
     pub(crate) fn start_probe() -> Result<Self, SandboxError> {
         let null =
             File::options().read(true).write(true).open("/dev/null").map_err(start("opening /dev/null"))?;
-        Self::start([null.as_fd(); 3], ALWAYS_NEW, Protection::Mount, None)
+        Self::start([null.as_fd(); 3], &Network::Host, Protection::Mount, None)
     }
 
     /// Tells it what to do and gives its answer.

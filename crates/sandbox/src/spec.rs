@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::NetworkNamespace;
 use crate::wire::{raw_bytes, raw_path, raw_paths};
 
 /// Bytes of `/dev/shm` where nothing else was asked for: 64 MiB, as Docker.
@@ -32,7 +33,8 @@ pub struct ProcessSpec {
     pub groups: Vec<u32>,
     /// The host name.
     pub hostname: String,
-    /// The network.
+    /// The network. The calling side puts the sandbox into it, so that the init is not told.
+    #[serde(skip)]
     pub network: Network,
     /// The confinement.
     pub security: Security,
@@ -101,12 +103,15 @@ pub enum RootFs {
 }
 
 /// The network of a sandbox.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Network {
     /// The caller's.
+    #[default]
     Host,
     /// Its own, with a loopback device that is up and nothing else.
     None,
+    /// One that is there already, which other sandboxes may share.
+    Namespace(NetworkNamespace),
 }
 
 /// The confinement of a sandbox.

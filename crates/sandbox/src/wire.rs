@@ -18,8 +18,15 @@ const MAX_MESSAGE_BYTES: u32 = 1 << 30;
 /// What the init is to do.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Request {
-    /// Become this process.
-    Run(Box<ProcessSpec>, Surroundings),
+    /// Become a process.
+    Run {
+        /// Which.
+        spec: Box<ProcessSpec>,
+        /// What the calling side knows of the machine.
+        surroundings: Surroundings,
+        /// Whether the init is in a network namespace that was made for it, in which no device is up.
+        has_new_network: bool,
+    },
     /// Tell what works here.
     Probe,
 }

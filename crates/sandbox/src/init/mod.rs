@@ -16,7 +16,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::seccomp::Instruction;
 use crate::wire::{self, Answer, Probed, Request, Stub, Surroundings};
-use crate::{Network, ProcessSpec, kernel};
+use crate::{ProcessSpec, kernel};
 
 /// A step that failed.
 struct Failed {
@@ -48,9 +48,9 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     // The calling side is gone, or died while it asked: nobody to tell.
     let Ok(request) = wire::receive(&mut socket) else { kernel::exit_now(FAILED) };
     match request {
-        Request::Run(spec, surroundings) => {
+        Request::Run { spec, surroundings, has_new_network } => {
             let Ok(filter) = wire::receive_bytes(&mut socket) else { kernel::exit_now(FAILED) };
-            match set_up(&spec, surroundings, &filter) {
+            match set_up(&spec, surroundings, has_new_network, &filter) {
                 Ok(stubs) => {
                     if wire::send(&mut socket, &Answer::Ready { stubs }).is_err() {
                         kernel::exit_now(FAILED);
@@ -73,7 +73,12 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
 }
 
 /// The steps, in their order.
-fn set_up(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step<Vec<Stub>> {
+fn set_up(
+    spec: &ProcessSpec,
+    surroundings: Surroundings,
+    has_new_network: bool,
+    filter: &[u8],
+) -> Step<Vec<Stub>> {
     // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
     rustix::process::setsid().during("make a session", "")?;
     // Without it, the program would possess the keys of the user's session. A kernel without keys has none to keep from
@@ -82,7 +87,7 @@ fn set_up(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step
     // Modes of what is made below are exact, and the program's mask is this one whatever the caller's was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
-    if spec.network == Network::None {
+    if has_new_network {
         kernel::bring_up_loopback().during("bring up the loopback device", "")?;
     }
     hide_mounts()?;

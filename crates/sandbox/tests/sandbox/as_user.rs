@@ -107,6 +107,7 @@ fn common(fixture: &Fixture) {
         "0\n0\n1\nCapEff:\t00000000a80425fb\nCapBnd:\t00000000a80425fb\nSeccomp:\t2\nro\nro\n2\ndenied\n32 bits\n"
     );
     part_of_overlay(fixture);
+    crate::networks::shared(fixture);
 }
 
 fn part_of_overlay(fixture: &Fixture) {

@@ -16,6 +16,7 @@ mod confinement;
 mod escapes;
 mod fixture;
 mod inside;
+mod networks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,7 +38,7 @@ fn main() {
             let filter = filter.filter(|word| !word.starts_with('-')).unwrap_or_default();
             assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
             let fixture = fixture::Fixture::new();
-            let all = [as_root::TESTS, confinement::TESTS, escapes::TESTS, as_user::TESTS];
+            let all = [as_root::TESTS, confinement::TESTS, escapes::TESTS, networks::TESTS, as_user::TESTS];
             let failed: usize = all.iter().map(|tests| run(tests, filter, &fixture)).sum();
             drop(fixture);
             assert_eq!(failed, 0, "tests failed");

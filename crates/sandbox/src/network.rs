@@ -1,0 +1,272 @@
+//! Network namespaces that outlive single sandboxes, and their connection to the outside by pasta(1).
+
+use std::fs::File;
+use std::io::{self, Read, Seek};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::executable::{self, Protection};
+use crate::{guard, kernel};
+
+/// The network inside: addresses that no real network has (RFC 7335 keeps them for translators such as this, and the
+/// other prefix is one of RFC 4193), so that every address of the host and its networks is outside.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 2);
+const NETMASK_BITS: &str = "29";
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
+const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd5c, 0x7262, 0x7569, 0x6c64, 0, 0, 0, 2);
+const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+/// Why there is no network of its own, or why nothing connects it.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The namespace could not be made.
+    #[error("cannot make a network namespace")]
+    Namespace(#[source] io::Error),
+    /// The program could not be started.
+    #[error("cannot run `{}`", program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The program ended before the network was ready.
+    #[error("`{}` failed{}", program.display(), if said.is_empty() { String::new() } else { format!(": {said}") })]
+    Ended {
+        /// The program.
+        program: PathBuf,
+        /// The last line that it wrote; may be empty.
+        said: String,
+    },
+    /// The network was not ready in time.
+    #[error("`{}` was not ready after {} ms", program.display(), deadline.as_millis())]
+    Late {
+        /// The program.
+        program: PathBuf,
+        /// The time that it had.
+        deadline: Duration,
+    },
+}
+
+/// A network namespace in which the loopback device is up. It lasts as long as this, its clones and the processes in it.
+#[derive(Debug, Clone)]
+pub struct NetworkNamespace(Arc<OwnedFd>);
+
+impl NetworkNamespace {
+    /// Makes one, of the current user namespace.
+    pub fn new() -> io::Result<Self> {
+        // A thread of its own, as whichever makes a namespace is in it from then on.
+        let thread = std::thread::Builder::new().spawn(|| {
+            kernel::unshare_network()?;
+            kernel::bring_up_loopback()?;
+            File::open("/proc/thread-self/ns/net")
+        })?;
+        match thread.join() {
+            Ok(namespace) => Ok(Self(Arc::new(namespace?.into()))),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+}
+
+impl AsFd for NetworkNamespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl PartialEq for NetworkNamespace {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for NetworkNamespace {}
+
+/// How pasta(1) is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PastaOptions {
+    /// The program.
+    pub program: PathBuf,
+    /// How long its start may take.
+    pub start_deadline: Duration,
+}
+
+/// A network namespace from which a process of pasta leads to the outside: connections that begin inside are made anew
+/// by pasta, outside. Nothing leads in, and nothing leads to the loopback devices of the outside but for
+/// [`NAMESERVER`](Self::NAMESERVER).
+///
+/// When this is dropped, or the calling process ends in whatever way, pasta is killed; sandboxes in the namespace go on
+/// without a connection.
+#[derive(Debug)]
+pub struct ConnectedNetwork {
+    namespace: NetworkNamespace,
+    pasta: Child,
+    pidfd: OwnedFd,
+}
+
+impl ConnectedNetwork {
+    /// Where the first name server (IPv4) of the outer `/etc/resolv.conf` answers inside, even one on a loopback device.
+    /// Some versions of pasta hand on UDP only.
+    pub const NAMESERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 3);
+    /// The same for the first name server with an IPv6 address.
+    pub const NAMESERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd5c, 0x7262, 0x7569, 0x6c64, 0, 0, 0, 3);
+
+    /// Makes a namespace and starts pasta for it. Blocks until the network is ready, some 50 ms, or the deadline is
+    /// over. There is no connection by IPv4 or IPv6 where the outside has no default route for it, and an error where
+    /// it has none at all.
+    pub fn start(options: &PastaOptions) -> Result<Self, NetworkError> {
+        let program = &options.program;
+        let failed = |source| NetworkError::Start { program: program.clone(), source };
+        let namespace = NetworkNamespace::new().map_err(NetworkError::Namespace)?;
+        let (ready, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let log = memfd_create("pasta", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let mut network =
+            Self::launch(program, namespace, (tell, log.try_clone().map_err(failed)?)).map_err(failed)?;
+        let timeout = Timespec::try_from(options.start_deadline).ok();
+        let told = loop {
+            match poll(&mut [PollFd::new(&ready, PollFlags::IN)], timeout.as_ref()) {
+                Err(rustix::io::Errno::INTR) => {}
+                result => break result.map_err(|error| failed(error.into()))? > 0,
+            }
+        };
+        if !told {
+            return Err(NetworkError::Late { program: program.clone(), deadline: options.start_deadline });
+        }
+        // The number of the process; nothing if it has ended.
+        let mut number = [0; 32];
+        if rustix::io::read(&ready, &mut number).map_err(|error| failed(error.into()))? > 0 {
+            return Ok(network);
+        }
+        network.end();
+        Err(NetworkError::Ended { program: program.clone(), said: last_line(log.into()) })
+    }
+
+    /// Starts pasta, with where it tells that it is ready and where it writes what goes wrong.
+    fn launch(
+        program: &Path,
+        namespace: NetworkNamespace,
+        (tell, log): (OwnedFd, OwnedFd),
+    ) -> io::Result<Self> {
+        let mut command = Command::new(program);
+        command
+            .args(arguments())
+            .env_clear()
+            .current_dir("/")
+            // The terminal's Ctrl-C is for the build.
+            .process_group(0)
+            // Newer versions close all other descriptors.
+            .stdin(Stdio::from(namespace.0.try_clone()?))
+            .stdout(Stdio::from(tell))
+            .stderr(Stdio::from(log));
+        let mut pasta = command.spawn()?;
+        let guarded = || {
+            let pid =
+                i32::try_from(pasta.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+            guard::watch(executable::own(Protection::Mount)?, pidfd.as_fd(), None)?;
+            Ok(pidfd)
+        };
+        match guarded() {
+            Ok(pidfd) => Ok(Self { namespace, pasta, pidfd }),
+            Err(error) => {
+                let _ = pasta.kill();
+                let _ = pasta.wait();
+                Err(error)
+            }
+        }
+    }
+
+    /// The namespace.
+    pub fn namespace(&self) -> &NetworkNamespace {
+        &self.namespace
+    }
+
+    /// Whether pasta is still running.
+    pub fn is_connected(&self) -> bool {
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        matches!(poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)), Ok(0))
+    }
+
+    /// Kills pasta. Does not wait, which dropping this does: its end takes the kernel some 20 ms.
+    pub fn kill(&mut self) {
+        // It has not been waited for, so that this is no other process; the only error is that it has ended.
+        let _ = self.pasta.kill();
+    }
+
+    fn end(&mut self) {
+        self.kill();
+        let _ = self.pasta.wait();
+    }
+}
+
+impl Drop for ConnectedNetwork {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// See pasta(1).
+fn arguments() -> Vec<String> {
+    let fixed = [
+        "--foreground",
+        "--quiet",
+        "--config-net",
+        // Root would become `nobody` otherwise, who may not enter the namespace.
+        "--netns-only",
+        "--runas",
+        "0",
+        "--netns",
+        "/proc/self/fd/0",
+        "--no-netns-quit",
+        // Written when the network is ready.
+        "--pid",
+        "/proc/self/fd/1",
+        // Without these, ports that anybody listens on are forwarded both ways, also those of loopback devices, and the
+        // gateway's address leads to the outer loopback device.
+        "--tcp-ports",
+        "none",
+        "--udp-ports",
+        "none",
+        "--tcp-ns",
+        "none",
+        "--udp-ns",
+        "none",
+        "--no-map-gw",
+        "--ns-ifname",
+        "eth0",
+        "--netmask",
+        NETMASK_BITS,
+    ];
+    let addresses = [
+        ("--address", ADDRESS.to_string()),
+        ("--gateway", GATEWAY.to_string()),
+        ("--dns-forward", ConnectedNetwork::NAMESERVER.to_string()),
+        ("--address", ADDRESS_V6.to_string()),
+        ("--gateway", GATEWAY_V6.to_string()),
+        ("--dns-forward", ConnectedNetwork::NAMESERVER_V6.to_string()),
+    ];
+    let addresses = addresses.into_iter().flat_map(|(option, address)| [option.to_owned(), address]);
+    fixed.into_iter().map(str::to_owned).chain(addresses).collect()
+}
+
+/// The last line of what pasta wrote that is about the network.
+fn last_line(mut log: File) -> String {
+    let mut text = Vec::new();
+    // Where it cannot be read the reason is not told.
+    let _ = log.rewind().and_then(|()| log.read_to_end(&mut text));
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let mut lines =
+        text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.contains("to syslog"));
+    lines.next_back().unwrap_or_default().to_owned()
+}
