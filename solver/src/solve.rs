@@ -176,6 +176,9 @@ impl<'g, W: Worker> Solve<'g, W> {
                 let call = self.call(request);
                 self.running.push(call);
             }
+            for vertex in state.take_expected() {
+                self.shared.worker.expect(self.shared.graph.vertex(vertex));
+            }
             for vertex in state.take_adopted() {
                 self.shared.tell(Event::Cached(vertex));
             }

@@ -53,6 +53,10 @@ pub trait Worker: Send + Sync + 'static {
         context: &ExecContext,
     ) -> impl Future<Output = Result<RemoteIdentity, Self::Error>> + Send;
 
+    /// Says that `vertex` will be executed as soon as what it is made from is there, unless another process stores its
+    /// result first: a chance to begin early with what that takes. Must not block.
+    fn expect(&self, _vertex: &Vertex) {}
+
     /// Claims `key` before its vertex is executed, waiting for another process that is executing it.
     /// Without `lookup` the answer is never a [`Claim::Hit`]; the claim still keeps two builds from writing one
     /// result at once.

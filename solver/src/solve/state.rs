@@ -108,6 +108,7 @@ pub(super) struct State<'g, O> {
     /// key, as copies of equal files from two places do.
     makers: HashMap<(CacheKey, bool), VertexId>,
     adopted: Vec<VertexId>,
+    expected: Vec<VertexId>,
     // First in, first out: what is nearest to the targets is asked for first.
     work: VecDeque<Work>,
     requests: VecDeque<Request<'g, O>>,
@@ -141,6 +142,7 @@ impl<'g, O: Clone> State<'g, O> {
             digest_ids: HashMap::new(),
             makers: HashMap::new(),
             adopted: Vec::new(),
+            expected: Vec::new(),
             work: VecDeque::new(),
             requests: VecDeque::new(),
         }
@@ -198,6 +200,11 @@ impl<'g, O: Clone> State<'g, O> {
     /// The vertices that took the output of another since this was asked.
     pub(super) fn take_adopted(&mut self) -> Vec<VertexId> {
         std::mem::take(&mut self.adopted)
+    }
+
+    /// The vertices that were found to have to be made since this was asked.
+    pub(super) fn take_expected(&mut self) -> Vec<VertexId> {
+        std::mem::take(&mut self.expected)
     }
 
     /// Who reads the digest, to be named when it cannot be had: it has a line in the Dockerfile.
@@ -356,6 +363,7 @@ impl<'g, O: Clone> State<'g, O> {
     }
 
     fn needs_making(&mut self, vertex: VertexId) {
+        self.expected.push(vertex);
         self.progress(Node::Output(vertex)).stage = Stage::NeedsInputs;
         self.work.push_back(Work::Advance(Node::Output(vertex)));
         self.mark_slow(Node::Output(vertex));

@@ -59,6 +59,7 @@ pub(crate) struct Calls {
     pub(crate) lookups: usize,
     pub(crate) known_digests: usize,
     pub(crate) digests: usize,
+    pub(crate) expected: Vec<String>,
     pub(crate) prepared: Vec<String>,
     pub(crate) executed: Vec<String>,
     pub(crate) named: Vec<String>,
@@ -191,6 +192,10 @@ impl Worker for MemoryWorker {
         Ok(RemoteIdentity(hex::encode(hash(tree))))
     }
 
+    fn expect(&self, vertex: &Vertex) {
+        self.inside().calls.expected.push(vertex.meta.name.clone());
+    }
+
     async fn claim(
         &self,
         vertex: &Vertex,
@@ -280,6 +285,7 @@ impl MemoryWorker {
         let mut inside = self.inside();
         let calls = &mut inside.calls;
         assert!(!calls.executed.iter().any(|executed| executed == name), "`{name}` is executed once");
+        assert!(calls.expected.iter().any(|expected| expected == name), "`{name}` is expected first");
         assert!(calls.prepared.iter().any(|prepared| prepared == name), "`{name}` is prepared first");
         calls.executed.push(name.to_owned());
         calls.running += 1;

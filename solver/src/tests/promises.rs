@@ -58,12 +58,14 @@ async fn a_second_build_executes_nothing_and_asks_once() {
     let (_, top) = three(&mut draft);
     let graph = draft.graph();
     let first = build(MemoryWorker::new(&records), &graph, top).await;
+    assert_eq!(first.calls.expected, names(&["top", "base"]));
     assert_eq!(first.calls.executed, names(&["base", "top"]));
     let solved = first.result.unwrap();
     assert_eq!((solved.executed, solved.cached), (2, 0));
     assert_eq!(solved.keys, [Some(key_of(&graph, top))]);
     let second = build(MemoryWorker::new(&records), &graph, top).await;
     assert_eq!((second.calls.lookups, second.calls.executed, second.calls.named), (1, vec![], vec![]));
+    assert_eq!(second.calls.expected, names(&[]));
     assert!(matches!(second.events[..], [Event::Cached(vertex)] if vertex == top));
     let again = second.result.unwrap();
     assert_eq!((again.executed, again.cached, again.outputs), (0, 1, solved.outputs));
