@@ -282,17 +282,34 @@ pub(crate) fn restrict(mount: BorrowedFd<'_>, taken: MountAttrFlags, recursive: 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Program {
+    length: u16,
+    instructions: *const Instruction,
+}
+
+impl Program {
+    fn of(filter: &[Instruction]) -> io::Result<Self> {
+        let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        Ok(Self { length, instructions: filter.as_ptr() })
+    }
+}
+
+/// Lets whoever reads frames from this tap device see only those that the filter keeps. Other processes that have the
+/// device open do not notice.
+pub(crate) fn attach_frame_filter(tap: BorrowedFd<'_>, filter: &[Instruction]) -> io::Result<()> {
+    let program = Program::of(filter)?;
+    // SAFETY: the pointer and length describe the slice, whose elements have the layout of `struct sock_filter`; the
+    // kernel copies them during the call.
+    let result = unsafe { libc::ioctl(tap.as_raw_fd(), libc::TUNATTACHFILTER as _, &raw const program) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Installs a system call filter for this process and all that it starts.
 pub(crate) fn install_filter(filter: &[Instruction]) -> io::Result<()> {
-    /// `struct sock_fprog`.
-    #[repr(C)]
-    struct Program {
-        length: u16,
-        instructions: *const Instruction,
-    }
     const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
-    let length = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-    let program = Program { length, instructions: filter.as_ptr() };
+    let program = Program::of(filter)?;
     // SAFETY: the pointer and length describe the slice, whose elements have the layout of `struct sock_filter`.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }

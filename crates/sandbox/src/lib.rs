@@ -17,6 +17,7 @@
 mod cgroup;
 mod error;
 mod executable;
+mod frame_filter;
 mod guard;
 mod init;
 mod kernel;

@@ -16,7 +16,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::executable::{self, Protection};
-use crate::{guard, kernel};
+use crate::{frame_filter, guard, kernel};
 
 /// The network inside: addresses that no real network has (RFC 7335 keeps them for translators such as this, and the
 /// other prefix is one of RFC 4193), so that every address of the host and its networks is outside.
@@ -26,12 +26,18 @@ const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 0, 0, 1);
 const ADDRESS_V6: Ipv6Addr = Ipv6Addr::new(0xfd5c, 0x7262, 0x7569, 0x6c64, 0, 0, 0, 2);
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 
+/// The device that leads to the outside, by the name that it has in Docker's containers.
+const DEVICE: &str = "eth0";
+
 /// Why there is no network of its own, or why nothing connects it.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     /// The namespace could not be made.
     #[error("cannot make a network namespace")]
     Namespace(#[source] io::Error),
+    /// What is for the machine itself could not be kept inside.
+    #[error("cannot keep loopback addresses out of what pasta forwards")]
+    Filter(#[source] io::Error),
     /// The program could not be started.
     #[error("cannot run `{}`", program.display())]
     Start {
@@ -146,6 +152,8 @@ impl ConnectedNetwork {
         // The number of the process; nothing if it has ended.
         let mut number = [0; 32];
         if rustix::io::read(&ready, &mut number).map_err(|error| failed(error.into()))? > 0 {
+            frame_filter::install(DEVICE, network.pasta.id(), network.pidfd.as_fd())
+                .map_err(NetworkError::Filter)?;
             return Ok(network);
         }
         network.end();
@@ -244,7 +252,7 @@ fn arguments() -> Vec<String> {
         "none",
         "--no-map-gw",
         "--ns-ifname",
-        "eth0",
+        DEVICE,
         "--netmask",
         NETMASK_BITS,
     ];

@@ -1,11 +1,14 @@
 //! What this program does inside of a sandbox: single system calls, and a report of all that can be seen and done.
 
 use std::collections::BTreeMap;
+use std::ffi::c_void;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -438,4 +441,30 @@ pub(crate) fn overwrite() {
     let error =
         std::os::unix::process::CommandExt::exec(std::process::Command::new("/bin/sh").args(["-c", &script]));
     panic!("{error}");
+}
+
+/// Sends a byte to a port, by way of the device `eth0` whatever the address is.
+pub(crate) fn send_by_device(address: &str, port: &str) {
+    let address: IpAddr = address.parse().unwrap();
+    let any = if address.is_ipv4() { "0.0.0.0" } else { "::" };
+    let socket = UdpSocket::bind((any, 0)).unwrap();
+    let name = b"eth0";
+    // SAFETY: the pointer and length describe the name, which outlives the call.
+    let result = unsafe {
+        let (level, option) = (libc::SOL_SOCKET, libc::SO_BINDTODEVICE);
+        libc::setsockopt(socket.as_raw_fd(), level, option, name.as_ptr().cast::<c_void>(), 4)
+    };
+    assert_eq!(result, 0);
+    // The kernel may refuse it, too.
+    let _ = socket.send_to(b"x", (address, port.parse().unwrap()));
+}
+
+/// Tells what a server says, if there is one that can be reached.
+pub(crate) fn ask_server(address: &str, port: &str) {
+    let address = SocketAddr::new(address.parse().unwrap(), port.parse().unwrap());
+    let Ok(mut stream) = TcpStream::connect_timeout(&address, Duration::from_secs(2)) else { return };
+    let mut said = String::new();
+    // What was said before a connection broke counts.
+    let _ = stream.read_to_string(&mut said);
+    print!("{said}");
 }

@@ -1,5 +1,5 @@
-//! Sandboxes on this machine, as root and as ordinary users. Needs root, `busybox-static`, `uidmap` and `passwd`
-//! (Debian packages).
+//! Sandboxes on this machine, as root and as ordinary users. Needs root, `busybox-static`, `uidmap`, `passwd`, `passt`
+//! and `iproute2` (Debian packages).
 //!
 //! A program of its own instead of the standard harness: it is the init of its sandboxes, a program inside of them, and
 //! runs itself again as an ordinary user.
@@ -30,6 +30,9 @@ fn main() {
         Some("inside") => inside::run(&arguments[2..]),
         // The one argument that the line of an interpreter may have.
         Some("overwrite") => inside::overwrite(),
+        Some("call") => inside::ask_server(&arguments[2], &arguments[3]),
+        Some("bound") => inside::send_by_device(&arguments[2], &arguments[3]),
+        Some("with-an-outside") => networks::with_an_outside(),
         Some("as-user") => as_user::run(&arguments[2..]),
         Some("doomed-caller") => as_root::doomed_caller(&arguments[2]),
         // What `cargo nextest` and editors ask for.

@@ -1,10 +1,13 @@
-//! Network namespaces that sandboxes share, and the program that connects them; played by scripts here.
+//! Network namespaces that sandboxes share, and pasta, which connects them.
 
 use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use sandbox::{ConnectedNetwork, Exit, Network, NetworkError, NetworkNamespace, PastaOptions};
@@ -14,7 +17,7 @@ use crate::fixture::{Fixture, chain};
 
 pub(crate) const TESTS: &[Test] = &[
     ("sandboxes_share_a_network", shared),
-    ("a_connection_that_is_ready", ready),
+    ("a_connection_leads_to_the_outside_alone", connected),
     ("a_connection_that_fails", failing),
     ("a_connection_that_is_never_ready", late),
 ];
@@ -55,17 +58,82 @@ fn start(program: PathBuf, deadline_ms: u64) -> Result<ConnectedNetwork, Network
     ConnectedNetwork::start(&PastaOptions { program, start_deadline: Duration::from_millis(deadline_ms) })
 }
 
-fn ready(fixture: &Fixture) {
-    let script =
-        format!("readlink /proc/self/fd/0 > {}; echo $$; exec sleep 1000", fixture.path("link").display());
-    let mut network = start(program(fixture, "ready", &script), 60_000).unwrap();
+/// An outside that is not the machine's: a default route, and an address of each kind.
+const OUTSIDE: &str = "\
+    ip link set lo up && ip link add outside type veth peer name far && ip link set far up && \
+    ip addr add 10.77.0.1/24 dev outside && ip addr add fd77::1/64 dev outside nodad && ip link set outside up && \
+    ip route add default via 10.77.0.254 && ip -6 route add default via fd77::fe && exec \"$@\"";
+
+fn connected(_: &Fixture) {
+    let output = Command::new("unshare")
+        .args(["--net", "sh", "-c", OUTSIDE, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .arg("with-an-outside")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Answers whoever connects, with this word.
+fn serve(address: &str, word: &'static str) -> String {
+    let listener = TcpListener::bind((address, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            // Whoever is gone misses nothing.
+            let _ = stream.unwrap().write_all(word.as_bytes());
+        }
+    });
+    format!("tests call {address} {port}")
+}
+
+/// The part that has an outside of its own.
+pub(crate) fn with_an_outside() {
+    let fixture = &Fixture::new();
+    let program = PathBuf::from("/usr/bin/pasta");
+    assert!(program.exists(), "install passt");
+    let mut network = start(program, 60_000).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let inside = |script: &str| {
+        let network = Network::Namespace(network.namespace().clone());
+        fixture.shell_with(script, |spec| spec.network = network).stdout
+    };
+    assert_eq!(inside("ls /sys/class/net"), "eth0\nlo\n");
+    let outside = ["10.77.0.1", "fd77::1", "0.0.0.0"].map(|address| serve(address, "hello\n"));
+    let outside = outside.map(|call| call.replace("0.0.0.0", "10.77.0.1"));
+    assert_eq!(inside(&outside.join("; ")), "hello\n".repeat(3));
+    // By their own names, by the gateway's, and by an address of the machine.
+    let hidden = ["127.0.0.1", "::1"].map(|address| serve(address, "secret\n"));
+    let others = ["192.0.0.1", "192.0.0.3", "10.77.0.1"].map(|other| hidden[0].replace("127.0.0.1", other));
+    assert_eq!(inside(&format!("{} & {} & wait", hidden.join(" & "), others.join(" & "))), "");
+    no_loopback_by_device(&inside);
     assert!(network.is_connected());
-    let inside = Network::Namespace(network.namespace().clone());
-    let link = fixture.shell_with("readlink /proc/self/ns/net", |spec| spec.network = inside).stdout;
-    assert_eq!(fs::read_to_string(fixture.path("link")).unwrap(), link);
     network.kill();
     while network.is_connected() {
         std::thread::yield_now();
+    }
+}
+
+/// Loopback addresses lead nowhere either if the packet is sent through the device on purpose.
+fn no_loopback_by_device(inside: &dyn Fn(&str) -> String) {
+    let [hidden, hidden_v6, any, open] =
+        ["127.0.0.1", "::1", "0.0.0.0", "10.77.0.1"].map(|address| UdpSocket::bind((address, 0)).unwrap());
+    let port = |socket: &UdpSocket| socket.local_addr().unwrap().port();
+    let script = format!(
+        "tests bound 127.0.0.1 {0}; tests bound ::1 {1}; tests bound ::ffff:127.0.0.1 {0}; tests bound 127.0.0.1 {2}; \
+         tests bound 0.0.0.0 {2}; tests bound 10.77.0.1 {3}",
+        port(&hidden),
+        port(&hidden_v6),
+        port(&any),
+        port(&open)
+    );
+    inside(&script);
+    // Packets are forwarded in their order.
+    open.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    assert_eq!(open.recv(&mut [0; 8]).expect("what is for the outside arrives"), 1);
+    for socket in [hidden, hidden_v6, any] {
+        socket.set_nonblocking(true).unwrap();
+        let error = socket.recv(&mut [0; 8]).expect_err("nothing arrives");
+        assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
     }
 }
 
