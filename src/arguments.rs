@@ -203,7 +203,8 @@ pub(crate) struct BuildArguments {
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', help_heading = "Cache")]
     pub(crate) no_cache_filter: Vec<String>,
 
-    /// Network of RUN steps that name none: `default`, `host` or `none`
+    /// Network of RUN steps that name none: `default` (what config.toml says, else isolated if `pasta` is installed),
+    /// `host` or `none`
     #[arg(
         long,
         value_name = "MODE",
@@ -212,7 +213,7 @@ pub(crate) struct BuildArguments {
         help_heading = "Steps"
     )]
     pub(crate) network: String,
-    /// Entry of /etc/hosts in RUN steps, `HOST:IP` or `HOST=IP`
+    /// Entry of /etc/hosts in RUN steps, `HOST:IP` or `HOST=IP`; the IP `host-gateway` is the address of this machine
     #[arg(long = "add-host", value_name = "HOST:IP", help_heading = "Steps")]
     pub(crate) add_hosts: Vec<String>,
     /// Size of /dev/shm in RUN steps (`64m`)

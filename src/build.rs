@@ -12,7 +12,9 @@ use registry::ClientOptions;
 use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use worker::{ImageStore, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions};
+use worker::{
+    DefaultNetwork, ImageStore, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions,
+};
 
 use crate::agents;
 use crate::arguments::{BuildArguments, ProgressMode, Switches};
@@ -20,6 +22,7 @@ use crate::call::Call;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::lockfile;
+use crate::network;
 use crate::progress::{Progress, Show};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind};
@@ -36,6 +39,7 @@ pub(crate) struct Plan {
     pub(crate) inputs: Arc<Inputs>,
     secrets: Arc<BTreeMap<String, Secret>>,
     agents: BTreeMap<String, PathBuf>,
+    network: DefaultNetwork,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,
     sources: SourcePolicy,
@@ -71,6 +75,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         inputs: Arc::new(inputs),
         secrets: Arc::new(secrets),
         agents,
+        network: Environment::default_network()?,
         outputs,
         sources,
         lock,
@@ -146,6 +151,7 @@ impl Plan {
             agents: self.agents.clone(),
             git: Environment::git_options(),
             sources: self.sources.clone(),
+            network: self.network.clone(),
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {
@@ -176,7 +182,8 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
     {
         build_args.insert(EPOCH.to_owned(), epoch);
     }
-    let hosts: Result<Vec<_>, _> = arguments.add_hosts.iter().map(|text| values::extra_host(text)).collect();
+    let hosts: Result<Vec<_>, _> =
+        arguments.add_hosts.iter().map(|text| values::extra_host(text, network::host_address)).collect();
     let shm_size_bytes = match &arguments.shm_size {
         Some(text) => Some(values::size_bytes("--shm-size", text).map_err(Failure::usage)?),
         None => None,

@@ -12,6 +12,7 @@ mod format;
 mod images;
 mod inputs;
 mod lockfile;
+mod network;
 mod progress;
 mod remote;
 mod report;

@@ -163,6 +163,10 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
         worker::WorkerError::Image(error) => error.hint(),
         worker::WorkerError::Copy(error) => error.hint(),
         worker::WorkerError::Remote(error) => error.hint(),
+        worker::WorkerError::NoNetwork(_) => Some(
+            "`--network=host` or `networkMode = \"auto\"` in config.toml let steps use the network of this machine"
+                .to_owned(),
+        ),
         _ => None,
     }
 }
@@ -175,10 +179,11 @@ pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
             use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
             matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
         });
-        let is_without_git = error
-            .downcast_ref::<worker::WorkerError>()
-            .is_some_and(|error| matches!(error, worker::WorkerError::Remote(worker::RemoteError::NoGit)));
-        if is_disk || is_without_git {
+        let is_without_program = error.downcast_ref::<worker::WorkerError>().is_some_and(|error| {
+            use worker::WorkerError::{NoNetwork, Remote};
+            matches!(error, Remote(worker::RemoteError::NoGit) | NoNetwork(_))
+        });
+        if is_disk || is_without_program {
             return FailureKind::Environment;
         }
         cause = error.source();

@@ -9,8 +9,9 @@ use std::time::Duration;
 use cache::{DiskSize, SpaceBounds};
 use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_FILES};
 use serde::Deserialize;
-use worker::GitOptions;
+use worker::{DefaultNetwork, GitOptions};
 
+use crate::network::NetworkSetting;
 use crate::report::{Failure, FailureKind};
 
 /// `config.toml`, which has the form of buildkitd.toml. Tables that have no meaning here are passed over, so that one
@@ -32,6 +33,8 @@ struct Workers {
 
 #[derive(Debug, Default, Deserialize)]
 struct OciWorker {
+    #[serde(default, rename = "networkMode")]
+    network_mode: NetworkSetting,
     gc: Option<bool>,
     #[serde(default, flatten)]
     bounds: Bounds,
@@ -269,6 +272,12 @@ impl Environment {
         })
     }
 
+    /// The network of steps that ask for none in particular.
+    pub(crate) fn default_network() -> Result<DefaultNetwork, Failure> {
+        let setting = read_config()?.worker.oci.network_mode;
+        Ok(setting.default_network(std::env::var_os("PATH").as_deref()))
+    }
+
     /// How to run git: with this machine's programs, proxies, certificates and ssh agent, and no other configuration.
     pub(crate) fn git_options() -> GitOptions {
         let mut environment: BTreeMap<OsString, OsString> = GIT_VARIABLES
@@ -283,7 +292,7 @@ impl Environment {
 
     /// How the store is kept in bounds.
     pub(crate) fn garbage_collection() -> Result<GarbageCollection, Failure> {
-        let OciWorker { gc, bounds, gcpolicy } = read_config()?.worker.oci;
+        let OciWorker { gc, bounds, gcpolicy, .. } = read_config()?.worker.oci;
         Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds, rules: gcpolicy })
     }
 
@@ -379,6 +388,12 @@ mod tests {
             "debug = true\n[worker.oci]\n  gc = false\n[registry.\"docker.io\"]\n  mirrors = [\"m:5000\"]\n";
         let config = parse_config(Path::new("x"), text).unwrap();
         assert_eq!(config.registry.host("docker.io").mirrors, ["m:5000"]);
+        assert_eq!(config.worker.oci.network_mode, NetworkSetting::Auto);
+        let text = "[worker.oci]\n  networkMode = \"none\"\n";
+        let config = parse_config(Path::new("x"), text).unwrap();
+        assert_eq!(config.worker.oci.network_mode, NetworkSetting::None);
+        let failure = parse_config(Path::new("x"), &text.replace("none", "cni")).unwrap_err().render();
+        assert!(failure.contains("expected one of `auto`, `pasta`, `host`, `none`"), "{failure}");
         let failure = parse_config(Path::new("x"), "[registry.\"a\"]\nmirors = []\n").unwrap_err();
         assert!(failure.render().contains("`x` is not right"), "{}", failure.render());
         assert_eq!(failure.exit_code(), 2);
@@ -400,7 +415,7 @@ mod tests {
               keepDuration = "48h"
               minFreeSpace = "20GB"
         "#;
-        let OciWorker { gc, bounds, gcpolicy } = parse_config(Path::new("x"), text).unwrap().worker.oci;
+        let OciWorker { gc, bounds, gcpolicy, .. } = parse_config(Path::new("x"), text).unwrap().worker.oci;
         assert_eq!(gc, Some(false));
         let disk = DiskSize(100 << 30);
         let expected = SpaceBounds { reserved: Some(11_000_000_000), max_used: Some(1000), min_free: None };

@@ -13,16 +13,28 @@ use crate::remote::RemoteContext;
 /// Why a value is not right: a whole sentence for people.
 pub(crate) type Mistake = String;
 
-/// `--add-host HOST:IP`, `HOST=IP`, `HOST:[IPv6]`.
-pub(crate) fn extra_host(text: &str) -> Result<ExtraHost, Mistake> {
+/// `--add-host HOST:IP`, `HOST=IP`, `HOST:[IPv6]`; the IP `host-gateway` stands for the address of this machine, which
+/// `this_machine` knows.
+pub(crate) fn extra_host(
+    text: &str,
+    this_machine: impl FnOnce() -> Option<IpAddr>,
+) -> Result<ExtraHost, Mistake> {
     let malformed =
         || format!("invalid value `{text}` for `--add-host`: it should be `HOST:IP` or `HOST=IP`");
     let (name, address) = text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(malformed)?;
+    if name.is_empty() {
+        return Err(malformed());
+    }
     if address == "host-gateway" {
-        return Err("`host-gateway` in `--add-host` is not supported yet".to_owned());
+        let address = this_machine().ok_or_else(|| {
+            format!(
+                "invalid value `{text}` for `--add-host`: this machine has no address that others reach it by"
+            )
+        })?;
+        return Ok(ExtraHost { name: name.to_owned(), address: address.to_string() });
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    if name.is_empty() || bare.parse::<IpAddr>().is_err() {
+    if bare.parse::<IpAddr>().is_err() {
         return Err(malformed());
     }
     Ok(ExtraHost { name: name.to_owned(), address: bare.to_owned() })
@@ -245,6 +257,7 @@ mod tests {
 
     #[test]
     fn hosts() {
+        let extra_host = |text| super::extra_host(text, || "10.0.0.7".parse().ok());
         for text in ["a:1.2.3.4", "a=1.2.3.4"] {
             let host = extra_host(text).unwrap();
             assert_eq!((host.name.as_str(), host.address.as_str()), ("a", "1.2.3.4"));
@@ -252,9 +265,14 @@ mod tests {
         for text in ["a:::1", "a:[::1]", "a=::1", "a=[::1]"] {
             assert_eq!(extra_host(text).unwrap().address, "::1", "{text}");
         }
-        for text in ["a", "a:b", ":1.2.3.4"] {
+        for text in ["a", "a:b", ":1.2.3.4", ":host-gateway"] {
             assert!(extra_host(text).is_err(), "{text}");
         }
+        for text in ["a:host-gateway", "a=host-gateway"] {
+            assert_eq!(extra_host(text).unwrap().address, "10.0.0.7", "{text}");
+        }
+        let without = super::extra_host("a:host-gateway", || None).unwrap_err();
+        assert!(without.contains("this machine has no address"), "{without}");
     }
 
     #[test]

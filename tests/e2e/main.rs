@@ -11,6 +11,7 @@ mod lab;
 mod looking;
 mod memory;
 mod mounts;
+mod networks;
 mod offline;
 mod outputs;
 mod registries;

@@ -9,15 +9,15 @@ use testkit::TestUser;
 use crate::lab::{Lab, Ran, Tree, bases, run};
 
 /// A user who builds.
-struct User(TestUser);
+pub(crate) struct User(TestUser);
 
 impl User {
-    fn new(name: &'static str, id: u32, subordinate: Option<u32>) -> Self {
+    pub(crate) fn new(name: &'static str, id: u32, subordinate: Option<u32>) -> Self {
         Self(TestUser::new(name, id, subordinate))
     }
 
     /// A lab that belongs to the user, with the binary and the base images where the user can read them.
-    fn lab(&self, files: &[(&str, &str)]) -> (Lab, PathBuf) {
+    pub(crate) fn lab(&self, files: &[(&str, &str)]) -> (Lab, PathBuf) {
         let lab = Lab::new();
         let context = lab.context("ctx", files);
         run("cp", &["-a", &bases().to_string_lossy(), &lab.path("bases").to_string_lossy()]);
@@ -35,7 +35,7 @@ impl User {
         Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
     }
 
-    fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
         let mut command = self.0.command(&lab.path("rbuild"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", lab.path("home")).env("RBUILD_ROOT", lab.root());

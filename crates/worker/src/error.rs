@@ -46,6 +46,9 @@ pub enum WorkerError {
         #[source]
         cause: SandboxError,
     },
+    /// A RUN was to have a network of its own, and cannot.
+    #[error("no network of their own for RUN steps: {0}")]
+    NoNetwork(String),
     /// The output of a RUN could not be read.
     #[error("cannot read the output of {}", quoted(command))]
     ProcessOutput {

@@ -27,6 +27,7 @@ pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
 pub use local::{LocalWorker, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};
 pub use remote::{GitOptions, RemoteError};
+pub use run::{DefaultNetwork, Otherwise};
 pub use secret::Secret;
 pub use sources::{GitVersion, PullPolicy, SourcePolicy, SourceVersions};
 pub use user::UserError;

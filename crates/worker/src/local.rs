@@ -21,6 +21,7 @@ use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree}
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
+use crate::run::{DefaultNetwork, Networks};
 use crate::sources::Sources;
 use crate::{Secret, SourcePolicy, SourceVersions, WorkerError, merge, mkdir, run};
 
@@ -46,6 +47,8 @@ pub struct WorkerOptions {
     pub git: GitOptions,
     /// Which versions of remote sources are taken.
     pub sources: SourcePolicy,
+    /// The network of steps that ask for none in particular.
+    pub network: DefaultNetwork,
 }
 
 /// Does the work of one build on this machine. Clones share everything.
@@ -67,6 +70,7 @@ struct Shared {
     selections: Selections,
     secrets: Arc<BTreeMap<String, Secret>>,
     agents: BTreeMap<String, PathBuf>,
+    networks: Arc<Networks>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -84,7 +88,7 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources } = options;
+        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources, network } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let clients = (store.clone(), registry.clone());
@@ -93,7 +97,9 @@ impl LocalWorker {
         let images = Images::new(store.clone(), images);
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
-        let shared = Shared { store, images, remotes, sources, contexts, selections, secrets, agents };
+        let networks = Arc::new(Networks::new(network));
+        let shared =
+            Shared { store, images, remotes, sources, contexts, selections, secrets, agents, networks };
         Self { shared: Arc::new(shared) }
     }
 
@@ -128,9 +134,15 @@ impl LocalWorker {
         }
     }
 
-    /// Ends the build: saves what was learned of the contexts, so that the next build need not read what has not
+    /// The networks of the steps.
+    pub(crate) fn networks(&self) -> &Arc<Networks> {
+        &self.shared.networks
+    }
+
+    /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next build need not read what has not
     /// changed. Blocks. To be called once, whether or not the build succeeded.
     pub fn finish(&self) -> Result<(), WorkerError> {
+        self.shared.networks.end();
         for context in self.shared.contexts.values().filter_map(|context| context.open.get()) {
             context.finish()?;
         }
@@ -280,7 +292,7 @@ impl Pauses {
 }
 
 /// The end of `work`, or of the build.
-async fn unless_cancelled<T>(
+pub(crate) async fn unless_cancelled<T>(
     context: &ExecContext,
     work: impl Future<Output = Result<T, WorkerError>>,
 ) -> Result<T, WorkerError> {
@@ -343,6 +355,12 @@ impl Worker for LocalWorker {
 
     async fn identify(&self, vertex: &Vertex, context: &ExecContext) -> Result<RemoteIdentity, WorkerError> {
         unless_cancelled(context, self.shared.remotes.identify(vertex, context)).await
+    }
+
+    fn expect(&self, vertex: &Vertex) {
+        if let Op::Run(op) = &vertex.op {
+            self.shared.networks.expect(op);
+        }
     }
 
     async fn claim(

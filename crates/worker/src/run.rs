@@ -4,6 +4,7 @@ mod agent;
 mod caches;
 mod hosts;
 mod mounts;
+mod network;
 mod output;
 mod redaction;
 
@@ -12,13 +13,16 @@ use std::sync::Arc;
 
 use cache::tree::{TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot};
-use sandbox::{Exit, Network, ProcessSpec, ResourceLimit, RootFs, Running, Security};
-use solver::{ExecContext, LogStream, NetworkMode, RunOp, SecurityMode};
+use sandbox::{Exit, ProcessSpec, ResourceLimit, RootFs, Running, Security};
+use solver::{ExecContext, LogStream, RunOp, SecurityMode};
 
 use crate::error::ProcessFailure;
 use crate::local::{Execution, blocking};
 use crate::run::caches::Caches;
 use crate::run::mounts::{Mounts, Preparation};
+pub(crate) use crate::run::network::Networks;
+use crate::run::network::Place;
+pub use crate::run::network::{DefaultNetwork, Otherwise};
 use crate::run::output::forward;
 use crate::run::redaction::Redaction;
 use crate::user::{self, ProcessUser};
@@ -39,17 +43,18 @@ pub(crate) async fn run(
     let caches = Caches::take(&preparation, op, execution.context).await?;
     let command: Arc<str> = op.args.join(" ").into();
     let redaction = preparation.redaction();
+    let place = worker.networks().take(op, execution.context).await?;
     let start = Start {
         preparation: Arc::clone(&preparation),
         parent,
         op: op.clone(),
         command: Arc::clone(&command),
     };
-    let Started { active, running, mounts } = blocking(move || start.start(caches)).await?;
+    let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
     let ended = finish(running, &command, &redaction, execution.context).await;
     blocking(move || {
         // Also what is thrown away takes its time. Agents are there until now.
-        drop((mounts, preparation));
+        drop((place, mounts, preparation));
         check(ended?, &command)?;
         let work_dirs = active.take_work_dirs();
         let snapshot = active.commit()?;
@@ -85,10 +90,11 @@ struct Started {
     active: ActiveSnapshot,
     running: Running,
     mounts: Mounts,
+    place: Place,
 }
 
 impl Start {
-    fn start(&self, caches: Caches) -> Result<Started, WorkerError> {
+    fn start(&self, caches: Caches, place: Place) -> Result<Started, WorkerError> {
         let Self { preparation, parent, op, .. } = self;
         let store = &preparation.store;
         let view = match parent {
@@ -109,32 +115,29 @@ impl Start {
                 user_xattrs,
             },
         };
-        let mut spec = process_spec(rootfs, op, &user);
+        let mut spec = process_spec(rootfs, op, &user, &place);
         spec.env.extend(preparation.variables(op));
         spec.mounts = std::mem::take(&mut mounts.specs);
         let running = sandbox::spawn(&spec)
             .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;
-        Ok(Started { active, running, mounts })
+        Ok(Started { active, running, mounts, place })
     }
 }
 
-fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser) -> ProcessSpec {
+fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser, place: &Place) -> ProcessSpec {
     let hostname = op.hostname.as_deref().unwrap_or(DEFAULT_HOSTNAME);
     let mut spec = ProcessSpec::new(rootfs, op.args.iter().map(|arg| arg.clone().into_bytes()).collect());
     spec.env = environment(op, user).into_iter().map(String::into_bytes).collect();
     spec.cwd = PathBuf::from(if op.cwd.is_empty() { "/" } else { &op.cwd });
     (spec.uid, spec.gid, spec.groups) = (user.uid, user.gid, user.groups.clone());
     hostname.clone_into(&mut spec.hostname);
-    spec.network = match op.network {
-        NetworkMode::Default | NetworkMode::Host => Network::Host,
-        NetworkMode::None => Network::None,
-    };
+    spec.network = place.network.clone();
     spec.security = match op.security {
         SecurityMode::Sandbox => Security::Sandbox,
         SecurityMode::Insecure => Security::Insecure,
     };
     spec.hosts = Some(hosts::hosts(hostname, &op.extra_hosts));
-    spec.resolv_conf = Some(hosts::resolv_conf());
+    spec.resolv_conf = Some(hosts::resolv_conf(place.is_isolated()));
     if let Some(bytes) = op.shm_size_bytes {
         spec.shm_size_bytes = bytes;
     }

@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
+use sandbox::ConnectedNetwork;
 use solver::ExtraHost;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -21,9 +23,35 @@ pub(super) fn hosts(hostname: &str, extra: &[ExtraHost]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// The content of `/etc/resolv.conf`: this machine's, empty where it has none.
-pub(super) fn resolv_conf() -> Vec<u8> {
-    resolv_conf_of(Path::new(RESOLV_CONF), Path::new(RESOLVED_CONF))
+/// The content of `/etc/resolv.conf`: this machine's, empty where it has none. Name servers on its loopback devices are
+/// named by where they answer in a network that is isolated from those.
+pub(super) fn resolv_conf(is_isolated: bool) -> Vec<u8> {
+    let content = resolv_conf_of(Path::new(RESOLV_CONF), Path::new(RESOLVED_CONF));
+    if is_isolated { from_isolation(&content) } else { content }
+}
+
+fn from_isolation(content: &[u8]) -> Vec<u8> {
+    let text = String::from_utf8_lossy(content);
+    let mut lines: Vec<String> = Vec::new();
+    for line in text.lines() {
+        let server = name_server(line).and_then(|server| server.parse::<IpAddr>().ok());
+        let line = match server.filter(IpAddr::is_loopback) {
+            Some(IpAddr::V4(_)) => format!("nameserver {}", ConnectedNetwork::NAMESERVER),
+            Some(IpAddr::V6(_)) => format!("nameserver {}", ConnectedNetwork::NAMESERVER_V6),
+            None => line.to_owned(),
+        };
+        // Only three name servers count, and one is not asked twice.
+        if name_server(&line).is_none() || !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
+    lines.iter().fold(String::new(), |text, line| text + line + "\n").into_bytes()
+}
+
+/// The server that a line of resolv.conf(5) names.
+fn name_server(line: &str) -> Option<&str> {
+    let mut words = line.split_ascii_whitespace();
+    words.next().filter(|word| *word == "nameserver").and(words.next())
 }
 
 /// `path`'s content; where that only names the stub of systemd-resolved, which knows nothing itself and cannot be
@@ -38,11 +66,7 @@ fn resolv_conf_of(path: &Path, real: &Path) -> Vec<u8> {
 
 fn names_only_the_stub(content: &[u8]) -> bool {
     let text = String::from_utf8_lossy(content);
-    let server = |line: &str| {
-        let mut words = line.split_ascii_whitespace();
-        if words.next() == Some("nameserver") { words.next().map(str::to_owned) } else { None }
-    };
-    let servers: Vec<_> = text.lines().filter_map(server).collect();
+    let servers: Vec<_> = text.lines().filter_map(name_server).collect();
     servers == [RESOLVED_STUB]
 }
 
@@ -75,5 +99,15 @@ mod tests {
         fs::write(&stub, other).unwrap();
         assert_eq!(resolv_conf_of(&stub, &real), other.as_bytes());
         assert_eq!(resolv_conf_of(&missing, &real), b"");
+    }
+
+    #[test]
+    fn name_servers_on_a_loopback_device_are_reached_from_isolation() {
+        let text = "# nameserver 127.0.0.1\nsearch a.test\nnameserver 127.0.0.1\nnameserver 192.0.2.1\n\
+                    nameserver 127.0.0.53\nnameserver ::1\noptions edns0";
+        let expected = "# nameserver 127.0.0.1\nsearch a.test\nnameserver 192.0.0.3\nnameserver 192.0.2.1\n\
+                        nameserver fd5c:7262:7569:6c64::3\noptions edns0\n";
+        assert_eq!(String::from_utf8(from_isolation(text.as_bytes())).unwrap(), expected);
+        assert_eq!(from_isolation(b""), b"");
     }
 }

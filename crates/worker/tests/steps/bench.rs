@@ -16,7 +16,8 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::{
-    ContextSource, GitOptions, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions,
+    ContextSource, DefaultNetwork, GitOptions, LocalWorker, Output, Secret, SourcePolicy, WorkerError,
+    WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -29,6 +30,7 @@ pub(crate) struct Bench {
     pub(crate) secrets: BTreeMap<String, Vec<u8>>,
     /// The environment of git.
     pub(crate) git: BTreeMap<OsString, OsString>,
+    pub(crate) network: DefaultNetwork,
 }
 
 /// What a solve did.
@@ -55,6 +57,7 @@ impl Bench {
             runtime: tokio::runtime::Runtime::new().unwrap(),
             secrets: BTreeMap::from([("token".to_owned(), b"s3cret\n".to_vec())]),
             git: std::env::vars_os().filter(|(name, _)| name == "PATH").collect(),
+            network: DefaultNetwork::Host,
             directory,
         }
     }
@@ -81,6 +84,7 @@ impl Bench {
             agents: BTreeMap::from([("default".to_owned(), self.agent())]),
             git: GitOptions { environment: self.git.clone() },
             sources: SourcePolicy::default(),
+            network: self.network.clone(),
         })
     }
 

@@ -12,6 +12,7 @@
 mod bench;
 mod cases;
 mod git;
+mod networks;
 mod remote;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failed = Vec::new();
-    for (name, test) in cases::ALL.iter().chain(remote::ALL).chain(git::ALL) {
+    for (name, test) in cases::ALL.iter().chain(remote::ALL).chain(git::ALL).chain(networks::ALL) {
         for kind in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
             let name = format!("{name} ({kind:?})");
             if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
