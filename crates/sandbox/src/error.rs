@@ -36,6 +36,35 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+    /// A limit needs a controller that the kernel does not have, or that is not mounted.
+    #[error("cannot limit what a step uses: the kernel offers no cgroup controller `{controller}`")]
+    NoController {
+        /// Which.
+        controller: &'static str,
+    },
+    /// A limit needs a cgroup, and this process may make none that has the controllers.
+    #[error("cannot limit what a step uses: this user may make no cgroup with the controller {controllers}")]
+    NotDelegated {
+        /// Which, in backticks.
+        controllers: String,
+        /// The version of cgroups that they are in.
+        version: u8,
+    },
+    /// A limit could not be set.
+    #[error("cannot limit `{limit}`: the controller `{controller}` does not take `{value}` in `{}`", file.display())]
+    Limit {
+        /// Which controller.
+        controller: &'static str,
+        /// Which limit, by docker's name (`memory-swap`).
+        limit: &'static str,
+        /// What was written.
+        value: String,
+        /// The file of the cgroup.
+        file: PathBuf,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
     /// Waiting for the process failed.
     #[error("cannot wait for a sandbox")]
     Wait {
@@ -52,6 +81,30 @@ pub enum SandboxError {
         #[source]
         source: io::Error,
     },
+}
+
+impl SandboxError {
+    /// What may help.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotDelegated { version: 2, .. } => Some(
+                "start the build with `systemd-run --user --scope -p Delegate=yes`, or name a cgroup that the \
+                 user may write to with `--cgroup-parent`"
+                    .to_owned(),
+            ),
+            Self::NotDelegated { .. } => Some(
+                "let root make a cgroup for the user (`mkdir` and `chown -R` in the hierarchy of each controller), \
+                 and name it with `--cgroup-parent`"
+                    .to_owned(),
+            ),
+            Self::Cgroup { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => Some(
+                "a cgroup of version 2 that has processes passes no controllers on: name one without any with \
+                 `--cgroup-parent`"
+                    .to_owned(),
+            ),
+            _ => None,
+        }
+    }
 }
 
 /// A step of the set-up inside the sandbox that failed.

@@ -6,7 +6,8 @@
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,32 +19,35 @@ use rustix::net::{
 };
 use rustix::process::{Signal, pidfd_send_signal};
 
+use crate::cgroup;
 use crate::kernel::{self, Launch};
 
 /// The first argument of a guard.
 pub(crate) const NAME: &std::ffi::CStr = c"sandbox-guard";
 
-/// How long a guard waits for a killed process before it gives up on removing its cgroup.
+/// No sandbox has more than a few cgroups, each with a path of at most 4096 bytes.
+const MAX_MESSAGE_BYTES: usize = 32 << 10;
+/// How long a guard waits for a killed process before it gives up on removing its cgroups.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
 
 static SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
-/// Puts a process under guard: a sandbox, with the cgroup that is to be removed after it. Starts the guard if there is none.
+/// Puts a process under guard: a sandbox, with the cgroups that are to be removed after it. Starts the guard if there is none.
 pub(crate) fn watch(
     executable: BorrowedFd<'_>,
     pidfd: BorrowedFd<'_>,
-    cgroup: Option<&Path>,
+    cgroups: &[PathBuf],
 ) -> std::io::Result<()> {
     let mut socket = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = socket.as_ref() {
-        match hand_over(known.as_fd(), pidfd, cgroup) {
+        match hand_over(known.as_fd(), pidfd, cgroups) {
             // The guard has died; this one gets a new one.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             result => return Ok(result?),
         }
     }
     let started = start(executable)?;
-    hand_over(started.as_fd(), pidfd, cgroup)?;
+    hand_over(started.as_fd(), pidfd, cgroups)?;
     *socket = Some(started);
     Ok(())
 }
@@ -64,19 +68,21 @@ fn start(executable: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
     Ok(ours)
 }
 
-fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, cgroup: Option<&Path>) -> rustix::io::Result<()> {
-    use std::os::unix::ffi::OsStrExt;
-    let text = cgroup.map_or(b"-".as_slice(), |path| path.as_os_str().as_bytes());
+/// Sends the paths, each with a null byte after it; a message is never empty.
+fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, cgroups: &[PathBuf]) -> rustix::io::Result<()> {
+    let mut text: Vec<u8> =
+        cgroups.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
+    text.push(0);
     let descriptors = [pidfd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(text)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    sendmsg(socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL).map(drop)
 }
 
 struct Watched {
     pidfd: OwnedFd,
-    cgroup: Option<PathBuf>,
+    cgroups: Vec<PathBuf>,
 }
 
 /// The guard's life.
@@ -102,10 +108,12 @@ pub(crate) fn run(socket: &OwnedFd) -> ! {
         let _ = pidfd_send_signal(&one.pidfd, Signal::KILL);
     }
     for one in &watched {
-        let Some(cgroup) = &one.cgroup else { continue };
+        if one.cgroups.is_empty() {
+            continue;
+        }
         let timeout = Timespec::try_from(REMOVAL_PATIENCE).ok();
         let _ = poll(&mut [PollFd::new(&one.pidfd, PollFlags::IN)], timeout.as_ref());
-        let _ = std::fs::remove_dir(cgroup);
+        one.cgroups.iter().for_each(|path| cgroup::remove(path));
     }
     kernel::exit_now(0)
 }
@@ -122,7 +130,7 @@ fn wait_for_news(socket: &OwnedFd, watched: &[Watched]) -> Vec<bool> {
 }
 
 fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<Watched>> {
-    let mut text = vec![0; 4096];
+    let mut text = vec![0; MAX_MESSAGE_BYTES];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
@@ -130,15 +138,13 @@ fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<Watched>> {
         return Ok(None);
     }
     text.truncate(received.bytes);
-    let cgroup = (text != b"-").then(|| {
-        use std::os::unix::ffi::OsStringExt;
-        PathBuf::from(std::ffi::OsString::from_vec(text))
-    });
+    let paths = text.split(|&byte| byte == 0).filter(|path| !path.is_empty());
+    let cgroups = paths.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
             && let Some(pidfd) = descriptors.next()
         {
-            return Ok(Some(Watched { pidfd, cgroup }));
+            return Ok(Some(Watched { pidfd, cgroups }));
         }
     }
     Ok(None)

@@ -37,7 +37,7 @@ pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};
 pub use spec::{
-    DEFAULT_SHM_SIZE_BYTES, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec, ResourceLimit,
-    RootFs, Security, UpperSpec,
+    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec,
+    ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
 };
 pub use user_namespace::{IdMap, IdMode, UserNamespaceError, enter_user_namespace};

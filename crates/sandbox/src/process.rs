@@ -175,7 +175,7 @@ impl Init {
         })
         .map_err(start("starting the init"))?;
         let init = Self { pidfd, socket: ours };
-        let guarded = guard::watch(executable, init.pidfd.as_fd(), cgroup.map(Cgroup::path))
+        let guarded = guard::watch(executable, init.pidfd.as_fd(), cgroup.map_or(&[], Cgroup::directories))
             .map_err(start("starting the guard"))
             .and_then(|()| cgroup.map_or(Ok(()), |cgroup| cgroup.move_in(&init.pidfd)));
         if let Err(error) = guarded {

@@ -51,6 +51,8 @@ pub struct ProcessSpec {
     /// The cgroup beneath which the sandbox's own is made, as a path in the hierarchy. An asked-for cgroup that cannot
     /// be made is an error.
     pub cgroup_parent: Option<String>,
+    /// Limits of what the sandbox may use, all of its processes together. One that cannot be set is an error.
+    pub cgroup_limits: CgroupLimits,
     /// Newer kernel calls that are to be left unused, so that tests run what stands in for them.
     pub fallbacks: BTreeSet<Fallback>,
 }
@@ -76,6 +78,7 @@ impl ProcessSpec {
             shm_size_bytes: DEFAULT_SHM_SIZE_BYTES,
             limits: Vec::new(),
             cgroup_parent: None,
+            cgroup_limits: CgroupLimits::default(),
             fallbacks: BTreeSet::new(),
         }
     }
@@ -206,6 +209,34 @@ pub struct ResourceLimit {
     pub soft: i64,
     /// The hard limit; -1 for none.
     pub hard: i64,
+}
+
+/// Limits of all processes of a sandbox together, which a cgroup keeps (cgroups(7)), in docker's units.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CgroupLimits {
+    /// The most memory, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// The most memory and swap.
+    pub memory_swap: Option<SwapLimit>,
+    /// The weight against others, 2 to 262,144; 1,024 is usual.
+    pub cpu_shares: Option<u64>,
+    /// The time after which the quota is renewed, in microseconds; 100,000 for `None`.
+    pub cpu_period_us: Option<u64>,
+    /// The time on processors within a period, in microseconds.
+    pub cpu_quota_us: Option<u64>,
+    /// The processors, as a list (`0-2,7`).
+    pub cpuset_cpus: Option<String>,
+    /// The memory nodes, as a list.
+    pub cpuset_mems: Option<String>,
+}
+
+/// How much memory and swap there may be in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SwapLimit {
+    /// As much swap as there is.
+    Unlimited,
+    /// So many bytes of memory and swap together; it needs a limit of memory, which is not above it.
+    TotalBytes(u64),
 }
 
 /// A newer kernel call that is to be left unused.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use sandbox::{
-    Exit, Fallback, IdMode, MountKind, MountSpec, Network, OverlaySpec, RootFs, UpperSpec,
+    CgroupLimits, Exit, Fallback, IdMode, MountKind, MountSpec, Network, OverlaySpec, RootFs, UpperSpec,
     enter_user_namespace,
 };
 
@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("user_with_subordinate_ids", with_ids),
     ("user_with_one_id", with_one_id),
     ("user_below_a_masked_proc", below_masked_proc),
+    ("user_with_a_delegated_cgroup", with_cgroup),
 ];
 
 /// A user for the time of a test.
@@ -68,6 +69,27 @@ fn below_masked_proc(fixture: &Fixture) {
     User::new("rbuild-test-masked", &["-M"]).run(fixture, "masked", &before);
 }
 
+fn with_cgroup(fixture: &Fixture) {
+    let name = "rbuild-test-delegated";
+    let user = User::new(name, &["-M"]);
+    let directory = crate::limits::root("memory").join(format!("{name}-{}", std::process::id()));
+    let own = directory.join("own");
+    std::fs::create_dir_all(&own).unwrap();
+    assert!(Command::new("chown").args(["-R", name]).arg(&directory).status().unwrap().success());
+    // In version 2 the one above passes controllers on.
+    for level in [crate::limits::root("memory"), directory.clone()] {
+        let file = level.join("cgroup.subtree_control");
+        if file.exists() {
+            std::fs::write(file, "+memory").unwrap();
+        }
+    }
+    let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", own.display());
+    user.run(fixture, "delegated", &["sh", "-c", &script, "sh"]);
+    // The sandboxes' own are gone.
+    std::fs::remove_dir(&own).unwrap();
+    std::fs::remove_dir(&directory).unwrap();
+}
+
 /// The part that runs as the user.
 pub(crate) fn run(arguments: &[String]) {
     let pid = std::process::id();
@@ -89,6 +111,7 @@ pub(crate) fn run(arguments: &[String]) {
             single(&fixture);
             confinement::check(&fixture);
         }
+        "delegated" => delegated(&fixture),
         _ => masked(&fixture),
     }
     common(&fixture);
@@ -152,6 +175,7 @@ fn mapped(fixture: &Fixture) {
         );
         assert_eq!((outcome.stdout.as_str(), outcome.exit), ("hosts\nro\n", Exit::Code(0)), "{fallback:?}");
     }
+    not_delegated(fixture);
     let mut spec = fixture.script_on(&fixture.upper(), "rm /opt -r; cat /proc/self/comm");
     spec.rootfs = RootFs::Directory(fixture.path("base"));
     assert_eq!(run_spec(&spec).unwrap().stdout, "cat\n");
@@ -166,6 +190,27 @@ fn single(fixture: &Fixture) {
     spec.uid = 1000;
     let shown = chain(&run_spec(&spec).unwrap_err());
     assert_eq!(shown, "cannot set up the sandbox: become the user `1000`: Invalid argument (os error 22)");
+}
+
+fn memory_limit() -> CgroupLimits {
+    CgroupLimits { memory_bytes: Some(20_000_000), ..CgroupLimits::default() }
+}
+
+fn delegated(fixture: &Fixture) {
+    let outcome = fixture.shell_with("tail /dev/zero; exit $?", |spec| spec.cgroup_limits = memory_limit());
+    assert_eq!(outcome.exit, Exit::OutOfMemory);
+}
+
+/// A limit is never left out.
+fn not_delegated(fixture: &Fixture) {
+    let mut spec = fixture.script_on(&fixture.upper(), "true");
+    spec.cgroup_limits = memory_limit();
+    let error = run_spec(&spec).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot limit what a step uses: this user may make no cgroup with the controller `memory`"
+    );
+    assert!(error.hint().is_some());
 }
 
 /// Parts of the outer `/proc` are hidden: the kernel refuses a fresh one.

@@ -17,6 +17,7 @@ mod escapes;
 mod fixture;
 mod inside;
 mod networks;
+mod limits;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -34,6 +35,7 @@ fn main() {
         Some("bound") => inside::send_by_device(&arguments[2], &arguments[3]),
         Some("with-an-outside") => networks::with_an_outside(),
         Some("as-user") => as_user::run(&arguments[2..]),
+        Some("doomed-limited-caller") => limits::doomed_caller(&arguments[2]),
         Some("doomed-caller") => as_root::doomed_caller(&arguments[2]),
         // What `cargo nextest` and editors ask for.
         Some("--list") => println!("all: test"),
@@ -41,7 +43,14 @@ fn main() {
             let filter = filter.filter(|word| !word.starts_with('-')).unwrap_or_default();
             assert!(rustix::process::geteuid().is_root(), "these tests must run as root");
             let fixture = fixture::Fixture::new();
-            let all = [as_root::TESTS, confinement::TESTS, escapes::TESTS, networks::TESTS, as_user::TESTS];
+            let all = [
+                as_root::TESTS,
+                confinement::TESTS,
+                escapes::TESTS,
+                limits::TESTS,
+                networks::TESTS,
+                as_user::TESTS,
+            ];
             let failed: usize = all.iter().map(|tests| run(tests, filter, &fixture)).sum();
             drop(fixture);
             assert_eq!(failed, 0, "tests failed");
