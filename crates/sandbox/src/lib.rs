@@ -33,6 +33,7 @@ mod user_namespace;
 mod wire;
 
 pub use error::{SandboxError, SetupFailure};
+pub use memory::{available_memory_bytes, total_memory_bytes};
 pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions};
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};

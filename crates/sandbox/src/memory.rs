@@ -1,9 +1,68 @@
-//! How often the kernel has killed a process because memory ran out.
+//! How much memory there is, and how often the kernel has killed a process because it ran out.
 
-/// The count since the start of the machine, over all processes; nothing where the kernel does not tell
+use std::fs;
+use std::path::Path;
+
+use crate::cgroup::{Hierarchy, Version, hierarchies};
+
+/// The bytes of memory that new processes can use without others being swapped out or killed: the kernel's estimate
+/// (`MemAvailable` in `/proc/meminfo`), or what is left to this process's cgroup or one above it, if that is less. Nothing
+/// where the kernel does not tell.
+pub fn available_memory_bytes() -> Option<u64> {
+    let machine = meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
+    Some(left(hierarchies()).fold(machine, u64::min))
+}
+
+/// The bytes of memory of this machine, or of this process's cgroup or one above it, if that is less.
+pub fn total_memory_bytes() -> Option<u64> {
+    let machine = meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
+    Some(levels(hierarchies()).map(|level| level.limit).fold(machine, u64::min))
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn meminfo(text: &str, name: &str) -> Option<u64> {
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix(name))?.trim().strip_suffix(" kB")?;
+    kilobytes.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A cgroup with a limit.
+struct Level {
+    limit: u64,
+    /// What is in use and cannot be had back at once.
+    used: u64,
+}
+
+/// What is left to each cgroup with a limit that this process is in.
+fn left(hierarchies: &[Hierarchy]) -> impl Iterator<Item = u64> {
+    levels(hierarchies).map(|level| level.limit.saturating_sub(level.used))
+}
+
+fn levels(hierarchies: &[Hierarchy]) -> impl Iterator<Item = Level> {
+    let with_memory = hierarchies.iter().filter(|hierarchy| hierarchy.has("memory"));
+    with_memory
+        .flat_map(|hierarchy| hierarchy.own_and_above().filter_map(|path| level(path, hierarchy.version)))
+}
+
+fn level(directory: &Path, version: Version) -> Option<Level> {
+    let [limit, usage, cache] = match version {
+        Version::One => ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
+        Version::Two => ["memory.max", "memory.current", "inactive_file "],
+    };
+    let read = |name| fs::read_to_string(directory.join(name)).ok();
+    // The root has no such files in version 2, and a cgroup without a limit says `max` there.
+    let limit = read(limit)?.trim().parse().ok()?;
+    let usage: u64 = read(usage)?.trim().parse().ok()?;
+    // Files that nobody has used for a while are dropped as soon as the memory is wanted.
+    let statistics = read("memory.stat")?;
+    let cache = statistics.lines().find_map(|line| line.strip_prefix(cache));
+    let cache: u64 = cache.and_then(|count| count.parse().ok()).unwrap_or_default();
+    Some(Level { limit, used: usage.saturating_sub(cache) })
+}
+
+/// The count of kills since the start of the machine, over all processes; nothing where the kernel does not tell
 /// (`oom_kill` in `/proc/vmstat`, Linux 4.13).
 pub(crate) fn kills() -> Option<u64> {
-    parse(&std::fs::read_to_string("/proc/vmstat").ok()?)
+    parse(&fs::read_to_string("/proc/vmstat").ok()?)
 }
 
 /// The count in a text of `name number` lines: `/proc/vmstat`, `memory.events`, `memory.oom_control`.
@@ -21,5 +80,46 @@ mod tests {
         assert_eq!(parse("oom_kill_disable 0\nunder_oom 0\noom_kill 7\n"), Some(7));
         assert_eq!(parse("nr_free 1\n"), None);
         assert!(kills().is_some());
+    }
+
+    #[test]
+    fn the_machine_tells() {
+        let text = "MemTotal:       16303428 kB\nMemFree:         123 kB\nMemAvailable:    1000 kB\n";
+        assert_eq!(meminfo(text, "MemAvailable:"), Some(1_024_000));
+        assert_eq!(meminfo("MemTotal: 1 kB\n", "MemAvailable:"), None);
+        let (available, total) = (available_memory_bytes().unwrap(), total_memory_bytes().unwrap());
+        assert!(0 < available && available < total, "{available} of {total}");
+    }
+
+    #[test]
+    fn the_tightest_cgroup_counts() {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |name: &str, limit: &str, usage: &str, statistics: &str| {
+            let path = directory.path().join(name);
+            fs::create_dir_all(&path).unwrap();
+            fs::write(path.join("memory.max"), limit).unwrap();
+            fs::write(path.join("memory.current"), usage).unwrap();
+            fs::write(path.join("memory.stat"), statistics).unwrap();
+        };
+        write("a/b/c", "max\n", "70\n", "anon 20\n");
+        write("a/b", "100\n", "80\n", "anon 20\nactive_file 5\ninactive_file 50\n");
+        write("a", "90\n", "85\n", "inactive_file 60\n");
+        let hierarchy = |root: &Path, version| Hierarchy {
+            root: root.to_owned(),
+            version,
+            controllers: vec!["memory".to_owned()],
+            own: Some(root.join("a/b/c")),
+        };
+        let two = hierarchy(directory.path(), Version::Two);
+        assert_eq!(left(std::slice::from_ref(&two)).collect::<Vec<_>>(), [70, 65]);
+        assert_eq!(levels(&[two]).map(|level| level.limit).collect::<Vec<_>>(), [100, 90]);
+        for (name, value) in [
+            ("limit_in_bytes", "50"),
+            ("usage_in_bytes", "60"),
+            ("stat", "inactive_file 1\ntotal_inactive_file 20\n"),
+        ] {
+            fs::write(directory.path().join(format!("a/memory.{name}")), value).unwrap();
+        }
+        assert_eq!(left(&[hierarchy(directory.path(), Version::One)]).collect::<Vec<_>>(), [10]);
     }
 }
