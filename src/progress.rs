@@ -133,6 +133,15 @@ impl Progress {
                 let line = format!("#{} waiting for another step that uses the cache `{id}`\n", number + 1);
                 self.write(&mut state, number, &line);
             }
+            Event::WaitingForMemory { vertex, available_bytes, reserve_bytes } => {
+                let number = state.vertex(vertex);
+                let (available, reserve) = (bytes(available_bytes), bytes(reserve_bytes));
+                let line = format!(
+                    "#{} waiting for memory: {available} left, {reserve} are to stay free\n",
+                    number + 1
+                );
+                self.write(&mut state, number, &line);
+            }
             Event::Log { vertex, stream, data } => {
                 let number = state.vertex(vertex);
                 let lines = state.steps[number].take_lines(number, stream, &data);

@@ -13,6 +13,7 @@
 //! still being made. Its chain inputs will most likely be needed too, so they are asked for in the meantime, and two
 //! long stages run side by side. It costs a look-up where the guess was wrong.
 
+mod admission;
 mod make;
 mod state;
 
@@ -25,13 +26,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::graph::{Graph, VertexId};
 use crate::key::{CacheKey, ContentDigest};
 use crate::op::RemoteIdentity;
 use crate::worker::{Event, EventSink, ExecContext, Worker};
+use admission::Admission;
 use make::Made;
 use state::{DigestId, Request, State};
 
@@ -95,11 +96,11 @@ pub async fn solve<W: Worker>(
     worker: Arc<W>,
     options: SolveOptions,
 ) -> Result<Solved<W::Output>, SolveError<W::Error>> {
-    let permits = Semaphore::new(options.parallelism.clamp(1, Semaphore::MAX_PERMITS));
+    let admission = Admission::new(options.parallelism);
     let shared = Shared {
         graph: &graph,
         worker: &*worker,
-        permits: &permits,
+        admission: &admission,
         salt: &options.salt,
         events: &options.events,
         cancel: options.cancel.child_token(),
@@ -121,7 +122,7 @@ pub async fn solve<W: Worker>(
 struct Shared<'g, W> {
     graph: &'g Graph,
     worker: &'g W,
-    permits: &'g Semaphore,
+    admission: &'g Admission,
     salt: &'g [u8],
     events: &'g EventSink,
     cancel: CancellationToken,

@@ -76,6 +76,17 @@ pub trait Worker: Send + Sync + 'static {
         context: &ExecContext,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// Returns once the machine has room (memory) for another step, `vertex`. Asked for RUN alone, for one vertex at a
+    /// time, and only while others are executed; the answer is not waited for once they have ended. Whoever waits
+    /// [tells](Event::WaitingForMemory).
+    fn room(
+        &self,
+        _vertex: &Vertex,
+        _context: &ExecContext,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Executes `vertex`. For an op that is no [step](crate::Op::is_step) it only names what its output stands for:
     /// nothing was claimed, and nothing will be saved. `inputs` are in the order of the vertex's inputs; `content` has, for each of them, the
     /// digest that went into the key (`None` for chain inputs).
@@ -151,6 +162,15 @@ pub enum Event {
         vertex: VertexId,
         /// Which cache: [`RunCache::id`](crate::RunCache::id).
         id: String,
+    },
+    /// A RUN waits for memory that other steps use.
+    WaitingForMemory {
+        /// The vertex.
+        vertex: VertexId,
+        /// The bytes that there are.
+        available_bytes: u64,
+        /// The bytes that there have to be.
+        reserve_bytes: u64,
     },
     /// Output of a RUN.
     Log {

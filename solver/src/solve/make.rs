@@ -53,7 +53,7 @@ pub(super) enum Origin {
     Named,
 }
 
-/// The output of a vertex that is no step. It takes no permit: nothing is done yet.
+/// The output of a vertex that is no step. It takes no place: nothing is done yet.
 pub(super) async fn name<W: Worker>(
     shared: &Shared<'_, W>,
     vertex: VertexId,
@@ -101,15 +101,13 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
         }
         worker.prepare(vertex, &self.inputs, &context).await?;
         let output = {
-            let permit = tokio::select! {
-                biased;
-                () = context.cancel.cancelled() => return Ok(Made::Abandoned),
-                permit = shared.permits.acquire() => permit.expect("the semaphore is never closed"),
+            let Some(place) = shared.admission.place(worker, vertex, &context).await? else {
+                return Ok(Made::Abandoned);
             };
             *started = Some(Instant::now());
             shared.tell(Event::Started(self.vertex));
             let output = worker.exec(vertex, &self.inputs, &self.content(), &context).await?;
-            drop(permit);
+            drop(place);
             output
         };
         let parts =

@@ -43,6 +43,15 @@ pub(crate) enum Conduct {
     RunsUntilCancelled,
 }
 
+/// A machine that is short of memory.
+#[derive(Clone, Default)]
+pub(crate) struct Room {
+    /// Told whenever a step has to wait.
+    pub(crate) asked: Arc<Notify>,
+    /// Lets one that waits go on.
+    pub(crate) given: Arc<Notify>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MemoryError {
     #[error("`{0}` was to fail")]
@@ -75,6 +84,8 @@ struct Inside {
     looked_up: HashSet<CacheKey>,
     /// Keys, and whether their vertices look them up.
     claimed: HashSet<(CacheKey, bool)>,
+    /// Whether a vertex asks for room.
+    asking: bool,
 }
 
 /// One build's worker.
@@ -84,6 +95,8 @@ pub(crate) struct MemoryWorker {
     pub(crate) conduct: HashMap<String, Conduct>,
     /// Told whenever an execution begins.
     pub(crate) began: Arc<Notify>,
+    /// What lets a further RUN start beside others, if not everything does.
+    pub(crate) room: Option<Room>,
     /// Whether a missing source of a copy is an error.
     pub(crate) strict_sources: bool,
     /// Whether all records vanish as soon as a digest was known, as in a store that is pruned carelessly.
@@ -98,6 +111,7 @@ impl MemoryWorker {
             contexts: HashMap::new(),
             conduct: HashMap::new(),
             began: Arc::default(),
+            room: None,
             strict_sources: false,
             prune_after_known: false,
             inside: Mutex::default(),
@@ -130,6 +144,15 @@ impl MemoryWorker {
 
 /// The claim of a key.
 pub(crate) struct Guard(CacheKey, bool);
+
+/// Ends the asking for room, even where the answer is not waited for.
+struct Asking<'a>(&'a MemoryWorker);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.inside().asking = false;
+    }
+}
 
 /// Ends the count of a running execution, even one that panics.
 struct Running<'a>(&'a MemoryWorker);
@@ -218,6 +241,18 @@ impl Worker for MemoryWorker {
     ) -> Result<(), MemoryError> {
         assert_eq!(vertex.inputs.len(), inputs.len());
         self.inside().calls.prepared.push(vertex.meta.name.clone());
+        Ok(())
+    }
+
+    async fn room(&self, vertex: &Vertex, _context: &ExecContext) -> Result<(), MemoryError> {
+        assert!(matches!(vertex.op, Op::Run(_)), "only processes take memory");
+        assert!(self.inside().calls.running > 0, "what is alone needs no room");
+        assert!(!std::mem::replace(&mut self.inside().asking, true), "one asks at a time");
+        let _asking = Asking(self);
+        if let Some(Room { asked, given }) = &self.room {
+            asked.notify_one();
+            given.notified().await;
+        }
         Ok(())
     }
 

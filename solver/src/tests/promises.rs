@@ -1,12 +1,13 @@
 //! One test for each promise of the solve.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::memory_worker::{
-    Conduct, Draft, MemoryError, MemoryWorker, Records, Tree, build, chain, content, options, result_of,
+    Conduct, Draft, MemoryError, MemoryWorker, Records, Room, Tree, build, chain, content, options, result_of,
 };
 use super::{copy_op, run_op};
 use crate::{Event, Graph, Op, SolveError, SolveOptions, Solved, VertexId, solve};
@@ -321,6 +322,109 @@ async fn permits_are_held_by_executions_alone() {
     assert_eq!((calls.most_running, calls.executed.len(), calls.running), (2, 7, 0));
     // Four were ready before two were allowed to run.
     assert!(["a", "b", "c", "d"].iter().all(|run| calls.prepared[..4].iter().any(|name| name == run)));
+}
+
+/// A build of several RUNs that have nothing to do with each other, each of which runs until told to end, on a machine
+/// without room for a second one.
+struct Short {
+    worker: Arc<MemoryWorker>,
+    room: Room,
+    until: HashMap<String, Arc<Notify>>,
+    cancel: CancellationToken,
+    solving: Solving,
+}
+
+impl Short {
+    /// Begins it, and waits until the first RUN runs and the second asks for room.
+    async fn begin(runs: &[&str]) -> Self {
+        let mut draft = Draft::default();
+        let image = draft.image("image");
+        let context = draft.context("ctx");
+        let mut top = draft.copy(image, context, "/file", "copied");
+        for run in runs {
+            let made = draft.run(image, run);
+            top = draft.copy(top, made, run, &format!("copy-{run}"));
+        }
+        let room = Room::default();
+        let until: HashMap<_, _> = runs.iter().map(|run| ((*run).to_owned(), Arc::default())).collect();
+        let mut worker = MemoryWorker::new(&records()).with_context("ctx", &[("/file", 1)]);
+        worker.room = Some(room.clone());
+        for (run, until) in &until {
+            worker = worker.conducting(run, Conduct::Waits(Arc::clone(until)));
+        }
+        let (worker, cancel) = (Arc::new(worker), CancellationToken::new());
+        let (_, options) = options(8, cancel.clone());
+        let solving = spawn(draft.graph(), top, &worker, options);
+        room.asked.notified().await;
+        let short = Self { worker, room, until, cancel, solving };
+        short.wait_for_runs(1).await;
+        short
+    }
+
+    /// The RUNs that have begun.
+    fn runs(&self) -> Vec<String> {
+        self.worker.calls().executed.into_iter().filter(|name| self.until.contains_key(name)).collect()
+    }
+
+    /// Lets the RUN end that began as this one.
+    fn end(&self, number: usize) {
+        self.until[&self.runs()[number - 1]].notify_one();
+    }
+
+    /// Waits until so many RUNs have begun; there are no more of them.
+    async fn wait_for_runs(&self, number: usize) {
+        while self.runs().len() < number {
+            self.worker.began.notified().await;
+        }
+        assert_eq!(self.runs().len(), number);
+    }
+}
+
+#[tokio::test]
+async fn without_room_steps_run_one_after_the_other() {
+    let short = Short::begin(&["a", "b", "c"]).await;
+    for number in 1..=3 {
+        short.wait_for_runs(number).await;
+        // Nobody gives room: the next one starts because none runs.
+        short.end(number);
+    }
+    short.solving.await.unwrap().unwrap();
+    assert_eq!(short.worker.calls().running, 0);
+}
+
+#[tokio::test]
+async fn a_step_that_gets_room_runs_beside_others() {
+    let short = Short::begin(&["a", "b"]).await;
+    short.room.given.notify_one();
+    short.wait_for_runs(2).await;
+    assert!(short.worker.calls().most_running >= 2);
+    short.end(1);
+    short.end(2);
+    short.solving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_waits_for_room_ends_with_the_build() {
+    let short = Short::begin(&["a", "b"]).await;
+    short.cancel.cancel();
+    short.end(1);
+    assert_eq!(short.runs().len(), 1);
+    let worker = Arc::clone(&short.worker);
+    assert!(matches!(short.solving.await.unwrap(), Err(SolveError::Cancelled)));
+    assert_eq!(worker.calls().running, 0);
+}
+
+#[tokio::test]
+async fn copies_need_no_room() {
+    let short = Short::begin(&["a", "b"]).await;
+    while !short.worker.calls().executed.contains(&"copied".to_owned()) {
+        short.worker.began.notified().await;
+    }
+    assert_eq!(short.runs().len(), 1);
+    short.end(1);
+    short.wait_for_runs(2).await;
+    short.end(2);
+    short.solving.await.unwrap().unwrap();
 }
 
 #[tokio::test]
