@@ -7,6 +7,8 @@ use clap::builder::TypedValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Parser, Subcommand, ValueEnum};
 use worker::PullPolicy;
 
+use crate::resources::ResourceArguments;
+
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "gc", "help"];
 
@@ -234,9 +236,11 @@ pub(crate) struct BuildArguments {
     /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`
     #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
     pub(crate) allow: Vec<String>,
-    /// How many steps may run at once [default: the number of CPUs]
+    /// How many steps may run at once [default: four for each CPU, at least 16]
     #[arg(long, value_name = "N", help_heading = "Steps")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) resources: ResourceArguments,
 
     /// What to make of the result: a directory, `-` for a tar on standard output, or
     /// `type=image|registry|oci|docker|tar|local|cacheonly,…`; may be repeated
@@ -371,20 +375,12 @@ const LATER: &[(&str, bool)] = &[
     ("cache-from", true),
     ("cache-to", true),
     ("compress", false),
-    ("cpu-period", true),
-    ("cpu-quota", true),
-    ("cpu-shares", true),
-    ("cpuset-cpus", true),
-    ("cpuset-mems", true),
     ("debug", false),
     ("force-rm", false),
     ("isolation", true),
     ("load", false),
-    ("memory", true),
-    ("memory-swap", true),
     ("policy", true),
     ("provenance", true),
-    ("resource", true),
     ("rm", false),
     ("sbom", true),
     ("security-opt", true),

@@ -13,7 +13,8 @@ use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    DefaultNetwork, ImageStore, LocalWorker, Output, Secret, SourcePolicy, WorkerError, WorkerOptions,
+    DefaultNetwork, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy, WorkerError,
+    WorkerOptions,
 };
 
 use crate::agents;
@@ -48,6 +49,7 @@ pub(crate) struct Plan {
     /// What is asked for instead of a build.
     pub(crate) call: Option<Call>,
     parallelism: usize,
+    resources: Resources,
 }
 
 /// Checks the command line and reads what the build is made of.
@@ -69,6 +71,9 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         ProgressMode::Auto if call.is_some() => Show::Nothing,
         ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
     };
+    let limits = arguments.resources.limits().map_err(Failure::usage)?;
+    let reserve = arguments.resources.reserve_bytes(sandbox::total_memory_bytes());
+    let resources = Resources { limits, reserve_bytes: reserve.map_err(Failure::usage)? };
     let processors = std::thread::available_parallelism();
     Ok(Plan {
         options,
@@ -85,6 +90,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         parallelism: arguments
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
+        resources,
     })
 }
 
@@ -152,6 +158,7 @@ impl Plan {
             git: Environment::git_options(),
             sources: self.sources.clone(),
             network: self.network.clone(),
+            resources: self.resources.clone(),
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {

@@ -17,6 +17,7 @@ mod progress;
 mod remote;
 mod report;
 mod resolver;
+mod resources;
 mod secrets;
 mod session;
 mod settings;

@@ -167,6 +167,7 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
             "`--network=host` or `networkMode = \"auto\"` in config.toml let steps use the network of this machine"
                 .to_owned(),
         ),
+        worker::WorkerError::Sandbox { cause, .. } => cause.hint(),
         _ => None,
     }
 }

@@ -208,3 +208,15 @@ fn users_add_what_is_elsewhere() {
     }
     assert_eq!((server.count("GET", "/f"), server.count("HEAD", "/f")), (2, 2));
 }
+
+#[test]
+fn a_limit_without_a_delegated_cgroup_is_an_error() {
+    let user = User::new("rbuild-limit", 23481, Some(2_000_800_000));
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nRUN true\n")]);
+    let refused = user.build(&lab, &context, &["--resource=memory=64m"]);
+    refused.failed(
+        1,
+        &["this user may make no cgroup with the controller `memory`", "hint: ", "--cgroup-parent"],
+    );
+    user.build(&lab, &context, &[]).succeeded();
+}

@@ -77,3 +77,35 @@ fn an_interrupted_build_stops() {
     assert!(interrupted.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", interrupted.elapsed());
     assert!(!status.success());
 }
+
+#[test]
+fn resources_of_steps_are_limited_and_in_no_key() {
+    let lab = Lab::new();
+    let context = lab.context("cpus", &[("Dockerfile", "FROM busybox\nRUN nproc > /count\n")]);
+    let tree = lab.build_tree(&context, &["--resource=cpuset-cpus=0,memory=512m", "--cpu-shares=512"]);
+    assert_eq!(tree.text("count"), "1\n");
+    assert_eq!(lab.build(&context, &[]).succeeded().executed(), Vec::<String>::new());
+    let context =
+        lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN head -c 200000000 /dev/zero | tail\n")]);
+    lab.build(&context, &["-m", "32m"]).failed(1, &["Dockerfile:2", "killed: cannot allocate memory"]);
+    let refused = ["cannot limit `cpuset-cpus`", "controller `cpuset`", "does not take `4000`"];
+    lab.build(&context, &["--resource=cpuset-cpus=4000"]).failed(1, &refused);
+    lab.build(&context, &["--resource=cpus=1"]).failed(2, &["unknown key `cpus`"]);
+}
+
+#[test]
+fn steps_run_one_after_the_other_while_memory_is_short() {
+    let lab = Lab::new();
+    // Each fails if it meets another one.
+    let stage = |name: &str| {
+        format!(
+            "FROM busybox AS {name}\nRUN --mount=type=cache,target=/c mkdir /c/in && sleep 0.1 && rmdir /c/in && \
+             echo {name} > /name\n"
+        )
+    };
+    let mut dockerfile: String = ["a", "b", "c"].into_iter().map(stage).collect();
+    dockerfile += "FROM busybox\nCOPY --from=a /name /a\nCOPY --from=b /name /b\nCOPY --from=c /name /c\n";
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    let tree = lab.build_tree(&context, &["--jobs=8", "--memory-reserve=100%"]);
+    assert_eq!(tree.text("a") + &tree.text("c"), "a\nc\n");
+}

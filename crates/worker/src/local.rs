@@ -10,6 +10,7 @@ use cache::context_stat::ContextStats;
 use cache::tree::TreeWriter;
 use cache::{ActiveSnapshot, EntryKind, KeyLock, RecordDetails, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
+use sandbox::CgroupLimits;
 use solver::{
     CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Input, InputKey, Op, RemoteIdentity, Saving,
     Selector, Vertex, Worker,
@@ -23,7 +24,7 @@ use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
 use crate::run::{DefaultNetwork, Networks};
 use crate::sources::Sources;
-use crate::{Secret, SourcePolicy, SourceVersions, WorkerError, merge, mkdir, run};
+use crate::{Secret, SourcePolicy, SourceVersions, WorkerError, merge, mkdir, room, run};
 
 /// The pauses between two looks at a claim that another holds.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -49,6 +50,17 @@ pub struct WorkerOptions {
     pub sources: SourcePolicy,
     /// The network of steps that ask for none in particular.
     pub network: DefaultNetwork,
+    /// What steps may use of this machine.
+    pub resources: Resources,
+}
+
+/// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
+#[derive(Debug, Clone, Default)]
+pub struct Resources {
+    /// Limits of each RUN.
+    pub limits: CgroupLimits,
+    /// The bytes of memory that have to be left before a RUN starts beside another step; 0 for any.
+    pub reserve_bytes: u64,
 }
 
 /// Does the work of one build on this machine. Clones share everything.
@@ -71,6 +83,7 @@ struct Shared {
     secrets: Arc<BTreeMap<String, Secret>>,
     agents: BTreeMap<String, PathBuf>,
     networks: Arc<Networks>,
+    resources: Resources,
 }
 
 /// A context, opened when a vertex reads it.
@@ -88,7 +101,8 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources, network } = options;
+        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources, network, resources } =
+            options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let clients = (store.clone(), registry.clone());
@@ -98,8 +112,18 @@ impl LocalWorker {
         let contexts = contexts.into_iter().map(open).collect();
         let selections = Selections::default();
         let networks = Arc::new(Networks::new(network));
-        let shared =
-            Shared { store, images, remotes, sources, contexts, selections, secrets, agents, networks };
+        let shared = Shared {
+            store,
+            images,
+            remotes,
+            sources,
+            contexts,
+            selections,
+            secrets,
+            agents,
+            networks,
+            resources,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -139,8 +163,13 @@ impl LocalWorker {
         &self.shared.networks
     }
 
-    /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next build need not read what has not
-    /// changed. Blocks. To be called once, whether or not the build succeeded.
+    /// The limits of each RUN.
+    pub(crate) fn limits(&self) -> &CgroupLimits {
+        &self.shared.resources.limits
+    }
+
+    /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next
+    /// build need not read what has not changed. Blocks. To be called once, whether or not the build succeeded.
     pub fn finish(&self) -> Result<(), WorkerError> {
         self.shared.networks.end();
         for context in self.shared.contexts.values().filter_map(|context| context.open.get()) {
@@ -397,6 +426,15 @@ impl Worker for LocalWorker {
         let pulls = inputs.iter().filter(|input| matches!(input, Output::Image(_)));
         unless_cancelled(context, try_join_all(pulls.map(|input| self.snapshot_of(input)))).await?;
         Ok(())
+    }
+
+    async fn room(&self, _vertex: &Vertex, context: &ExecContext) -> Result<(), WorkerError> {
+        match self.shared.resources.reserve_bytes {
+            0 => Ok(()),
+            reserve => {
+                room::wait(reserve, || blocking(|| Ok(sandbox::available_memory_bytes())), context).await
+            }
+        }
     }
 
     async fn exec(

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use cache::tree::{TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot};
-use sandbox::{Exit, ProcessSpec, ResourceLimit, RootFs, Running, Security};
+use sandbox::{CgroupLimits, Exit, ProcessSpec, ResourceLimit, RootFs, Running, Security};
 use solver::{ExecContext, LogStream, RunOp, SecurityMode};
 
 use crate::error::ProcessFailure;
@@ -48,6 +48,7 @@ pub(crate) async fn run(
         preparation: Arc::clone(&preparation),
         parent,
         op: op.clone(),
+        limits: worker.limits().clone(),
         command: Arc::clone(&command),
     };
     let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
@@ -82,6 +83,7 @@ struct Start {
     preparation: Arc<Preparation>,
     parent: Option<Snapshot>,
     op: RunOp,
+    limits: CgroupLimits,
     command: Arc<str>,
 }
 
@@ -117,6 +119,7 @@ impl Start {
         };
         let mut spec = process_spec(rootfs, op, &user, &place);
         spec.env.extend(preparation.variables(op));
+        spec.cgroup_limits = self.limits.clone();
         spec.mounts = std::mem::take(&mut mounts.specs);
         let running = sandbox::spawn(&spec)
             .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;

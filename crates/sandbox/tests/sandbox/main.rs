@@ -16,8 +16,8 @@ mod confinement;
 mod escapes;
 mod fixture;
 mod inside;
-mod networks;
 mod limits;
+mod networks;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -16,8 +16,8 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::{
-    ContextSource, DefaultNetwork, GitOptions, LocalWorker, Output, Secret, SourcePolicy, WorkerError,
-    WorkerOptions,
+    ContextSource, DefaultNetwork, GitOptions, LocalWorker, Output, Resources, Secret, SourcePolicy,
+    WorkerError, WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -85,6 +85,7 @@ impl Bench {
             git: GitOptions { environment: self.git.clone() },
             sources: SourcePolicy::default(),
             network: self.network.clone(),
+            resources: Resources::default(),
         })
     }
 
