@@ -5,7 +5,7 @@
 //! of its own pid namespace. [`enter_user_namespace`] makes an ordinary user root of a namespace of their own.
 //!
 //! Device nodes that a program makes can be stored but not opened: the root file system and `/dev` are mounted so that
-//! only the few ordinary devices of `/dev` work.
+//! only the few ordinary devices of `/dev` work, and those that the caller names.
 //!
 //! [`ConnectedNetwork`] is a network namespace that sandboxes can share one after another, from which `pasta` leads to
 //! the outside.
@@ -38,7 +38,7 @@ pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};
 pub use spec::{
-    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec,
-    ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
+    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, MountKind, MountSpec, Network,
+    OverlaySpec, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
 };
 pub use user_namespace::{IdMap, IdMode, UserNamespaceError, enter_user_namespace};

@@ -94,7 +94,9 @@ fn check(spec: &ProcessSpec) -> Result<(), SandboxError> {
         }
         RootFs::Directory(directory) => vec![directory],
     };
-    let inside = spec.mounts.iter().map(|mount| mount.target.as_path()).chain([spec.cwd.as_path()]);
+    let devices = spec.devices.iter().flat_map(|device| [device.path.as_path(), device.source.as_path()]);
+    let inside =
+        spec.mounts.iter().map(|mount| mount.target.as_path()).chain([spec.cwd.as_path()]).chain(devices);
     let relative = roots.into_iter().chain(inside).find(|path| !path.is_absolute());
     let climbs = |parent: &&String| parent.split('/').any(|name| name == "..");
     let reason = if spec.args.is_empty() {

@@ -40,6 +40,8 @@ pub struct ProcessSpec {
     pub security: Security,
     /// Mounts beyond the fixed ones (`/proc`, `/sys`, `/dev` and what is below), in the order in which they are made.
     pub mounts: Vec<MountSpec>,
+    /// Device nodes beyond the ordinary ones, which work.
+    pub devices: Vec<DeviceNode>,
     /// The content of `/etc/resolv.conf`, mounted read-only; the image's own is left in place for `None`.
     pub resolv_conf: Option<Vec<u8>>,
     /// The content of `/etc/hosts`, mounted read-only; the image's own is left in place for `None`.
@@ -73,6 +75,7 @@ impl ProcessSpec {
             network: Network::Host,
             security: Security::Sandbox,
             mounts: Vec::new(),
+            devices: Vec::new(),
             resolv_conf: None,
             hosts: None,
             shm_size_bytes: DEFAULT_SHM_SIZE_BYTES,
@@ -148,6 +151,18 @@ pub enum MountKind {
         /// Whether it is mounted read-only.
         read_only: bool,
     },
+    /// The same of what belongs to the machine itself, with less that it allows.
+    HostBind {
+        /// Its path.
+        #[serde(with = "raw_path")]
+        source: PathBuf,
+        /// Whether it is mounted read-only.
+        read_only: bool,
+        /// Whether set-user-ID bits in it mean nothing.
+        no_suid: bool,
+        /// Whether no program in it can be executed.
+        no_exec: bool,
+    },
     /// A file or a directory of an overlay that is mounted for this alone. Without an upper directory it is read-only.
     Overlay {
         /// The overlay.
@@ -209,6 +224,38 @@ pub struct ResourceLimit {
     pub soft: i64,
     /// The hard limit; -1 for none.
     pub hard: i64,
+}
+
+/// A device node that works in a sandbox.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceNode {
+    /// Where it is to be: an absolute path. As with mounts, a file that has to be made there leaves no trace.
+    #[serde(with = "raw_path")]
+    pub path: PathBuf,
+    /// The machine's node. It is shown as it is, with its owner and mode, where none can be made: in a user namespace.
+    #[serde(with = "raw_path")]
+    pub source: PathBuf,
+    /// Its kind.
+    pub kind: DeviceKind,
+    /// Its major number.
+    pub major: u32,
+    /// Its minor number.
+    pub minor: u32,
+    /// Its mode, at most `0o777`.
+    pub mode: u32,
+    /// Its owner.
+    pub uid: u32,
+    /// Its group.
+    pub gid: u32,
+}
+
+/// The kind of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceKind {
+    /// A character device.
+    Character,
+    /// A block device.
+    Block,
 }
 
 /// Limits of all processes of a sandbox together, which a cgroup keeps (cgroups(7)), in docker's units.

@@ -1,6 +1,7 @@
 //! The inside: the init of the sandbox, from its start to the program that it becomes. One thread; nobody else is in
 //! the namespaces yet.
 
+mod devices;
 mod execute;
 mod mounts;
 mod points;

@@ -12,7 +12,7 @@ use rustix::mount::{
 };
 
 use super::points::{Point, PointKind, Points, ensure_fixed};
-use super::{During, Step, rootfs};
+use super::{During, Step, devices, rootfs};
 use crate::wire::{Stub, Surroundings};
 use crate::{Fallback, MountKind, MountSpec, ProcessSpec, Security, kernel};
 
@@ -51,22 +51,22 @@ const CLOSED: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
     .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// A mount that is attached nowhere yet.
-struct Detached {
+pub(super) struct Detached {
     tree: OwnedFd,
     restriction: Restriction,
 }
 
 /// What a mount is to allow no longer once it is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Restriction {
+pub(super) struct Restriction {
     taken: MountAttrFlags,
     /// Whether it holds for what is mounted below, too.
     recursive: bool,
 }
 
 impl Restriction {
-    const NONE: Self = Self { taken: MountAttrFlags::empty(), recursive: false };
-    const READ_ONLY: Self = Self { taken: MountAttrFlags::MOUNT_ATTR_RDONLY, recursive: false };
+    pub(super) const NONE: Self = Self { taken: MountAttrFlags::empty(), recursive: false };
+    pub(super) const READ_ONLY: Self = Self { taken: MountAttrFlags::MOUNT_ATTR_RDONLY, recursive: false };
     const READ_ONLY_BELOW: Self = Self { recursive: true, ..Self::READ_ONLY };
 
     /// Of a mount of the caller: device nodes in it reach the machine no more than those of the root file system.
@@ -83,6 +83,8 @@ pub(super) struct Gathered {
     cgroup: Option<Detached>,
     /// The caller's device nodes, where none can be made.
     nodes: Vec<(String, Detached)>,
+    /// The machine's nodes of the devices that were asked for, likewise.
+    devices: Vec<Detached>,
     /// What the caller's mounts of files and directories show, in their order.
     binds: Vec<Detached>,
 }
@@ -108,6 +110,7 @@ pub(super) fn gather(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Gat
         sys: or_outside(fresh_sys, "/sys", sys_below)?,
         cgroup: gather_cgroup(sandboxed),
         nodes: gather_nodes(spec, surroundings)?,
+        devices: devices::gather(spec, surroundings)?,
         binds: binds.collect::<Step<_>>()?,
     })
 }
@@ -117,6 +120,13 @@ fn gather_bind(mount: &MountSpec, spec: &ProcessSpec) -> Option<Step<Detached>> 
     let (source, detached) = match &mount.kind {
         MountKind::Bind { source, read_only } => {
             (source, outside(source, Restriction::of_bind(*read_only, spec)))
+        }
+        MountKind::HostBind { source, read_only, no_suid, no_exec } => {
+            let mut restriction = Restriction::of_bind(*read_only, spec);
+            let pairs =
+                [(no_suid, MountAttrFlags::MOUNT_ATTR_NOSUID), (no_exec, MountAttrFlags::MOUNT_ATTR_NOEXEC)];
+            restriction.taken.extend(pairs.into_iter().filter(|(is_set, _)| **is_set).map(|(_, flag)| flag));
+            (source, outside(source, restriction))
         }
         MountKind::Overlay { overlay, source } => {
             let part = rootfs::part_of_overlay(overlay, source, spec);
@@ -188,7 +198,7 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
         ensure_fixed(fixed).during("make the mount point", fixed)?;
     }
     let context = Attaching { by_remount: spec.fallbacks.contains(&Fallback::ReadOnlyByRemount) };
-    let prepared = prepare(spec, &context)?;
+    let prepared = prepare(spec, gathered.devices, &context)?;
     context.attach(&gathered.proc, "/proc")?;
     context.attach(&gathered.sys, "/sys")?;
     if let Some(cgroup) = gathered.cgroup {
@@ -204,6 +214,9 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
     let mut points = Points::on(Path::new("/")).during("look at", "/")?;
     for (path, file) in prepared.files_of_etc {
         context.attach_at_point(&file, Path::new(path), PointKind::File, &mut points)?;
+    }
+    for (device, node) in spec.devices.iter().zip(prepared.devices) {
+        context.attach_at_point(&node, &device.path, PointKind::File, &mut points)?;
     }
     let mut binds = gathered.binds.into_iter();
     let mut files = prepared.files.into_iter();
@@ -271,6 +284,8 @@ fn remount(target: &Path, taken: MountAttrFlags) -> io::Result<()> {
     let pairs = [
         (MountAttrFlags::MOUNT_ATTR_RDONLY, MountFlags::RDONLY),
         (MountAttrFlags::MOUNT_ATTR_NODEV, MountFlags::NODEV),
+        (MountAttrFlags::MOUNT_ATTR_NOSUID, MountFlags::NOSUID),
+        (MountAttrFlags::MOUNT_ATTR_NOEXEC, MountFlags::NOEXEC),
     ];
     let wanted = pairs.into_iter().filter(|(flag, _)| taken.contains(*flag));
     let flags = wanted.fold(MountFlags::BIND | kept_flags(target)?, |flags, (_, flag)| flags | flag);
@@ -333,10 +348,11 @@ struct Prepared {
     files_of_etc: Vec<(&'static str, Detached)>,
     files: Vec<Detached>,
     nodes: Vec<(&'static str, Detached)>,
+    devices: Vec<Detached>,
 }
 
 /// Makes them in a file system that is mounted on `/proc` for a moment: only what is attached can be cloned.
-fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
+fn prepare(spec: &ProcessSpec, devices: Vec<Detached>, context: &Attaching) -> Step<Prepared> {
     let during = "prepare files in memory";
     // Device nodes must work here and scripts be executable. The program cannot make any here: it never sees more than
     // single files.
@@ -371,9 +387,10 @@ fn prepare(spec: &ProcessSpec, context: &Attaching) -> Step<Prepared> {
     }
     mkdir("/proc/empty", Mode::from_raw_mode(0o755)).during(during, "")?;
     let nodes = make_nodes()?;
+    let devices = devices::make(spec, devices, Path::new("/proc"))?;
     let empty_directory = clone_tree(Path::new("/proc/empty"), false).during(during, "")?;
     unmount("/proc", UnmountFlags::DETACH).during(during, "")?;
-    Ok(Prepared { empty_directory, files_of_etc, files, nodes })
+    Ok(Prepared { empty_directory, files_of_etc, files, nodes, devices })
 }
 
 /// The device nodes; none where the kernel does not let this process make any.
@@ -456,7 +473,7 @@ fn attach_mount(
     points: &mut Points,
 ) -> Step {
     let (detached, kind) = match &mount.kind {
-        MountKind::Bind { .. } | MountKind::Overlay { .. } => {
+        MountKind::Bind { .. } | MountKind::HostBind { .. } | MountKind::Overlay { .. } => {
             let tree = binds.next().expect("what is outside was gathered");
             let stat = rustix::fs::fstat(&tree.tree).during("look at the source of", &mount.target)?;
             let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
@@ -501,7 +518,7 @@ fn hide(empty_directory: &OwnedFd, context: &Attaching) -> Step {
 }
 
 /// A copy of a mount of this namespace.
-fn outside(path: &Path, restriction: Restriction) -> io::Result<Detached> {
+pub(super) fn outside(path: &Path, restriction: Restriction) -> io::Result<Detached> {
     Ok(Detached { tree: clone_tree(path, true)?, restriction })
 }
 

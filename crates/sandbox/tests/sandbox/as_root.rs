@@ -10,8 +10,8 @@ use std::time::{Duration, Instant, SystemTime};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sandbox::{
-    Exit, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec, ResourceLimit, RootFs, Security,
-    UpperSpec, spawn,
+    DeviceKind, DeviceNode, Exit, Fallback, MountKind, MountSpec, Network, OverlaySpec, ProcessSpec,
+    ResourceLimit, RootFs, Security, UpperSpec, spawn,
 };
 
 use crate::Test;
@@ -43,8 +43,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("mount_points_leave_no_trace", stubs),
     ("mounts_of_the_caller", mounts),
     ("parts_of_overlays", overlay_parts),
+    ("mounts_of_the_machine", host_binds),
     ("nested_mounts", nested),
     ("device_nodes_in_mounts_do_not_work", device_nodes_in_mounts),
+    ("device_nodes_that_were_asked_for_work", devices),
     ("links_of_the_image_lead_nowhere", links),
     ("failures_name_step_and_path", failures),
     ("lack_of_memory_is_told", out_of_memory),
@@ -547,6 +549,69 @@ fn device_nodes_in_mounts(fixture: &Fixture) {
             ];
         });
         assert_eq!(outcome.stdout, "character special file\n0\n".repeat(4), "{fallback:?}");
+    }
+}
+
+fn devices(fixture: &Fixture) {
+    let node = |path: &str, minor, mode, uid| DeviceNode {
+        path: path.into(),
+        source: "/dev/zero".into(),
+        kind: DeviceKind::Character,
+        major: 1,
+        minor,
+        mode,
+        uid,
+        gid: 50,
+    };
+    let upper = fixture.upper();
+    let script = "stat -c '%n %F %t:%T %a %u:%g' /dev/box/zero /opt/full; head -c 3 /dev/box/zero | wc -c; \
+                  (echo x > /opt/full) 2>/dev/null || echo full; mknod /opt/made c 1 5; \
+                  head -c 1 /opt/made 2>/dev/null | wc -c";
+    let mut spec = fixture.script_on(&upper, script);
+    spec.devices = vec![node("/dev/box/zero", 5, 0o640, 1000), node("/opt/full", 7, 0o666, 0)];
+    let special = "character special file";
+    let expected =
+        format!("/dev/box/zero {special} 1:5 640 1000:50\n/opt/full {special} 1:7 666 0:50\n3\nfull\n0\n");
+    assert_eq!(run(&spec).unwrap().stdout, expected);
+    assert!(!upper.path().join("opt/full").exists());
+    // The machine's own node, as in a user namespace.
+    let upper = fixture.upper();
+    let mut spec =
+        fixture.script_on(&upper, "head -c 3 /dev/box/zero | wc -c; chmod 600 /dev/box/zero 2>&1 | wc -l");
+    spec.fallbacks.insert(Fallback::BindDevices);
+    spec.devices = vec![node("/dev/box/zero", 5, 0o640, 1000)];
+    assert_eq!(run(&spec).unwrap().stdout, "3\n1\n");
+    spec.devices[0].source = "/dev/no-such".into();
+    fixture::empty(&upper.path().with_file_name("work"));
+    let shown = chain(&run(&spec).unwrap_err());
+    assert!(
+        shown.starts_with("cannot set up the sandbox: bind the device `/dev/no-such`: No such file"),
+        "{shown}"
+    );
+}
+
+fn host_binds(fixture: &Fixture) {
+    let source = fixture.path("host");
+    fs::create_dir(&source).unwrap();
+    fs::copy(fixture.path("base/bin/busybox"), source.join("echo")).unwrap();
+    let kind = |read_only, no_suid, no_exec| MountKind::HostBind {
+        source: source.clone(),
+        read_only,
+        no_suid,
+        no_exec,
+    };
+    let script = "for m in /all /none; do awk -v m=$m '$2 == m {print $4}' /proc/mounts | tr , '\\n' | \
+                  grep -E -c '^(ro|nosuid|noexec|nodev)$'; done; /all/echo ran; /none/echo ran 2>/dev/null || echo denied";
+    for fallback in [None, Some(Fallback::ReadOnlyByRemount)] {
+        let outcome = fixture.shell_with(script, |spec| {
+            spec.fallbacks.extend(fallback);
+            spec.mounts = vec![
+                MountSpec { target: "/all".into(), kind: kind(false, false, false) },
+                MountSpec { target: "/none".into(), kind: kind(true, true, true) },
+            ];
+        });
+        // Device nodes work in neither.
+        assert_eq!(outcome.stdout, "1\n4\nran\ndenied\n", "{fallback:?}");
     }
 }
 
