@@ -10,6 +10,7 @@
 
 mod boolean;
 pub mod csv;
+mod device;
 mod diagnostic;
 mod directive;
 mod expand;
@@ -44,12 +45,13 @@ pub use heredoc::Heredoc;
 pub use lint::Rule;
 pub use lower::{check, lower, outline};
 pub use options::{
-    ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache, ResolveError, ResolvedImage,
+    DeviceOptions, ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext, NoCache,
+    RegisteredDevice, ResolveError, ResolvedImage,
 };
 pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;
 pub use source::{Position, SourceFile, Span};
 pub use tree::{
     Argument, Command, Copy, Dockerfile, EmptyContinuation, Instruction, InstructionKind, Pair, Run,
-    RunMountOption, RunNetwork, Stage, Token,
+    RunDevice, RunMountOption, RunNetwork, Stage, Token,
 };

@@ -22,6 +22,7 @@ use crate::{Diagnostic, Span};
 mod arguments;
 mod config;
 mod copy;
+mod devices;
 mod environment;
 mod epoch;
 mod images;

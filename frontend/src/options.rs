@@ -31,6 +31,8 @@ pub struct LowerOptions {
     pub network: NetworkMode,
     /// `--allow`: entitlements (`network.host`, `security.insecure`).
     pub allow: BTreeSet<String>,
+    /// What `RUN --device` may name.
+    pub devices: DeviceOptions,
     /// The host name within RUN.
     pub hostname: Option<String>,
     /// `--add-host`.
@@ -60,6 +62,7 @@ impl LowerOptions {
             no_cache: NoCache::None,
             network: NetworkMode::Default,
             allow: BTreeSet::new(),
+            devices: DeviceOptions::default(),
             hostname: None,
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
@@ -69,6 +72,32 @@ impl LowerOptions {
             proxy_args: BTreeMap::new(),
         }
     }
+}
+
+/// The devices of the machine that builds (Container Device Interface), and which of them steps may have.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeviceOptions {
+    /// Those that are registered, by name.
+    pub registered: Vec<RegisteredDevice>,
+    /// `--allow device`: steps may have all of them.
+    pub all_allowed: bool,
+    /// `--allow device=NAME`: names as `RUN --device` takes them.
+    pub allowed: BTreeSet<String>,
+    /// `--allow device=NAME,alias=ALIAS`: names by alias.
+    pub aliases: BTreeMap<String, String>,
+    /// What may help where a device is not registered.
+    pub help: Option<String>,
+}
+
+/// A device that is registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredDevice {
+    /// Its qualified name: `vendor.com/class=name`.
+    pub name: String,
+    /// A further name that it shares with others of its kind (`org.mobyproject.buildkit.device.class`).
+    pub class: Option<String>,
+    /// Whether steps may have it without being allowed to (`org.mobyproject.buildkit.device.autoallow`).
+    pub auto_allow: bool,
 }
 
 /// Which steps look nothing up in the cache.

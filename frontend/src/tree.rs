@@ -160,8 +160,19 @@ pub struct Run {
     pub security: solver::SecurityMode,
     /// `--mount`, in order.
     pub mounts: Vec<RunMountOption>,
-    /// `--device`, each as written.
-    pub devices: Vec<Token>,
+    /// `--device`, in order.
+    pub devices: Vec<RunDevice>,
+}
+
+/// `--device` of a RUN.
+#[derive(Debug, Clone)]
+pub struct RunDevice {
+    /// The option as it was written.
+    pub text: Token,
+    /// `vendor.com/class=name`, `vendor.com/class` for any, `vendor.com/class=*` for all, or an alias.
+    pub name: String,
+    /// Whether the step fails where the machine has none.
+    pub required: bool,
 }
 
 /// `--mount` of a RUN.

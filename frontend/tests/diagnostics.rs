@@ -231,8 +231,15 @@ fn of_values() {
 }
 
 #[test]
-fn of_what_is_not_done_yet() {
-    check(&[("FROM busybox\nRUN --device=x x", "2 not-supported: `RUN --device` is not supported yet")]);
+fn of_devices() {
+    check(&[
+        ("FROM busybox\nRUN --device=a/b=c,required=x x", "2 invalid-device: invalid value for required: x"),
+        ("FROM busybox\nRUN --device=x x", "2 invalid-device: invalid device \"x\""),
+        (
+            "FROM busybox\nRUN --device=a/b=c,required x",
+            "2 device-missing: required device \"a/b=c\" is not registered",
+        ),
+    ]);
 }
 
 #[test]

@@ -376,6 +376,7 @@ fn write_run(run: &RunOp, sink: &mut impl Sink) {
         security,
         mounts,
         secret_env,
+        devices,
         extra_hosts,
         ulimits,
         shm_size_bytes,
@@ -398,6 +399,7 @@ fn write_run(run: &RunOp, sink: &mut impl Sink) {
         sink.text("run.secret_env.id", id);
         sink.flag("run.secret_env.required", *required);
     }
+    sink.list("run.device", devices);
     for host in extra_hosts {
         sink.text("run.extra_host", &host.name);
     }

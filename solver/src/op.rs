@@ -283,6 +283,8 @@ pub struct RunOp {
     pub mounts: Vec<RunMount>,
     /// Variables with something secret.
     pub secret_env: Vec<SecretVariable>,
+    /// Devices of the machine, by their qualified names (`vendor.com/class=name`). What they are is not in the identity.
+    pub devices: Vec<String>,
     /// Entries of `/etc/hosts`; the addresses are not in the identity.
     pub extra_hosts: Vec<ExtraHost>,
     /// Limits of the process (`nofile=1024:2048`).

@@ -38,9 +38,7 @@ impl Lowering<'_> {
         let span = instruction.span;
         let mounts = self.read_mounts(current, instruction, run)?;
         self.check_mounts(current, &mounts, span)?;
-        if self.purpose == Purpose::Build {
-            check_supported(run, span)?;
-        }
+        let devices = self.lower_devices(run, span)?;
         let network = self.network(run, span)?;
         if run.security == SecurityMode::Insecure && self.purpose == Purpose::Build {
             self.check_entitlement("security.insecure", span)?;
@@ -60,8 +58,8 @@ impl Lowering<'_> {
         mounts.extend(script.mounts);
         let hidden: Vec<&str> = secret_env.iter().map(|variable| variable.name.as_str()).collect();
         let meta = current.step_hiding(instruction, &script.note, &hidden);
-        let mut op =
-            RunOp { network, security: run.security, secret_env, ..self.run_op(current, args, mounts) };
+        let given = self.run_op(current, args, mounts);
+        let mut op = RunOp { network, security: run.security, secret_env, devices, ..given };
         let has_own = current.state.run_environment.value(AGENT_VARIABLE).is_some();
         op.env.extend(first_agent.filter(|_| !has_own).map(|path| format!("{AGENT_VARIABLE}={path}")));
         self.add_on_root(&mut current.state, (Op::Run(op), inputs), meta, span)?;
@@ -86,6 +84,7 @@ impl Lowering<'_> {
             security: SecurityMode::Sandbox,
             mounts,
             secret_env: Vec::new(),
+            devices: Vec::new(),
             extra_hosts: options.extra_hosts.clone(),
             ulimits: options.ulimits.clone(),
             shm_size_bytes: options.shm_size_bytes,
@@ -116,13 +115,6 @@ impl Lowering<'_> {
         Err(Diagnostic::error("entitlement", span, message)
             .with_help(format!("allow it with `--allow {name}`")))
     }
-}
-
-fn check_supported(run: &Run, span: Span) -> Result<(), Diagnostic> {
-    if run.devices.is_empty() {
-        return Ok(());
-    }
-    Err(Diagnostic::error("not-supported", span, "`RUN --device` is not supported yet"))
 }
 
 /// A here-document that is the whole command is the script; others are put together again for the shell.

@@ -5,10 +5,11 @@ use solver::SecurityMode;
 use super::files::check_name;
 use super::{Request, check_trigger, json_list, parse_pairs};
 use crate::Diagnostic;
+use crate::device::{self, Device};
 use crate::flags::FlagKind;
 use crate::mount;
 use crate::suggest::{self, Case};
-use crate::tree::{Run, RunMountOption, RunNetwork, Token};
+use crate::tree::{Run, RunDevice, RunMountOption, RunNetwork, Token};
 use crate::words;
 
 pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
@@ -43,14 +44,23 @@ pub(super) fn parse_run(request: &Request<'_>) -> Result<Run, Diagnostic> {
     }
     let mounts: Result<Vec<RunMountOption>, Diagnostic> =
         flags.list("mount").into_iter().map(|text| parse_mount(request, text)).collect();
+    let devices: Result<Vec<RunDevice>, Diagnostic> =
+        flags.list("device").into_iter().map(|text| parse_device(request, text)).collect();
     Ok(Run {
         command: request.command()?,
         heredocs: request.heredocs.clone(),
         network,
         security,
         mounts: mounts?,
-        devices: flags.list("device"),
+        devices: devices?,
     })
+}
+
+fn parse_device(request: &Request<'_>, text: Token) -> Result<RunDevice, Diagnostic> {
+    let parsed = device::parse(&text.text);
+    let Device { name, required } =
+        parsed.map_err(|message| request.error("invalid-device", message).at(text.span))?;
+    Ok(RunDevice { text, name, required })
 }
 
 /// What a mount is taken from has to be known before variables are; the rest is read once they are.

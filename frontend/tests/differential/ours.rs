@@ -141,7 +141,7 @@ fn add_run(seen: &mut Seen, run: &Run) {
         add_flag(seen, "mount", Some(&mount.text));
     }
     for device in &run.devices {
-        add_flag(seen, "device", Some(device));
+        add_flag(seen, "device", Some(&device.text));
     }
     match &run.command {
         Command::Shell(line) if !run.heredocs.is_empty() => {

@@ -38,6 +38,7 @@ fn run() -> RunOp {
             kind: RunMountKind::Inline { content: b"#!/bin/sh".to_vec(), mode: 0o755 },
         }],
         secret_env: Vec::new(),
+        devices: Vec::new(),
         extra_hosts: vec![ExtraHost { name: text("db"), address: text("10.0.0.1") }],
         ulimits: vec![Ulimit { name: text("nofile"), soft: 1, hard: 2 }],
         shm_size_bytes: Some(64),
@@ -150,7 +151,9 @@ fn assert_all_differ(ops: &[(&str, Op)]) {
 
 macro_rules! changed {
     ($base:expr, $wrap:path, $($name:literal => |$op:ident| $change:expr),+ $(,)?) => {
-        Vec::from([("as it is", $wrap($base)), $(($name, { let mut $op = $base; $change; $wrap($op) })),+])
+        std::iter::once(("as it is", $wrap($base)))
+            $(.chain(std::iter::once_with(|| ($name, { let mut $op = $base; $change; $wrap($op) }))))+
+            .collect::<Vec<_>>()
     };
 }
 
@@ -183,6 +186,8 @@ fn every_field_of_a_run_changes_its_key() {
         "hard limit" => |op| op.ulimits[0].hard = 3,
         "shm" => |op| op.shm_size_bytes = Some(65),
         "no shm" => |op| op.shm_size_bytes = None,
+        "device" => |op| op.devices.push(text("vendor.com/gpu=0")),
+        "other device" => |op| op.devices.push(text("vendor.com/gpu=1")),
         "cgroup" => |op| op.cgroup_parent = None,
         "os" => |op| op.platform.os = text("windows"),
         "architecture" => |op| op.platform.architecture = text("amd64"),

@@ -36,6 +36,7 @@ pub(crate) fn run_op(args: &str) -> Op {
         security: SecurityMode::Sandbox,
         mounts: Vec::new(),
         secret_env: Vec::new(),
+        devices: Vec::new(),
         extra_hosts: Vec::new(),
         ulimits: Vec::new(),
         shm_size_bytes: None,

@@ -292,6 +292,7 @@ pub(crate) fn run_op(script: &str) -> RunOp {
         security: SecurityMode::Sandbox,
         mounts: Vec::new(),
         secret_env: Vec::new(),
+        devices: Vec::new(),
         extra_hosts: Vec::new(),
         ulimits: Vec::new(),
         shm_size_bytes: None,
