@@ -233,7 +233,8 @@ pub(crate) struct BuildArguments {
     /// An ssh agent that steps may use (`RUN --mount=type=ssh`), `default` for the one of `SSH_AUTH_SOCK`
     #[arg(long, value_name = "ID[=SOCKET]", help_heading = "Steps")]
     pub(crate) ssh: Vec<String>,
-    /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`
+    /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`,
+    /// `device[=NAME[,alias=ALIAS]]`
     #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
     pub(crate) allow: Vec<String>,
     /// How many steps may run at once [default: four for each CPU, at least 16]

@@ -6,20 +6,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Store;
-use frontend::{Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
+use frontend::{DeviceOptions, Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
 use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    DefaultNetwork, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy, WorkerError,
-    WorkerOptions,
+    DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy,
+    WorkerError, WorkerOptions,
 };
 
 use crate::agents;
 use crate::arguments::{BuildArguments, ProgressMode, Switches};
 use crate::call::Call;
+use crate::entitlements::Entitlements;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::lockfile;
@@ -50,6 +51,7 @@ pub(crate) struct Plan {
     pub(crate) call: Option<Call>,
     parallelism: usize,
     resources: Resources,
+    devices: Arc<DeviceRegistry>,
 }
 
 /// Checks the command line and reads what the build is made of.
@@ -62,7 +64,9 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let inputs = inputs::read(arguments)?;
     let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
     let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
-    let options = lower_options(arguments, &inputs)?;
+    let device_settings = Environment::device_settings()?;
+    let devices = DeviceRegistry::load(&device_settings.directories());
+    let options = lower_options(arguments, &inputs, device_settings.options(&devices))?;
     let (sources, lock) = sources(arguments, &inputs, &outputs)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -91,6 +95,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
         resources,
+        devices: Arc::new(devices),
     })
 }
 
@@ -159,6 +164,7 @@ impl Plan {
             sources: self.sources.clone(),
             network: self.network.clone(),
             resources: self.resources.clone(),
+            devices: Arc::clone(&self.devices),
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {
@@ -180,7 +186,16 @@ impl Plan {
     }
 }
 
-fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOptions, Failure> {
+fn lower_options(
+    arguments: &BuildArguments,
+    inputs: &Inputs,
+    devices: DeviceOptions,
+) -> Result<LowerOptions, Failure> {
+    let mut entitlements = Entitlements::read(&arguments.allow).map_err(Failure::usage)?;
+    // As with docker, what the command line asks for it allows.
+    if arguments.network == "host" {
+        entitlements.allow.insert("network.host".to_owned());
+    }
     let mut build_args =
         values::build_args(&arguments.build_args, Environment::text).map_err(Failure::usage)?;
     // As docker's client does: the variable is an argument unless one was given.
@@ -209,7 +224,8 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
         named_contexts: inputs.named.clone(),
         no_cache,
         network: values::network(&arguments.network).map_err(Failure::usage)?,
-        allow: allowed(arguments)?,
+        devices: entitlements.allow_devices(devices),
+        allow: entitlements.allow,
         extra_hosts: hosts.map_err(Failure::usage)?,
         ulimits: limits.map_err(Failure::usage)?,
         shm_size_bytes,
@@ -219,21 +235,6 @@ fn lower_options(arguments: &BuildArguments, inputs: &Inputs) -> Result<LowerOpt
         build_platform: Platform::host(),
         ..LowerOptions::new(platform(arguments.platform.as_deref())?)
     })
-}
-
-/// `--allow`. As with docker, `--network=host` on the command line allows what it asks for.
-fn allowed(arguments: &BuildArguments) -> Result<BTreeSet<String>, Failure> {
-    let mut allowed = BTreeSet::new();
-    for name in arguments.allow.iter().flat_map(|names| names.split(',')) {
-        match name {
-            "network.host" | "security.insecure" => allowed.insert(name.to_owned()),
-            other => return Err(Failure::usage(format!("entitlement `{other}` is not supported yet"))),
-        };
-    }
-    if arguments.network == "host" {
-        allowed.insert("network.host".to_owned());
-    }
-    Ok(allowed)
 }
 
 fn platform(text: Option<&str>) -> Result<Platform, Failure> {

@@ -7,6 +7,7 @@ mod agents;
 mod arguments;
 mod build;
 mod call;
+mod entitlements;
 mod export;
 mod format;
 mod images;

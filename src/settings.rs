@@ -11,6 +11,7 @@ use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_F
 use serde::Deserialize;
 use worker::{DefaultNetwork, GitOptions};
 
+use crate::entitlements::DeviceSettings;
 use crate::network::NetworkSetting;
 use crate::report::{Failure, FailureKind};
 
@@ -20,6 +21,8 @@ use crate::report::{Failure, FailureKind};
 struct ConfigFile {
     #[serde(default)]
     registry: HostConfigs,
+    #[serde(default)]
+    cdi: DeviceSettings,
     #[serde(default)]
     worker: Workers,
 }
@@ -276,6 +279,11 @@ impl Environment {
     pub(crate) fn default_network() -> Result<DefaultNetwork, Failure> {
         let setting = read_config()?.worker.oci.network_mode;
         Ok(setting.default_network(std::env::var_os("PATH").as_deref()))
+    }
+
+    /// What the configuration says of devices.
+    pub(crate) fn device_settings() -> Result<DeviceSettings, Failure> {
+        Ok(read_config()?.cdi)
     }
 
     /// How to run git: with this machine's programs, proxies, certificates and ssh agent, and no other configuration.

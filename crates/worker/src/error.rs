@@ -7,6 +7,7 @@ use cache::StoreError;
 use cache::tree::TreeError;
 use sandbox::SandboxError;
 
+use crate::cdi::DeviceError;
 use crate::context::ContextError;
 use crate::copy::CopyError;
 use crate::image::ImageError;
@@ -49,6 +50,15 @@ pub enum WorkerError {
     /// A RUN was to have a network of its own, and cannot.
     #[error("no network of their own for RUN steps: {0}")]
     NoNetwork(String),
+    /// A device could not be given to the process of a RUN.
+    #[error("cannot run {}", quoted(command))]
+    Device {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// Why.
+        #[source]
+        cause: DeviceError,
+    },
     /// The output of a RUN could not be read.
     #[error("cannot read the output of {}", quoted(command))]
     ProcessOutput {

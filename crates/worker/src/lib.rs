@@ -6,6 +6,7 @@
 //! What is deliberately absent: the order of steps and their keys (`solver`), the form of anything on disk
 //! (`cache`), namespaces (`sandbox`), and images as results (`exporter`).
 
+mod cdi;
 mod context;
 mod copy;
 mod error;
@@ -21,6 +22,7 @@ mod secret;
 mod sources;
 mod user;
 
+pub use cdi::{DEVICE_SPEC_DIRS, DeviceError, DeviceRegistry};
 pub use context::{ContextError, ContextSource, IgnoreRules};
 pub use copy::CopyError;
 pub use error::{ProcessFailure, WorkerError};

@@ -17,6 +17,7 @@ use solver::{
 };
 use tokio::sync::OnceCell;
 
+use crate::cdi::DeviceRegistry;
 use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
 use crate::image::ImageStore;
@@ -52,6 +53,8 @@ pub struct WorkerOptions {
     pub network: DefaultNetwork,
     /// What steps may use of this machine.
     pub resources: Resources,
+    /// The devices that steps may be given, by the names of [`solver::RunOp::devices`].
+    pub devices: Arc<DeviceRegistry>,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -84,6 +87,7 @@ struct Shared {
     agents: BTreeMap<String, PathBuf>,
     networks: Arc<Networks>,
     resources: Resources,
+    devices: Arc<DeviceRegistry>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -101,8 +105,18 @@ impl std::fmt::Debug for OpenContext {
 impl LocalWorker {
     /// A worker for one build. Nothing is opened or read yet.
     pub fn new(options: WorkerOptions) -> Self {
-        let WorkerOptions { store, registry, contexts, secrets, agents, git, sources, network, resources } =
-            options;
+        let WorkerOptions {
+            store,
+            registry,
+            contexts,
+            secrets,
+            agents,
+            git,
+            sources,
+            network,
+            resources,
+            devices,
+        } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let clients = (store.clone(), registry.clone());
@@ -123,6 +137,7 @@ impl LocalWorker {
             agents,
             networks,
             resources,
+            devices,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -166,6 +181,11 @@ impl LocalWorker {
     /// The limits of each RUN.
     pub(crate) fn limits(&self) -> &CgroupLimits {
         &self.shared.resources.limits
+    }
+
+    /// The devices of this machine.
+    pub(crate) fn devices(&self) -> &Arc<DeviceRegistry> {
+        &self.shared.devices
     }
 
     /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next

@@ -16,6 +16,7 @@ use cache::{ActiveSnapshot, Snapshot};
 use sandbox::{CgroupLimits, Exit, ProcessSpec, ResourceLimit, RootFs, Running, Security};
 use solver::{ExecContext, LogStream, RunOp, SecurityMode};
 
+use crate::cdi::DeviceRegistry;
 use crate::error::ProcessFailure;
 use crate::local::{Execution, blocking};
 use crate::run::caches::Caches;
@@ -49,6 +50,7 @@ pub(crate) async fn run(
         parent,
         op: op.clone(),
         limits: worker.limits().clone(),
+        devices: Arc::clone(worker.devices()),
         command: Arc::clone(&command),
     };
     let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
@@ -84,6 +86,7 @@ struct Start {
     parent: Option<Snapshot>,
     op: RunOp,
     limits: CgroupLimits,
+    devices: Arc<DeviceRegistry>,
     command: Arc<str>,
 }
 
@@ -118,9 +121,13 @@ impl Start {
             },
         };
         let mut spec = process_spec(rootfs, op, &user, &place);
-        spec.env.extend(preparation.variables(op));
         spec.cgroup_limits = self.limits.clone();
         spec.mounts = std::mem::take(&mut mounts.specs);
+        if !op.devices.is_empty() {
+            let given = self.devices.give(&op.devices, &mut spec);
+            given.map_err(|cause| WorkerError::Device { command: self.command.to_string(), cause })?;
+        }
+        spec.env.extend(preparation.variables(op));
         let running = sandbox::spawn(&spec)
             .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;
         Ok(Started { active, running, mounts, place })

@@ -86,6 +86,7 @@ impl Bench {
             sources: SourcePolicy::default(),
             network: self.network.clone(),
             resources: Resources::default(),
+            devices: Arc::default(),
         })
     }
 
