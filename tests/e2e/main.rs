@@ -5,6 +5,7 @@ mod caching;
 mod concurrency;
 mod contexts;
 mod crash;
+mod devices;
 mod escapes;
 mod flushes;
 mod lab;

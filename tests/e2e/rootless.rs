@@ -30,7 +30,7 @@ impl User {
         (lab, context)
     }
 
-    fn build(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Ran {
+    pub(crate) fn build(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Ran {
         let command = self.command(lab, context, arguments);
         Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
     }
