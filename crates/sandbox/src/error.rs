@@ -92,6 +92,9 @@ impl SandboxError {
                  user may write to with `--cgroup-parent`"
                     .to_owned(),
             ),
+            Self::Cgroup { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("name a cgroup that the user may write to".to_owned())
+            }
             Self::NotDelegated { .. } => Some(
                 "let root make a cgroup for the user (`mkdir` and `chown -R` in the hierarchy of each controller), \
                  and name it with `--cgroup-parent`"

@@ -147,12 +147,15 @@ fn or_outside(fresh: io::Result<OwnedFd>, path: &'static str, restriction: Restr
     }
 }
 
-/// The cgroups of the sandbox, where the machine has the second version; the first one's many mounts are left out.
+/// The cgroups of the sandbox, where the machine has the second version. The first one's many mounts are for those alone
+/// who may write to them: all of the machine's then, as a container engine in an insecure step wants them.
 fn gather_cgroup(sandboxed: bool) -> Option<Detached> {
+    const CGROUPS: &str = "/sys/fs/cgroup";
     const CGROUP2_MAGIC: u32 = 0x6367_7270;
-    let found = rustix::fs::statfs("/sys/fs/cgroup").ok()?;
+    let found = rustix::fs::statfs(CGROUPS).ok()?;
     if u32::try_from(found.f_type).ok()? != CGROUP2_MAGIC {
-        return None;
+        let insecure = !sandboxed;
+        return insecure.then(|| outside(Path::new(CGROUPS), Restriction::NONE).ok()).flatten();
     }
     let read_only = if sandboxed { MountAttrFlags::MOUNT_ATTR_RDONLY } else { MountAttrFlags::empty() };
     let tree = fresh("cgroup2", &[], CLOSED | read_only).ok()?;

@@ -93,13 +93,16 @@ fn capabilities_of_a_user(fixture: &Fixture) {
 }
 
 fn insecure(fixture: &Fixture) {
-    let outcome = fixture.shell_with(
-        "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mount -t tmpfs none /tmp && echo mounted",
-        |spec| spec.security = Security::Insecure,
-    );
+    let script = "grep -E '^(CapEff|Seccomp:)' /proc/self/status; mount -t tmpfs none /tmp && echo mounted; \
+                  awk '$2 == \"/sys\" {print substr($4, 1, 2)}' /proc/mounts; \
+                  c=/sys/fs/cgroup; [ -e $c/cgroup.procs ] || c=$c/memory; \
+                  mkdir $c/rbuild-test-insecure && rmdir $c/rbuild-test-insecure && echo cgroup; \
+                  mknod /opt/zero c 1 5 && head -c 1 /opt/zero | wc -c; \
+                  touch /proc/sys/vm/swappiness && echo sysctl; ls /dev/kmsg";
+    let outcome = fixture.shell_with(script, |spec| spec.security = Security::Insecure);
     let own = fs::read_to_string("/proc/self/status").unwrap();
     let all = own.lines().find(|line| line.starts_with("CapEff")).unwrap();
-    assert_eq!(outcome.stdout, format!("{all}\nSeccomp:\t0\nmounted\n"));
+    assert_eq!(outcome.stdout, format!("{all}\nSeccomp:\t0\nmounted\nrw\ncgroup\n1\nsysctl\n/dev/kmsg\n"));
 }
 
 fn filter(fixture: &Fixture) {
