@@ -85,7 +85,10 @@ impl Cgroup {
                 Err((_, source)) if source.kind() == io::ErrorKind::NotFound && tries < REMOVALS => {
                     tries += 1;
                 }
-                Err((path, source)) => return Err(SandboxError::Cgroup { path, source }),
+                Err((path, source)) => {
+                    remove_own_parent(parent);
+                    return Err(SandboxError::Cgroup { path, source });
+                }
                 Ok(()) => break,
             }
         }
@@ -154,8 +157,14 @@ pub(crate) fn remove(directory: &Path) {
         }
         pause *= 2;
     }
-    if let Some(parent) = directory.parent().filter(|parent| parent.ends_with(OWN_PARENT)) {
-        // Unless there are others in it.
+    if let Some(parent) = directory.parent() {
+        remove_own_parent(parent);
+    }
+}
+
+/// Removes the parent that nobody asked for, unless there are others in it.
+fn remove_own_parent(parent: &Path) {
+    if parent.ends_with(OWN_PARENT) {
         let _ = fs::remove_dir(parent);
     }
 }
@@ -183,7 +192,15 @@ fn wanted<'h>(
             None => wanted.push((hierarchy, vec![controller])),
         }
     }
-    if let Some(parent) = spec.cgroup_parent.as_ref().filter(|_| wanted.is_empty()) {
+    let Some(parent) = &spec.cgroup_parent else { return Ok(wanted) };
+    // Whoever has made the parent may have limited it.
+    let with_parent = hierarchies.iter().filter(|found| !found.is_named() && beneath(found, parent).is_dir());
+    for hierarchy in with_parent {
+        if !wanted.iter().any(|(known, _)| *known == hierarchy) {
+            wanted.push((hierarchy, Vec::new()));
+        }
+    }
+    if wanted.is_empty() {
         // Where memory is counted, so that a lack of it is told.
         let memory = with(hierarchies, Controller::Memory.name());
         let hierarchy = memory.or_else(|| hierarchies.iter().find(|found| found.version == Version::Two));
@@ -194,6 +211,11 @@ fn wanted<'h>(
     Ok(wanted)
 }
 
+/// The directory of a cgroup that was asked for.
+fn beneath(hierarchy: &Hierarchy, parent: &str) -> PathBuf {
+    hierarchy.root.join(parent.trim_matches('/'))
+}
+
 /// Where a cgroup with these controllers can be made: beneath the one that was asked for, else at the root, else, for an
 /// ordinary user, where one has been delegated.
 fn parent(
@@ -202,7 +224,7 @@ fn parent(
     asked_for: Option<&str>,
 ) -> Result<PathBuf, SandboxError> {
     if let Some(parent) = asked_for {
-        return Ok(hierarchy.root.join(parent.trim_matches('/')));
+        return Ok(beneath(hierarchy, parent));
     }
     if is_writable(&hierarchy.root) {
         return Ok(hierarchy.root.join(OWN_PARENT));

@@ -50,8 +50,8 @@ pub struct ProcessSpec {
     pub shm_size_bytes: u64,
     /// Limits that differ from those of the calling process.
     pub limits: Vec<ResourceLimit>,
-    /// The cgroup beneath which the sandbox's own is made, as a path in the hierarchy. An asked-for cgroup that cannot
-    /// be made is an error.
+    /// The cgroup beneath which the sandbox's own is made, as a path in each hierarchy that has it or that the limits
+    /// need; it is made if there is none. An asked-for cgroup that cannot be made is an error.
     pub cgroup_parent: Option<String>,
     /// Limits of what the sandbox may use, all of its processes together. One that cannot be set is an error.
     pub cgroup_limits: CgroupLimits,

@@ -28,6 +28,11 @@ impl Hierarchy {
         self.controllers.iter().any(|name| name == controller)
     }
 
+    /// Whether it limits nothing, and only keeps processes apart for a program (`name=systemd`).
+    pub(super) fn is_named(&self) -> bool {
+        self.controllers.iter().any(|name| name.starts_with("name="))
+    }
+
     /// The directories from this process's cgroup up to the root.
     pub(crate) fn own_and_above(&self) -> impl Iterator<Item = &Path> {
         let own = self.own.as_deref().into_iter();
@@ -128,10 +133,12 @@ mod tests {
         let mounts = "31 24 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
                       32 24 0:29 /box /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
                       33 24 0:28 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n\
-                      34 24 0:27 / /other/memory rw - cgroup cgroup rw,memory\n";
+                      34 24 0:27 / /other/memory rw - cgroup cgroup rw,memory\n\
+                      35 24 0:30 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd\n";
         let text = "9:name=systemd:/\n4:memory:/a/b\n3:cpu,cpuacct:/box/c\n0::/\n";
         let found = parse(mounts, text, |_| "hugetlb\n".to_owned());
-        assert_eq!(found.len(), 3);
+        assert_eq!(found.len(), 4);
+        assert_eq!(found.iter().filter(|hierarchy| hierarchy.is_named()).count(), 1);
         let one = |root: &str, own: &str| Some((Version::One, root.into(), Some(own.into())));
         assert_eq!(own(&found, "memory"), one("/sys/fs/cgroup/memory", "/sys/fs/cgroup/memory/a/b"));
         assert_eq!(own(&found, "cpu"), one("/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/cpu,cpuacct/c"));

@@ -115,6 +115,27 @@ fn a_controller_that_is_nowhere_is_told() {
 }
 
 #[test]
+fn a_parent_counts_wherever_it_is() {
+    let memory_tree = Tree::new(Version::One, &[]);
+    let cpu_tree = Tree::new(Version::One, &[("team/a", &[])]);
+    let named_tree = Tree::new(Version::One, &[("team/a", &[])]);
+    let of = |tree: &Tree, controller: &str| Hierarchy {
+        controllers: vec!["rw".to_owned(), controller.to_owned()],
+        ..tree.hierarchy(None)
+    };
+    let all = [of(&memory_tree, "memory"), of(&cpu_tree, "cpu"), of(&named_tree, "name=systemd")];
+    let names = |limits: CgroupLimits, parent: &str| {
+        let spec = ProcessSpec { cgroup_parent: Some(parent.to_owned()), ..spec(limits) };
+        let wanted = wanted(&all, &spec).unwrap();
+        wanted.iter().map(|(hierarchy, _)| hierarchy.controllers[1].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(memory(), "/team/a"), ["memory", "cpu"]);
+    assert_eq!(names(CgroupLimits::default(), "team/a/"), ["cpu"]);
+    // Where there is none yet, memory is counted.
+    assert_eq!(names(CgroupLimits::default(), "/team/b"), ["memory"]);
+}
+
+#[test]
 fn an_ordinary_user_gets_what_was_delegated() {
     // Even root cannot write in these two.
     let hierarchy = |own: &str| Hierarchy {

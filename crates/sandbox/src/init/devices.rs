@@ -1,7 +1,7 @@
 //! The device nodes that the caller asked for, beyond the ordinary ones: single files that are mounted where they are to
 //! be, so that nothing else of what surrounds them works.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Gid, Mode, Uid, chown, makedev, mknodat};
 
@@ -35,7 +35,7 @@ pub(super) fn make(spec: &ProcessSpec, bound: Vec<Detached>, directory: &Path) -
     made.collect()
 }
 
-fn make_node(device: &DeviceNode, path: &PathBuf) -> rustix::io::Result<()> {
+fn make_node(device: &DeviceNode, path: &Path) -> rustix::io::Result<()> {
     let kind = match device.kind {
         DeviceKind::Character => FileType::CharacterDevice,
         DeviceKind::Block => FileType::BlockDevice,
