@@ -94,7 +94,7 @@ fn resources_of_steps_are_limited_and_in_no_key() {
 }
 
 #[test]
-fn steps_run_one_after_the_other_while_memory_is_short() {
+fn steps_run_one_after_the_other_with_one_job_or_without_memory() {
     let lab = Lab::new();
     // Each fails if it meets another one.
     let stage = |name: &str| {
@@ -106,6 +106,8 @@ fn steps_run_one_after_the_other_while_memory_is_short() {
     let mut dockerfile: String = ["a", "b", "c"].into_iter().map(stage).collect();
     dockerfile += "FROM busybox\nCOPY --from=a /name /a\nCOPY --from=b /name /b\nCOPY --from=c /name /c\n";
     let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
-    let tree = lab.build_tree(&context, &["--jobs=8", "--memory-reserve=100%"]);
-    assert_eq!(tree.text("a") + &tree.text("c"), "a\nc\n");
+    for flags in [["--jobs=8", "--memory-reserve=100%"], ["--jobs=1", "--memory-reserve=0"]] {
+        let tree = lab.build_tree(&context, &[flags[0], flags[1], "--no-cache"]);
+        assert_eq!(tree.text("a") + &tree.text("c"), "a\nc\n", "{flags:?}");
+    }
 }
