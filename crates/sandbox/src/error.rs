@@ -101,8 +101,8 @@ impl SandboxError {
                     .to_owned(),
             ),
             Self::Cgroup { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => Some(
-                "a cgroup of version 2 that has processes passes no controllers on: name one without any with \
-                 `--cgroup-parent`"
+                "processes in a cgroup of version 2 keep it from passing controllers on: move them to one beneath it, \
+                 or name another with `--cgroup-parent`"
                     .to_owned(),
             ),
             _ => None,
