@@ -10,13 +10,13 @@ use crate::cgroup::{Hierarchy, Version, hierarchies};
 /// where the kernel does not tell.
 pub fn available_memory_bytes() -> Option<u64> {
     let machine = meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
-    Some(left(hierarchies()).fold(machine, u64::min))
+    Some(limited(hierarchies()).filter_map(|cgroup| cgroup.left()).fold(machine, u64::min))
 }
 
 /// The bytes of memory of this machine, or of this process's cgroup or one above it, if that is less.
 pub fn total_memory_bytes() -> Option<u64> {
     let machine = meminfo(&fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")?;
-    Some(levels(hierarchies()).map(|level| level.limit).fold(machine, u64::min))
+    Some(limited(hierarchies()).map(|cgroup| cgroup.limit).fold(machine, u64::min))
 }
 
 /// A line of `/proc/meminfo`, in bytes.
@@ -26,37 +26,44 @@ fn meminfo(text: &str, name: &str) -> Option<u64> {
 }
 
 /// A cgroup with a limit.
-struct Level {
+struct Limited<'h> {
+    directory: &'h Path,
+    version: Version,
     limit: u64,
-    /// What is in use and cannot be had back at once.
-    used: u64,
 }
 
-/// What is left to each cgroup with a limit that this process is in.
-fn left(hierarchies: &[Hierarchy]) -> impl Iterator<Item = u64> {
-    levels(hierarchies).map(|level| level.limit.saturating_sub(level.used))
+impl Limited<'_> {
+    /// What is left to it.
+    fn left(&self) -> Option<u64> {
+        let [usage, cache] = match self.version {
+            Version::One => ["memory.usage_in_bytes", "total_inactive_file "],
+            Version::Two => ["memory.current", "inactive_file "],
+        };
+        let usage: u64 = read(self.directory, usage)?.trim().parse().ok()?;
+        // Files that nobody has used for a while are dropped as soon as the memory is wanted.
+        let statistics = read(self.directory, "memory.stat")?;
+        let cache = statistics.lines().find_map(|line| line.strip_prefix(cache));
+        let cache: u64 = cache.and_then(|count| count.parse().ok()).unwrap_or_default();
+        Some(self.limit.saturating_sub(usage.saturating_sub(cache)))
+    }
 }
 
-fn levels(hierarchies: &[Hierarchy]) -> impl Iterator<Item = Level> {
+fn read(directory: &Path, name: &str) -> Option<String> {
+    fs::read_to_string(directory.join(name)).ok()
+}
+
+/// The cgroups with a limit that this process is in.
+fn limited(hierarchies: &[Hierarchy]) -> impl Iterator<Item = Limited<'_>> {
     let with_memory = hierarchies.iter().filter(|hierarchy| hierarchy.has("memory"));
-    with_memory
-        .flat_map(|hierarchy| hierarchy.own_and_above().filter_map(|path| level(path, hierarchy.version)))
-}
-
-fn level(directory: &Path, version: Version) -> Option<Level> {
-    let [limit, usage, cache] = match version {
-        Version::One => ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file "],
-        Version::Two => ["memory.max", "memory.current", "inactive_file "],
-    };
-    let read = |name| fs::read_to_string(directory.join(name)).ok();
-    // The root has no such files in version 2, and a cgroup without a limit says `max` there.
-    let limit = read(limit)?.trim().parse().ok()?;
-    let usage: u64 = read(usage)?.trim().parse().ok()?;
-    // Files that nobody has used for a while are dropped as soon as the memory is wanted.
-    let statistics = read("memory.stat")?;
-    let cache = statistics.lines().find_map(|line| line.strip_prefix(cache));
-    let cache: u64 = cache.and_then(|count| count.parse().ok()).unwrap_or_default();
-    Some(Level { limit, used: usage.saturating_sub(cache) })
+    with_memory.flat_map(|hierarchy| {
+        let version = hierarchy.version;
+        let file = if version == Version::One { "memory.limit_in_bytes" } else { "memory.max" };
+        hierarchy.own_and_above().filter_map(move |directory| {
+            // The root has no such file in version 2, and a cgroup without a limit says `max` there.
+            let limit = read(directory, file)?.trim().parse().ok()?;
+            Some(Limited { directory, version, limit })
+        })
+    })
 }
 
 /// The count of kills since the start of the machine, over all processes; nothing where the kernel does not tell
@@ -111,8 +118,11 @@ mod tests {
             own: Some(root.join("a/b/c")),
         };
         let two = hierarchy(directory.path(), Version::Two);
-        assert_eq!(left(std::slice::from_ref(&two)).collect::<Vec<_>>(), [70, 65]);
-        assert_eq!(levels(&[two]).map(|level| level.limit).collect::<Vec<_>>(), [100, 90]);
+        let left = |hierarchy: &Hierarchy| -> Vec<u64> {
+            limited(std::slice::from_ref(hierarchy)).filter_map(|cgroup| cgroup.left()).collect()
+        };
+        assert_eq!(left(&two), [70, 65]);
+        assert_eq!(limited(&[two]).map(|cgroup| cgroup.limit).collect::<Vec<_>>(), [100, 90]);
         for (name, value) in [
             ("limit_in_bytes", "50"),
             ("usage_in_bytes", "60"),
@@ -120,6 +130,6 @@ mod tests {
         ] {
             fs::write(directory.path().join(format!("a/memory.{name}")), value).unwrap();
         }
-        assert_eq!(left(&[hierarchy(directory.path(), Version::One)]).collect::<Vec<_>>(), [10]);
+        assert_eq!(left(&hierarchy(directory.path(), Version::One)), [10]);
     }
 }

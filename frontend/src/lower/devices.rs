@@ -118,14 +118,13 @@ fn find<'o>(
             .iter()
             .filter(|device| device.name.split_once('=').is_some_and(|(registered, _)| registered == kind))
     };
-    let mut found: Vec<_> = match name {
+    let of_name = || of_kind().filter(|device| device.name == wanted);
+    let found: Vec<_> = match name {
         "" => of_kind().take(1).collect(),
         "*" => of_kind().collect(),
-        _ => of_kind().filter(|device| device.name == wanted).collect(),
+        _ if of_name().next().is_some() => of_name().collect(),
+        class => of_kind().filter(|device| device.class.as_deref() == Some(class)).collect(),
     };
-    if found.is_empty() {
-        found = of_kind().filter(|device| device.class.as_deref() == Some(name)).collect();
-    }
     if found.is_empty() && required {
         return Err(Mistake::Missing(wanted.to_owned()));
     }
