@@ -54,5 +54,5 @@ pub use links::{LinkError, LinkPolicy, LinkSource, Origins};
 pub use prune::{PruneOptions, Pruned, SpaceBounds};
 pub use record::{RecordDetails, Replace};
 pub use snapshot::{ActiveSnapshot, Snapshot, WorkDirs};
-pub use store::{IdMode, Seal, SnapshotterKind, Store, StoreOptions};
+pub use store::{IdMode, Seal, SnapshotterKind, Store, StoreOptions, WeakStore};
 pub use usage::Usage;

@@ -127,6 +127,18 @@ impl Run {
         Ok(())
     }
 
+    /// Ends the run while it may still be written to. Everything that it has begun is moved into the store by its
+    /// path: under another name nothing of it can be, so that it may be taken apart.
+    pub(crate) fn abandon(&self, disk: &Disk) -> Result<(), StoreError> {
+        let mut name = self.directory.clone().into_os_string();
+        name.push("-abandoned");
+        let abandoned = PathBuf::from(name);
+        disk.rename(&self.directory, &abandoned)?;
+        // What it uses stays in use until the process has ended.
+        remove_all_but_uses(&abandoned, disk)?;
+        Ok(())
+    }
+
     fn confirmed(&self) -> MutexGuard<'_, HashSet<Use>> {
         self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,12 +226,7 @@ pub(crate) fn try_lock(file: &File) -> io::Result<bool> {
 
 /// Removes the directory of a run, the list last: without it, the directory is one that a run is just beginning.
 fn remove_run(directory: &Path, disk: &Disk) -> Result<u64, StoreError> {
-    let mut freed_bytes = 0;
-    for entry in list(directory)? {
-        if entry != USES {
-            freed_bytes += disk.remove_tree(&directory.join(entry))?;
-        }
-    }
+    let mut freed_bytes = remove_all_but_uses(directory, disk)?;
     freed_bytes += disk.remove_tree(&directory.join(USES))?;
     match fs::remove_dir(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -227,6 +234,16 @@ fn remove_run(directory: &Path, disk: &Disk) -> Result<u64, StoreError> {
         }
         _ => Ok(freed_bytes),
     }
+}
+
+fn remove_all_but_uses(directory: &Path, disk: &Disk) -> Result<u64, StoreError> {
+    let mut freed_bytes = 0;
+    for entry in list(directory)? {
+        if entry != USES {
+            freed_bytes += disk.remove_tree(&directory.join(entry))?;
+        }
+    }
+    Ok(freed_bytes)
 }
 
 fn list(directory: &Path) -> Result<Vec<std::ffi::OsString>, StoreError> {

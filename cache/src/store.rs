@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -145,6 +145,18 @@ impl Drop for Shared {
     }
 }
 
+/// A store that is not kept open by this.
+#[derive(Debug)]
+pub struct WeakStore(Weak<Shared>);
+
+impl WeakStore {
+    /// Gives up the run, for a process that ends in the midst of its work: what other threads of it have begun cannot
+    /// get into the store any more, and is removed as far as they let it be. A later sweep removes the rest.
+    pub fn abandon(&self) -> Result<(), StoreError> {
+        self.0.upgrade().map_or(Ok(()), |shared| shared.run.abandon(&shared.disk))
+    }
+}
+
 /// What has been saved up to some point; see [`Store::seal`].
 #[derive(Debug)]
 pub struct Seal {
@@ -231,6 +243,11 @@ impl Store {
             clones: OnceLock::new(),
         });
         Ok(Self { blobs: BlobStore::new(Arc::clone(&shared)), shared })
+    }
+
+    /// A handle that does not keep the store open.
+    pub fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.shared))
     }
 
     /// The directory of the store.

@@ -11,7 +11,7 @@ use cache::{
 use oci::{ChainId, Descriptor, DiffId, Digest, Manifest, MediaType};
 
 use crate::children::{start, without_starts};
-use crate::support::{key, names, options, read};
+use crate::support::{key, names, open, options, read, save, snapshot};
 
 /// Where these tests keep their stores: each makes hundreds, and none must reach a disk.
 const MEMORY: &str = "/dev/shm";
@@ -174,4 +174,29 @@ fn a_process_that_is_killed_at_any_write_leaves_a_whole_store() {
         // The same store after a crash of the program, and after one of the machine.
         check(directory.path(), if at % 2 == 0 { "boot-1" } else { "boot-2" });
     }
+}
+
+#[test]
+fn nothing_of_an_abandoned_run_gets_into_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let store = open(root, SnapshotterKind::Overlay);
+    let kept = snapshot(&store, None, "a", "1");
+    save(&store, 1, &kept);
+    let active = store.prepare(Some(&kept)).unwrap();
+    fs::write(active.upper().join("b"), "2").unwrap();
+    store.downgrade().abandon().unwrap();
+    active.commit().unwrap_err();
+    // The directories of those that are given up are taken away, their list of what they use is not.
+    let abandoned = names(root.join("tmp"));
+    assert_eq!(abandoned.len(), 1);
+    assert_eq!(names(root.join("tmp").join(&abandoned[0])), ["uses"]);
+    let other = open(root, SnapshotterKind::Overlay);
+    other.prune(&PruneOptions::default()).unwrap();
+    assert_eq!(read(&other, &kept, "a").as_deref(), Some("1"), "it is still in use");
+    let handle = store.downgrade();
+    drop(store);
+    handle.abandon().unwrap();
+    other.sweep().unwrap();
+    assert_eq!(names(root.join("tmp")).len(), 1, "the other run alone");
 }
