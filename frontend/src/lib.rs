@@ -50,6 +50,7 @@ pub use options::{
 };
 pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;
+pub use quote::go_duration;
 pub use source::{Position, SourceFile, Span};
 pub use tree::{
     Argument, Command, Copy, Dockerfile, EmptyContinuation, Instruction, InstructionKind, Pair, Run,

@@ -1,5 +1,7 @@
 //! How Go writes strings and durations: the history of an image is made of such texts.
 
+use std::time::Duration;
+
 /// `text` as Go's `%q` writes it.
 pub(crate) fn go_quote(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
@@ -102,6 +104,12 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
         rest = after;
     }
     Some(if negative { -total } else { total })
+}
+
+/// A duration in Go's form (`1h30m`, `1.5s`); one below zero is none.
+pub fn go_duration(text: &str) -> Option<Duration> {
+    let nanoseconds = parse_duration(text)?;
+    u64::try_from(nanoseconds).ok().map(Duration::from_nanos)
 }
 
 fn fraction_of(digits: &str, size: i64) -> Option<i64> {
