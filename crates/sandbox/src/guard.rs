@@ -1,8 +1,9 @@
-//! A process beside this one that ends its sandboxes if it dies, in whatever way.
+//! A process beside this one that ends its sandboxes, and programs that it has started, if it dies, in whatever way.
 //!
 //! So it does with processes that serve them. It holds their pidfds and one end of a socket, and kills them when the other end closes. (The kernel's own signal at
 //! a parent's death follows the thread that started the child, and is lost when the child runs a set-user-ID program.)
 
+use std::ffi::OsStr;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -17,9 +18,10 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
-use rustix::process::{Signal, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
 
 use crate::cgroup;
+use crate::executable::{self, Protection};
 use crate::kernel::{self, Launch};
 
 /// The first argument of a guard.
@@ -38,16 +40,29 @@ pub(crate) fn watch(
     pidfd: BorrowedFd<'_>,
     cgroups: &[PathBuf],
 ) -> std::io::Result<()> {
+    let after = if cgroups.is_empty() { After::Nothing } else { After::Remove(cgroups.to_owned()) };
+    put_under_guard(executable, pidfd, &after)
+}
+
+/// Has a program, which is the first of its process group, and its group end with this process, in whatever way that
+/// ends. What the program starts in other groups is not reached.
+pub fn guard_process_group(leader: Pid) -> std::io::Result<()> {
+    let pidfd = pidfd_open(leader, PidfdFlags::empty())?;
+    let executable = executable::own(Protection::Mount)?;
+    put_under_guard(executable, pidfd.as_fd(), &After::KillGroup(leader))
+}
+
+fn put_under_guard(executable: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, after: &After) -> std::io::Result<()> {
     let mut socket = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(known) = socket.as_ref() {
-        match hand_over(known.as_fd(), pidfd, cgroups) {
+        match hand_over(known.as_fd(), pidfd, after) {
             // The guard has died; this one gets a new one.
             Err(Errno::PIPE | Errno::CONNRESET) => {}
             result => return Ok(result?),
         }
     }
     let started = start(executable)?;
-    hand_over(started.as_fd(), pidfd, cgroups)?;
+    hand_over(started.as_fd(), pidfd, after)?;
     *socket = Some(started);
     Ok(())
 }
@@ -68,11 +83,47 @@ fn start(executable: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
     Ok(ours)
 }
 
-/// Sends the paths, each with a null byte after it; a message is never empty.
-fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, cgroups: &[PathBuf]) -> rustix::io::Result<()> {
-    let mut text: Vec<u8> =
-        cgroups.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat()).collect();
-    text.push(0);
+/// What a guard does beside killing the process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum After {
+    Nothing,
+    /// Removes the cgroups.
+    Remove(Vec<PathBuf>),
+    /// Kills the process group first, of which the process is the leader: while that is there, its number is taken by
+    /// nobody else.
+    KillGroup(Pid),
+}
+
+impl After {
+    /// Written format: a letter, and paths with a null byte after each, or a number in digits.
+    fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Nothing => b"-".to_vec(),
+            Self::Remove(paths) => {
+                let paths = paths.iter().flat_map(|path| [path.as_os_str().as_bytes(), b"\0"].concat());
+                std::iter::once(b'c').chain(paths).collect()
+            }
+            Self::KillGroup(pid) => format!("g{}", pid.as_raw_nonzero()).into_bytes(),
+        }
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        match bytes.split_first() {
+            Some((b'c', text)) => {
+                let paths = text.split(|&byte| byte == 0).filter(|path| !path.is_empty());
+                Self::Remove(paths.map(|path| PathBuf::from(OsStr::from_bytes(path))).collect())
+            }
+            Some((b'g', digits)) => {
+                let number = std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok());
+                number.and_then(Pid::from_raw).map_or(Self::Nothing, Self::KillGroup)
+            }
+            _ => Self::Nothing,
+        }
+    }
+}
+
+fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, after: &After) -> rustix::io::Result<()> {
+    let text = after.to_bytes();
     let descriptors = [pidfd];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -82,7 +133,7 @@ fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, cgroups: &[PathBuf])
 
 struct Watched {
     pidfd: OwnedFd,
-    cgroups: Vec<PathBuf>,
+    after: After,
 }
 
 /// The guard's life.
@@ -105,15 +156,18 @@ pub(crate) fn run(socket: &OwnedFd) -> ! {
         watched.retain(|_| !ended.next().unwrap_or(false));
     }
     for one in &watched {
+        if let After::KillGroup(leader) = one.after
+            && pidfd_send_signal(&one.pidfd, Signal::STOP).is_ok()
+        {
+            let _ = kill_process_group(leader, Signal::KILL);
+        }
         let _ = pidfd_send_signal(&one.pidfd, Signal::KILL);
     }
     for one in &watched {
-        if one.cgroups.is_empty() {
-            continue;
-        }
+        let After::Remove(cgroups) = &one.after else { continue };
         let timeout = Timespec::try_from(REMOVAL_PATIENCE).ok();
         let _ = poll(&mut [PollFd::new(&one.pidfd, PollFlags::IN)], timeout.as_ref());
-        one.cgroups.iter().for_each(|path| cgroup::remove(path));
+        cgroups.iter().for_each(|path| cgroup::remove(path));
     }
     kernel::exit_now(0)
 }
@@ -138,14 +192,28 @@ fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<Watched>> {
         return Ok(None);
     }
     text.truncate(received.bytes);
-    let paths = text.split(|&byte| byte == 0).filter(|path| !path.is_empty());
-    let cgroups = paths.map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path))).collect();
+    let after = After::from_bytes(&text);
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
             && let Some(pidfd) = descriptors.next()
         {
-            return Ok(Some(Watched { pidfd, cgroups }));
+            return Ok(Some(Watched { pidfd, after }));
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_done_is_sent_as_text() {
+        let group = Pid::from_raw(4711).unwrap();
+        for after in [After::Nothing, After::Remove("/sys/x".into()), After::KillGroup(group)] {
+            assert_eq!(After::from_bytes(&after.to_bytes()), after);
+        }
+        assert_eq!(After::from_bytes(b"gx"), After::Nothing);
+        assert_eq!(After::from_bytes(b""), After::Nothing);
+    }
 }

@@ -12,7 +12,8 @@
 //!
 //! Deliberately absent: images, snapshots and layers (the caller names directories), users' names (the caller hands
 //! over numbers), progress, reading the environment, and any long-lived daemon. The one process that stays beside the
-//! caller's ends with it; its only work is to end the sandboxes too, and what connects them.
+//! caller's ends with it; its only work is to end the sandboxes too, what connects them, and other programs of the
+//! caller's.
 
 mod cgroup;
 mod error;
@@ -33,6 +34,7 @@ mod user_namespace;
 mod wire;
 
 pub use error::{SandboxError, SetupFailure};
+pub use guard::guard_process_group;
 pub use memory::{available_memory_bytes, total_memory_bytes};
 pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions};
 pub use probe::{HostSupport, Missing, probe_host};
