@@ -279,6 +279,10 @@ impl<'a> Git<'a> {
             _ => RemoteError::GitStart { source },
         })?;
         let group = Group(child.id().and_then(|id| Pid::from_raw(id.cast_signed())));
+        if let Some(leader) = group.0 {
+            // Also where this process is killed. One that has ended already needs no guard.
+            let _ = sandbox::guard_process_group(leader);
+        }
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let ended = tokio::try_join!(read(stdout), read(stderr), child.wait());
         let (stdout, stderr, status) = ended.map_err(|source| RemoteError::GitStart { source })?;
