@@ -165,6 +165,7 @@ impl Plan {
             network: self.network.clone(),
             resources: self.resources.clone(),
             devices: Arc::clone(&self.devices),
+            step_timeout: None,
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {

@@ -210,7 +210,9 @@ mod tests {
     #[test]
     fn what_is_to_be_done_is_sent_as_text() {
         let group = Pid::from_raw(4711).unwrap();
-        for after in [After::Nothing, After::Remove("/sys/x".into()), After::KillGroup(group)] {
+        for after in
+            [After::Nothing, After::Remove(vec!["/sys/x".into(), "/sys/y".into()]), After::KillGroup(group)]
+        {
             assert_eq!(After::from_bytes(&after.to_bytes()), after);
         }
         assert_eq!(After::from_bytes(b"gx"), After::Nothing);

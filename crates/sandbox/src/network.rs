@@ -182,7 +182,7 @@ impl ConnectedNetwork {
             let pid =
                 i32::try_from(pasta.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
             let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-            guard::watch(executable::own(Protection::Mount)?, pidfd.as_fd(), None)?;
+            guard::watch(executable::own(Protection::Mount)?, pidfd.as_fd(), &[])?;
             Ok(pidfd)
         };
         match guarded() {

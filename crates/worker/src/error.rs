@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cache::StoreError;
 use cache::tree::TreeError;
@@ -28,6 +29,14 @@ pub enum WorkerError {
         command: String,
         /// How it ended.
         failure: ProcessFailure,
+    },
+    /// The process of a RUN took longer than the steps of this build may.
+    #[error("process {} did not complete within {limit}", quoted(command))]
+    ProcessTimeout {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// How long it was given.
+        limit: TimeLimit,
     },
     /// The process of a RUN could not be started as that user.
     #[error("process {} did not complete successfully", quoted(command))]
@@ -118,6 +127,21 @@ pub enum WorkerError {
     /// A tree could not be read or written.
     #[error(transparent)]
     Tree(#[from] TreeError),
+}
+
+/// How long something may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TimeLimit {
+    /// The limit.
+    pub duration: Duration,
+    /// As people wrote it (`1h30m`).
+    pub text: String,
+}
+
+impl fmt::Display for TimeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// How a process ended that did not end well.

@@ -25,7 +25,7 @@ mod user;
 pub use cdi::{DEVICE_SPEC_DIRS, DeviceError, DeviceRegistry};
 pub use context::{ContextError, ContextSource, IgnoreRules};
 pub use copy::CopyError;
-pub use error::{ProcessFailure, WorkerError};
+pub use error::{ProcessFailure, TimeLimit, WorkerError};
 pub use image::{ImageError, ImageStore, LazyImage, ResolvedImage};
 pub use local::{LocalWorker, Resources, WorkerOptions};
 pub use output::{Output, OutputLayer, PendingImage};

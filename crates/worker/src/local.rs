@@ -25,7 +25,7 @@ use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
 use crate::run::{DefaultNetwork, Networks};
 use crate::sources::Sources;
-use crate::{Secret, SourcePolicy, SourceVersions, WorkerError, merge, mkdir, room, run};
+use crate::{Secret, SourcePolicy, SourceVersions, TimeLimit, WorkerError, merge, mkdir, room, run};
 
 /// The pauses between two looks at a claim that another holds.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
@@ -55,6 +55,8 @@ pub struct WorkerOptions {
     pub resources: Resources,
     /// The devices that steps may be given, by the names of [`solver::RunOp::devices`].
     pub devices: Arc<DeviceRegistry>,
+    /// How long the process of a RUN may take; waiting for other builds and for caches is no part of that.
+    pub step_timeout: Option<TimeLimit>,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -88,6 +90,7 @@ struct Shared {
     networks: Arc<Networks>,
     resources: Resources,
     devices: Arc<DeviceRegistry>,
+    step_timeout: Option<TimeLimit>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -116,6 +119,7 @@ impl LocalWorker {
             network,
             resources,
             devices,
+            step_timeout,
         } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
@@ -138,6 +142,7 @@ impl LocalWorker {
             networks,
             resources,
             devices,
+            step_timeout,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -186,6 +191,11 @@ impl LocalWorker {
     /// The devices of this machine.
     pub(crate) fn devices(&self) -> &Arc<DeviceRegistry> {
         &self.shared.devices
+    }
+
+    /// How long the process of a RUN may take.
+    pub(crate) fn step_timeout(&self) -> Option<&TimeLimit> {
+        self.shared.step_timeout.as_ref()
     }
 
     /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next

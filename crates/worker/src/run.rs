@@ -27,7 +27,7 @@ pub use crate::run::network::{DefaultNetwork, Otherwise};
 use crate::run::output::forward;
 use crate::run::redaction::Redaction;
 use crate::user::{self, ProcessUser};
-use crate::{LocalWorker, Output, WorkerError};
+use crate::{LocalWorker, Output, TimeLimit, WorkerError};
 
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -43,7 +43,7 @@ pub(crate) async fn run(
     let preparation = Arc::new(Preparation::new(worker, op, execution).await?);
     let caches = Caches::take(&preparation, op, execution.context).await?;
     let command: Arc<str> = op.args.join(" ").into();
-    let redaction = preparation.redaction();
+    let redaction = Arc::new(preparation.redaction());
     let place = worker.networks().take(op, execution.context).await?;
     let start = Start {
         preparation: Arc::clone(&preparation),
@@ -54,7 +54,9 @@ pub(crate) async fn run(
         command: Arc::clone(&command),
     };
     let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
-    let ended = finish(running, &command, &redaction, execution.context).await;
+    let finishing =
+        Finishing { command: Arc::clone(&command), redaction, limit: worker.step_timeout().cloned() };
+    let ended = finishing.finish(running, execution.context).await;
     blocking(move || {
         // Also what is thrown away takes its time. Agents are there until now.
         drop((place, mounts, preparation));
@@ -177,28 +179,55 @@ fn environment(op: &RunOp, user: &ProcessUser) -> Vec<String> {
     env
 }
 
-/// Forwards the output and waits for the end. All of the output has been forwarded when this returns.
-async fn finish(
-    mut running: Running,
-    command: &str,
-    redaction: &Redaction,
-    context: &ExecContext,
-) -> Result<Exit, WorkerError> {
-    let stdout = forward(running.stdout(), LogStream::Stdout, redaction, context);
-    let stderr = forward(running.stderr(), LogStream::Stderr, redaction, context);
-    let exit = async {
-        tokio::select! {
-            biased;
-            () = context.cancel.cancelled() => {}
-            exit = running.wait_async() => return exit.map(Some),
+/// What belongs to the end of a process.
+struct Finishing {
+    command: Arc<str>,
+    redaction: Arc<Redaction>,
+    limit: Option<TimeLimit>,
+}
+
+/// Why a process was killed.
+enum Kill {
+    Cancelled,
+    TimedOut(TimeLimit),
+}
+
+impl Finishing {
+    /// Forwards the output and waits for the end. All of the output has been forwarded when this returns.
+    async fn finish(self, mut running: Running, context: &ExecContext) -> Result<Exit, WorkerError> {
+        let stdout = forward(running.stdout(), LogStream::Stdout, &self.redaction, context);
+        let stderr = forward(running.stderr(), LogStream::Stderr, &self.redaction, context);
+        let exit = async {
+            let kill = tokio::select! {
+                biased;
+                () = context.cancel.cancelled() => Kill::Cancelled,
+                exit = running.wait_async() => return exit.map(Ok),
+                limit = passed(self.limit) => Kill::TimedOut(limit),
+            };
+            running.kill();
+            running.wait_async().await.map(|_| Err(kill))
+        };
+        let (exit, stdout, stderr) = tokio::join!(exit, stdout, stderr);
+        let command = self.command.to_string();
+        let exit = match exit {
+            Ok(Ok(exit)) => exit,
+            // A process that was killed says nothing about the step.
+            Ok(Err(Kill::Cancelled)) => return Err(WorkerError::Cancelled),
+            Ok(Err(Kill::TimedOut(limit))) => return Err(WorkerError::ProcessTimeout { command, limit }),
+            Err(cause) => return Err(WorkerError::Sandbox { command, cause }),
+        };
+        stdout.and(stderr).map_err(|cause| WorkerError::ProcessOutput { command, cause })?;
+        Ok(exit)
+    }
+}
+
+/// Ends when the limit is over, which is never where there is none.
+async fn passed(limit: Option<TimeLimit>) -> TimeLimit {
+    match limit {
+        Some(limit) => {
+            tokio::time::sleep(limit.duration).await;
+            limit
         }
-        running.kill();
-        running.wait_async().await.map(|_| None)
-    };
-    let (exit, stdout, stderr) = tokio::join!(exit, stdout, stderr);
-    let exit = exit.map_err(|cause| WorkerError::Sandbox { command: command.to_owned(), cause })?;
-    // A process that was killed says nothing about the step.
-    let exit = exit.ok_or(WorkerError::Cancelled)?;
-    stdout.and(stderr).map_err(|cause| WorkerError::ProcessOutput { command: command.to_owned(), cause })?;
-    Ok(exit)
+        None => std::future::pending().await,
+    }
 }

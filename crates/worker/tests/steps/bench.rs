@@ -87,6 +87,7 @@ impl Bench {
             network: self.network.clone(),
             resources: Resources::default(),
             devices: Arc::default(),
+            step_timeout: None,
         })
     }
 
