@@ -237,6 +237,12 @@ pub(crate) struct BuildArguments {
     /// `device[=NAME[,alias=ALIAS]]`
     #[arg(long = "allow", value_name = "ENTITLEMENT", help_heading = "Steps")]
     pub(crate) allow: Vec<String>,
+    /// End the build if it takes longer (`90s`, `1h30m`)
+    #[arg(long, value_name = "DURATION", help_heading = "Steps")]
+    pub(crate) timeout: Option<String>,
+    /// Have a RUN step fail if its process takes longer; waiting for other builds and caches does not count
+    #[arg(long, value_name = "DURATION", help_heading = "Steps")]
+    pub(crate) step_timeout: Option<String>,
     /// How many steps may run at once [default: four for each CPU, at least 16]
     #[arg(long, value_name = "N", help_heading = "Steps")]
     pub(crate) jobs: Option<std::num::NonZeroUsize>,

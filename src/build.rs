@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
     DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy,
-    WorkerError, WorkerOptions,
+    TimeLimit, WorkerError, WorkerOptions,
 };
 
 use crate::agents;
@@ -23,6 +23,7 @@ use crate::call::Call;
 use crate::entitlements::Entitlements;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
+use crate::interrupt::Interrupt;
 use crate::lockfile;
 use crate::network;
 use crate::progress::{Progress, Show};
@@ -49,6 +50,10 @@ pub(crate) struct Plan {
     lock: Option<PathBuf>,
     /// What is asked for instead of a build.
     pub(crate) call: Option<Call>,
+    /// How long all of it may take.
+    pub(crate) timeout: Option<TimeLimit>,
+    /// How long the process of a RUN may take.
+    step_timeout: Option<TimeLimit>,
     parallelism: usize,
     resources: Resources,
     devices: Arc<DeviceRegistry>,
@@ -88,8 +93,10 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         outputs,
         sources,
         lock,
-        progress: Arc::new(Progress::new(show)),
+        progress: Arc::new(Progress::new(show, Environment::log_limits()?)),
         call,
+        timeout: time_limit("--timeout", arguments.timeout.as_deref())?,
+        step_timeout: time_limit("--step-timeout", arguments.step_timeout.as_deref())?,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
         parallelism: arguments
             .jobs
@@ -121,6 +128,10 @@ fn sources(
     Ok((policy, path.filter(|_| lock)))
 }
 
+fn time_limit(flag: &str, text: Option<&str>) -> Result<Option<TimeLimit>, Failure> {
+    text.map(|text| values::time_limit(flag, text)).transpose().map_err(Failure::usage)
+}
+
 /// `--call`, `--check` and `--fix`.
 fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
     let method = match (&arguments.call, arguments.switches.check) {
@@ -146,8 +157,14 @@ pub(crate) struct Opened {
 
 impl Plan {
     /// Opens the store, reads what is left to read of the inputs, and makes a worker that knows them.
-    pub(crate) async fn open(&self, session: &Session, root: PathBuf) -> Result<Opened, Failure> {
+    pub(crate) async fn open(
+        &self,
+        session: &Session,
+        root: PathBuf,
+        interrupt: &Interrupt,
+    ) -> Result<Opened, Failure> {
         let store = session.open_store(root).await?;
+        interrupt.uses(&store);
         let offline = self.sources.offline;
         let client = registry::Client::new(ClientOptions { offline, ..Environment::client_options()? });
         let step = match self.inputs.definition() {
@@ -165,7 +182,7 @@ impl Plan {
             network: self.network.clone(),
             resources: self.resources.clone(),
             devices: Arc::clone(&self.devices),
-            step_timeout: None,
+            step_timeout: self.step_timeout.clone(),
         };
         let ready = self.ready(&options, session.salt()).await;
         match (step, &ready) {
@@ -251,26 +268,25 @@ fn platform(text: Option<&str>) -> Result<Platform, Failure> {
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
 /// Builds. The result is what goes to standard output.
-pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<Option<String>, Failure> {
-    let cancel = CancellationToken::new();
-    cancel_on_signals(&cancel);
-    let Opened { store, client, worker, definition } = tokio::select! {
-        opened = plan.open(&session, root) => opened?,
-        () = cancel.cancelled() => return Err(cancelled()),
-    };
+pub(crate) async fn run(
+    plan: Plan,
+    session: Session,
+    root: PathBuf,
+    interrupt: &Interrupt,
+) -> Result<Option<String>, Failure> {
+    let opened = interrupt.unless(plan.open(&session, root, interrupt)).await?;
+    let Opened { store, client, worker, definition } = opened;
     let file = definition.file;
     show_definition(&plan, &file);
-    let lowered = tokio::select! {
-        lowered = lower(&plan, &file, worker.images()) => lowered?,
-        () = cancel.cancelled() => return Err(cancelled()),
-    };
+    let lowered = interrupt.unless(lower(&plan, &file, worker.images())).await?;
     let warnings = warnings_text(&lowered.warnings);
     let target = lowered.target;
     let (config, epoch) = (lowered.config, lowered.epoch);
     let graph = Arc::new(lowered.graph);
-    let solved = solve(&plan, (&graph, target), &worker, session.salt(), &cancel).await;
-    let outcome = solved.map_err(|error| solve_failure(&plan, (&file, &graph), &error));
-    if outcome.is_err() {
+    let solved = solve(&plan, (&graph, target), &worker, session.salt(), interrupt.token()).await;
+    let outcome = solved.map_err(|error| solve_failure(&plan, (&file, &graph), &error, interrupt));
+    // Whoever interrupts a build does not want to wait for the disk.
+    if outcome.is_err() && !interrupt.token().is_cancelled() {
         tidy(&store).await;
     }
     let contexts = worker.clone();
@@ -295,10 +311,7 @@ pub(crate) async fn run(plan: Plan, session: Session, root: PathBuf) -> Result<O
         worker: &worker,
         epoch,
     };
-    let exported = tokio::select! {
-        result = export.run(config, output) => result,
-        () = cancel.cancelled() => Err(cancelled()),
-    };
+    let exported = interrupt.unless(export.run(config, output)).await;
     space::collect_in_background(&store);
     exported
 }
@@ -362,9 +375,10 @@ fn solve_failure(
     plan: &Plan,
     (file, graph): (&SourceFile, &solver::Graph),
     error: &SolveError<WorkerError>,
+    interrupt: &Interrupt,
 ) -> Failure {
     let (vertex, failure) = match error {
-        SolveError::Cancelled => return cancelled(),
+        SolveError::Cancelled => return interrupt.failure(),
         SolveError::Unstable { vertex } => {
             (*vertex, Failure::solve(&error.to_string()).with_hint("build again"))
         }
@@ -406,10 +420,6 @@ fn image_to_blame(graph: &solver::Graph, vertex: VertexId, error: &WorkerError) 
     None
 }
 
-fn cancelled() -> Failure {
-    Failure::solve("canceled: the build was interrupted")
-}
-
 fn warnings_text(warnings: &[Diagnostic]) -> String {
     if warnings.is_empty() {
         return String::new();
@@ -424,20 +434,4 @@ fn warnings_text(warnings: &[Diagnostic]) -> String {
         let _ = writeln!(text, " - {}: {}{line}", warning.code, warning.message);
     }
     text
-}
-
-/// The first SIGINT or SIGTERM ends the build in an orderly way, the second one at once.
-fn cancel_on_signals(cancel: &CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    for kind in [SignalKind::interrupt(), SignalKind::terminate()] {
-        // Where signals cannot be had, their default action ends the process, which is right too.
-        let Ok(mut signals) = signal(kind) else { continue };
-        let cancel = cancel.clone();
-        tokio::spawn(async move {
-            signals.recv().await;
-            cancel.cancel();
-            signals.recv().await;
-            crate::exit_at_once(128 + kind.as_raw_value());
-        });
-    }
 }

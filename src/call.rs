@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 use crate::Answer;
 use crate::build::{Opened, Plan};
 use crate::inputs::{self, Definition};
+use crate::interrupt::Interrupt;
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::{Remembering, Resolver};
 use crate::session::{Session, blocking};
@@ -107,7 +108,12 @@ struct Work {
 }
 
 /// Answers a call.
-pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf) -> Result<Answer, Failure> {
+pub(crate) async fn run(
+    plan: Plan,
+    call: Call,
+    (session, root): (Session, PathBuf),
+    interrupt: &Interrupt,
+) -> Result<Answer, Failure> {
     let json = |value: &Value| Answer::text(pretty(value));
     match call.method {
         Method::Describe => Ok(match call.format {
@@ -117,7 +123,7 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
         Method::Targets => {
             let file = match plan.inputs.definition() {
                 Some(definition) => definition.file.clone(),
-                None => begin(&plan, session, root).await?.definition.file,
+                None => begin(&plan, (session, root), interrupt).await?.definition.file,
             };
             let targets = frontend::targets(&frontend::parse(&file)).map_err(|list| failed(&file, &list))?;
             Ok(match call.format {
@@ -126,7 +132,7 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
             })
         }
         Method::Outline => {
-            let mut work = begin(&plan, session, root).await?;
+            let mut work = begin(&plan, (session, root), interrupt).await?;
             let file = work.definition.file;
             let source = file.clone();
             let outline = blocking(move || {
@@ -141,7 +147,7 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
             })
         }
         Method::Check => {
-            let mut work = begin(&plan, session, root).await?;
+            let mut work = begin(&plan, (session, root), interrupt).await?;
             // As with BuildKit, a check is the same whatever the build is for.
             work.options.platform = work.options.build_platform.clone();
             blocking(move || check(call, work)).await
@@ -149,8 +155,12 @@ pub(crate) async fn run(plan: Plan, call: Call, session: Session, root: PathBuf)
     }
 }
 
-async fn begin(plan: &Plan, session: Session, root: PathBuf) -> Result<Work, Failure> {
-    let Opened { worker, definition, .. } = plan.open(&session, root).await?;
+async fn begin(
+    plan: &Plan,
+    (session, root): (Session, PathBuf),
+    interrupt: &Interrupt,
+) -> Result<Work, Failure> {
+    let Opened { worker, definition, .. } = plan.open(&session, root, interrupt).await?;
     let resolver = Resolver {
         handle: Handle::current(),
         images: worker.images().clone(),

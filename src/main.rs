@@ -12,6 +12,7 @@ mod export;
 mod format;
 mod images;
 mod inputs;
+mod interrupt;
 mod lockfile;
 mod network;
 mod progress;
@@ -23,12 +24,15 @@ mod secrets;
 mod session;
 mod settings;
 mod space;
+mod stderr;
 mod values;
 
 use std::future::Future;
 use std::io::Write as _;
+use std::sync::Arc;
 
 use arguments::{Action, CommandLine};
+use interrupt::Interrupt;
 use report::{Failure, FailureKind};
 use session::Session;
 use settings::Environment;
@@ -40,7 +44,10 @@ fn main() {
         Ok(line) => line,
         Err(error) => error.exit(),
     };
-    let code = match run(line) {
+    let result = run(line);
+    // What is told now comes after all progress.
+    stderr::flush();
+    let code = match result {
         Ok(answer) => answer.tell(),
         Err(failure) => {
             failure.print();
@@ -51,9 +58,9 @@ fn main() {
     std::process::exit(code);
 }
 
-/// Ends the program from within: a second Ctrl-C.
+/// Ends the program from within: a second Ctrl-C, or one that work in progress does not heed.
 pub(crate) fn exit_at_once(code: i32) -> ! {
-    #[expect(clippy::exit, reason = "the user has asked twice")]
+    #[expect(clippy::exit, reason = "whoever asked for the end waits for nothing more")]
     std::process::exit(code)
 }
 
@@ -120,31 +127,45 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Build(arguments) => {
             let plan = build::plan(&arguments)?;
             let session = Session::begin()?;
-            return block_on(async {
+            return block_on(async |interrupt| {
+                if let Some(timeout) = &plan.timeout {
+                    interrupt.after(timeout.clone(), Arc::clone(&plan.progress));
+                }
                 match plan.call {
-                    Some(call) => call::run(plan, call, session, root).await,
-                    None => build::run(plan, session, root).await.map(Answer::from),
+                    Some(call) => interrupt.unless(call::run(plan, call, (session, root), &interrupt)).await,
+                    None => build::run(plan, session, root, &interrupt).await.map(Answer::from),
                 }
             });
         }
         Action::Fmt(arguments) => return format::run(&arguments),
-        Action::Images { format } => block_on(images::list(Session::begin()?, root, format)),
-        Action::Push { image } => block_on(images::push(Session::begin()?, root, image)),
-        Action::Rmi { images } => block_on(images::remove(Session::begin()?, root, images)),
-        Action::Prune(arguments) => block_on(space::prune(Session::begin()?, root, arguments)),
-        Action::Du(arguments) => block_on(space::usage(Session::begin()?, root, arguments)),
-        Action::Gc => block_on(space::collect(Session::begin()?, root)),
+        Action::Images { format } => simple(images::list(Session::begin()?, root, format)),
+        Action::Push { image } => simple(images::push(Session::begin()?, root, image)),
+        Action::Rmi { images } => simple(images::remove(Session::begin()?, root, images)),
+        Action::Prune(arguments) => simple(space::prune(Session::begin()?, root, arguments)),
+        Action::Du(arguments) => simple(space::usage(Session::begin()?, root, arguments)),
+        Action::Gc => simple(space::collect(Session::begin()?, root)),
     }
     .map(Answer::from)
 }
 
-fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+/// A command that has nothing to put in order when it is interrupted.
+fn simple<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    block_on(async |interrupt| interrupt.unless(work).await)
+}
+
+fn block_on<T>(work: impl AsyncFnOnce(Interrupt) -> Result<T, Failure>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Failure::new(FailureKind::Environment, format!("cannot start threads: {error}")))?;
-    let result = runtime.block_on(future);
-    // Its threads may be within a system call that takes long; the process ends anyway.
-    runtime.shutdown_background();
+    let interrupt = Interrupt::listen()?;
+    let result = runtime.block_on(work(interrupt.clone()));
+    if interrupt.token().is_cancelled() {
+        // What still runs ends soon and puts itself in order, or is not waited for: see `Interrupt`.
+        drop(runtime);
+    } else {
+        // Its threads may be within a system call that takes long; the process ends anyway.
+        runtime.shutdown_background();
+    }
     result
 }

@@ -1,12 +1,19 @@
 //! What is shown while a build runs, in BuildKit's plain form.
 
+mod limits;
+mod lines;
+
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use solver::{Event, Graph, LogStream, VertexId};
+
+use crate::stderr;
+use limits::{Clip, Clipping};
+
+pub(crate) use limits::LogLimits;
 
 /// How many lines of a step's output an error repeats.
 const TAIL_LINES: usize = 10;
@@ -45,6 +52,7 @@ pub(crate) struct Progress {
 #[derive(Default)]
 struct State {
     graph: Option<Arc<Graph>>,
+    limits: LogLimits,
     by_vertex: HashMap<VertexId, usize>,
     steps: Vec<Step>,
     /// The step that the last line was about, if it has not ended.
@@ -56,11 +64,48 @@ struct State {
 struct Step {
     name: String,
     started: Instant,
+    is_running: bool,
     /// Output that has no line end yet, by stream.
     partial: [Vec<u8>; 2],
+    /// How much was shown, by stream.
+    logs: [Clipping; 2],
     tail: VecDeque<String>,
     /// When each transfer was last told of.
     transfers: HashMap<String, Instant>,
+}
+
+/// What is being shown of the output of a step: the number of the step and the seconds since its start stand before
+/// each line.
+struct Shown {
+    text: String,
+    number: usize,
+    /// The seconds as text.
+    time: String,
+    elapsed: Duration,
+    stream: usize,
+}
+
+impl Shown {
+    fn new(step: &Step, number: usize, stream: usize) -> Self {
+        let elapsed = step.started.elapsed();
+        let time = format!("{:.3} ", elapsed.as_secs_f64());
+        Self { text: String::new(), number: number + 1, time, elapsed, stream }
+    }
+
+    fn line(&mut self, line: &str, clipping: &mut Clipping) {
+        match clipping.take(line.len() + 1, self.elapsed) {
+            Clip::Nothing => self.push(line),
+            Clip::Begins(limit) => self.push(&format!("[output clipped, log limit {limit} reached]")),
+            Clip::GoesOn => {}
+        }
+    }
+
+    fn push(&mut self, line: &str) {
+        let _ = write!(self.text, "#{} ", self.number);
+        self.text.push_str(&self.time);
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
 }
 
 /// A step that is no vertex: loading a Dockerfile, exporting.
@@ -69,8 +114,8 @@ pub(crate) struct StepNumber(usize);
 
 impl Progress {
     /// Shows nothing yet.
-    pub(crate) fn new(show: Show) -> Self {
-        Self { show, state: Mutex::new(State::default()) }
+    pub(crate) fn new(show: Show, limits: LogLimits) -> Self {
+        Self { show, state: Mutex::new(State { limits, ..State::default() }) }
     }
 
     /// Says what the vertices of the events to come are.
@@ -82,6 +127,7 @@ impl Progress {
     pub(crate) fn begin(&self, name: impl Into<String>) -> StepNumber {
         let mut state = self.lock();
         let number = state.add(name.into());
+        state.steps[number].is_running = true;
         self.write(&mut state, number, "");
         StepNumber(number)
     }
@@ -107,7 +153,8 @@ impl Progress {
         self.end(&mut state, step.0, &line);
     }
 
-    /// Shows an event of the solve.
+    /// Shows an event of the solve. Output of processes waits for whoever reads standard error, everything else does
+    /// not.
     pub(crate) fn event(&self, event: Event) {
         let mut state = self.lock();
         match event {
@@ -118,6 +165,7 @@ impl Progress {
             Event::Started(vertex) => {
                 let number = state.vertex(vertex);
                 state.steps[number].started = Instant::now();
+                state.steps[number].is_running = true;
                 self.write(&mut state, number, "");
             }
             Event::Waiting { vertex, process } => {
@@ -148,6 +196,8 @@ impl Progress {
                 if !lines.is_empty() {
                     self.write(&mut state, number, &lines);
                 }
+                drop(state);
+                stderr::wait_for_room();
             }
             Event::Progress { vertex, name, current, total } => {
                 let number = state.vertex(vertex);
@@ -180,11 +230,27 @@ impl Progress {
             .map_or_else(Vec::new, |number| state.steps[*number].tail.iter().cloned().collect())
     }
 
+    /// The names of the steps that have begun and not ended, and where they stand.
+    pub(crate) fn running(&self) -> Vec<String> {
+        let state = self.lock();
+        let line = |number: usize| {
+            let vertex = state.by_vertex.iter().find(|(_, known)| **known == number)?.0;
+            state.graph.as_ref()?.vertex(*vertex).meta.lines
+        };
+        let running = state.steps.iter().enumerate().filter(|(_, step)| step.is_running);
+        running
+            .map(|(number, step)| match line(number) {
+                Some(lines) => format!("`{}` (line {})", step.name, lines.first),
+                None => format!("`{}`", step.name),
+            })
+            .collect()
+    }
+
     /// A text that belongs to no step.
     pub(crate) fn note(&self, text: &str) {
         if self.show == Show::Plain {
             self.lock().current = None;
-            print(text);
+            stderr::write(text.as_bytes());
         }
     }
 
@@ -209,18 +275,14 @@ impl Progress {
         }
         state.current = Some(number);
         state.begun = true;
-        print(&(text + lines));
+        stderr::write((text + lines).as_bytes());
     }
 
     fn end(&self, state: &mut State, number: usize, lines: &str) {
         self.write(state, number, lines);
+        state.steps[number].is_running = false;
         state.current = None;
     }
-}
-
-fn print(text: &str) {
-    // A closed standard error is no reason to end a build.
-    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 impl State {
@@ -228,7 +290,9 @@ impl State {
         self.steps.push(Step {
             name,
             started: Instant::now(),
+            is_running: false,
             partial: [Vec::new(), Vec::new()],
+            logs: [Clipping::new(self.limits), Clipping::new(self.limits)],
             tail: VecDeque::new(),
             transfers: HashMap::new(),
         });
@@ -253,21 +317,21 @@ impl Step {
     /// The lines that `data` completes, each with the step's number and the seconds since its start.
     fn take_lines(&mut self, number: usize, stream: LogStream, data: &[u8]) -> String {
         let index = usize::from(stream == LogStream::Stderr);
-        let mut text = String::new();
-        let mut rest = data;
-        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-            let mut line = std::mem::take(&mut self.partial[index]);
-            line.extend_from_slice(&rest[..end]);
-            self.add_line(number, &line, &mut text);
-            rest = &rest[end + 1..];
-        }
-        self.partial[index].extend_from_slice(rest);
-        // A line that never ends is shown in parts instead of filling memory.
-        if self.partial[index].len() > LONGEST_LINE_BYTES {
-            let line = std::mem::take(&mut self.partial[index]);
-            self.add_line(number, &line, &mut text);
-        }
-        text
+        let mut shown = Shown::new(self, number, index);
+        let Some(end) = data.iter().rposition(|byte| *byte == b'\n') else {
+            self.partial[index].extend_from_slice(data);
+            // A line that never ends is shown in parts instead of filling memory.
+            if self.partial[index].len() > LONGEST_LINE_BYTES {
+                let line = std::mem::take(&mut self.partial[index]);
+                self.add_lines(&line, &mut shown);
+            }
+            return shown.text;
+        };
+        let mut lines = std::mem::take(&mut self.partial[index]);
+        lines.extend_from_slice(&data[..end]);
+        self.partial[index].extend_from_slice(&data[end + 1..]);
+        self.add_lines(&lines, &mut shown);
+        shown.text
     }
 
     fn take_partial(&mut self, number: usize) -> String {
@@ -275,20 +339,31 @@ impl Step {
         for index in 0..self.partial.len() {
             let line = std::mem::take(&mut self.partial[index]);
             if !line.is_empty() {
-                self.add_line(number, &line, &mut text);
+                let mut shown = Shown::new(self, number, index);
+                self.add_lines(&line, &mut shown);
+                text += &shown.text;
             }
         }
         text
     }
 
-    fn add_line(&mut self, number: usize, line: &[u8], text: &mut String) {
-        let line = String::from_utf8_lossy(line);
-        let line = format!("{:.3} {}", self.started.elapsed().as_secs_f64(), line.trim_end_matches('\r'));
-        let _ = writeln!(text, "#{} {line}", number + 1);
-        if self.tail.len() == TAIL_LINES {
-            self.tail.pop_front();
+    /// Shows lines, and keeps the last ones for an error.
+    fn add_lines(&mut self, lines: &[u8], shown: &mut Shown) {
+        let lines = String::from_utf8_lossy(lines);
+        let lines =
+            lines.split('\n').map(|line| line.trim_end_matches('\r')).flat_map(|line| line.split('\r'));
+        let kept = lines.clone().count().saturating_sub(TAIL_LINES);
+        for (number, line) in lines.enumerate() {
+            let line = lines::harmless(line);
+            if number >= kept {
+                if self.tail.len() == TAIL_LINES {
+                    self.tail.pop_front();
+                }
+                let cut: String = line.chars().take(LONGEST_TAIL_LINE).collect();
+                self.tail.push_back(format!("{}{cut}", shown.time));
+            }
+            shown.line(&line, &mut self.logs[shown.stream]);
         }
-        self.tail.push_back(line.chars().take(LONGEST_TAIL_LINE).collect());
     }
 
     fn transfer(&mut self, number: usize, name: String, current: u64, total: Option<u64>) -> Option<String> {

@@ -28,6 +28,8 @@ pub(crate) enum FailureKind {
     Usage,
     /// The machine does not have or allow what is needed.
     Environment,
+    /// A signal of this number ended it.
+    Signal(i32),
 }
 
 impl FailureKind {
@@ -37,6 +39,8 @@ impl FailureKind {
             Self::Build => 1,
             Self::Usage => 2,
             Self::Environment => 3,
+            // As shells have it.
+            Self::Signal(number) => 128 + number,
         }
     }
 }
@@ -168,6 +172,7 @@ pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
                 .to_owned(),
         ),
         worker::WorkerError::Sandbox { cause, .. } => cause.hint(),
+        worker::WorkerError::ProcessTimeout { .. } => Some("`--step-timeout` sets the limit".to_owned()),
         _ => None,
     }
 }

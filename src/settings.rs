@@ -13,6 +13,7 @@ use worker::{DefaultNetwork, GitOptions};
 
 use crate::entitlements::DeviceSettings;
 use crate::network::NetworkSetting;
+use crate::progress::LogLimits;
 use crate::report::{Failure, FailureKind};
 
 /// `config.toml`, which has the form of buildkitd.toml. Tables that have no meaning here are passed over, so that one
@@ -241,6 +242,22 @@ impl Environment {
                 "invalid value `{other}` for RBUILD_LINKS: it should be `on` or `off`"
             ))),
         }
+    }
+
+    /// How much of a step's output is shown. As with BuildKit, -1 is no limit; unlike there, so is nothing at all.
+    pub(crate) fn log_limits() -> Result<LogLimits, Failure> {
+        let limit = |name: &str| match Self::text(name).as_deref() {
+            None | Some("" | "-1") => Ok(None),
+            Some(text) => text.parse::<u64>().map(Some).map_err(|_| {
+                Failure::usage(format!(
+                    "invalid value `{text}` for {name}: it should be a number of bytes, or -1"
+                ))
+            }),
+        };
+        Ok(LogLimits {
+            size_bytes: limit("BUILDKIT_STEP_LOG_MAX_SIZE")?,
+            bytes_per_second: limit("BUILDKIT_STEP_LOG_MAX_SPEED")?,
+        })
     }
 
     fn docker_config_path() -> Option<PathBuf> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use solver::{ExtraHost, NetworkMode, Ulimit};
-use worker::PullPolicy;
+use worker::{PullPolicy, TimeLimit};
 
 use crate::remote::RemoteContext;
 
@@ -236,6 +236,16 @@ fn oci_layout(text: &str) -> ContextText {
     ContextText::OciLayout { path: PathBuf::from(path), tag_or_digest }
 }
 
+/// A limit of time as Go writes durations (`1h30m`, `90s`, `1.5s`): more than nothing.
+pub(crate) fn time_limit(flag: &str, text: &str) -> Result<TimeLimit, Mistake> {
+    match frontend::go_duration(text) {
+        Some(duration) if !duration.is_zero() => Ok(TimeLimit { duration, text: text.to_owned() }),
+        _ => Err(format!(
+            "invalid value `{text}` for `{flag}`: it should be a duration such as `90s` or `1h30m`"
+        )),
+    }
+}
+
 /// A duration of one number and one unit (`90s`, `30m`, `24h`, `7d`).
 pub(crate) fn duration(text: &str) -> Result<Duration, Mistake> {
     let malformed = || format!("`{text}` is no duration: it should be a number and `s`, `m`, `h` or `d`");
@@ -311,6 +321,17 @@ mod tests {
         let found = build_args(&texts, environment).unwrap();
         let expected = [("A", "1"), ("B", ""), ("C", "x=y"), ("SET", "here")];
         assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+    }
+
+    #[test]
+    fn limits_of_time() {
+        for (text, milliseconds) in [("1h30m", 5_400_000), ("90s", 90_000), ("1.5s", 1500)] {
+            let duration = Duration::from_millis(milliseconds);
+            assert_eq!(time_limit("--timeout", text), Ok(TimeLimit { duration, text: text.to_owned() }));
+        }
+        for text in ["", "0", "0s", "-1s", "10", "1d", "x"] {
+            assert!(time_limit("--timeout", text).unwrap_err().contains("for `--timeout`"), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! A place to build in: a store, a home and contexts of its own.
 
+use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -112,6 +113,76 @@ impl Lab {
         all.extend(arguments);
         self.build(context, &all).succeeded();
         Tree::read(&path)
+    }
+}
+
+/// A build that is running.
+pub(crate) struct Running {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    seen: String,
+}
+
+impl Running {
+    /// Starts `command`, in a process group of its own.
+    pub(crate) fn start(mut command: Command) -> Self {
+        use std::os::unix::process::CommandExt as _;
+        command.stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().expect("rbuild can be started");
+        let stderr = child.stderr.take().expect("stderr is piped");
+        Self { child, lines: BufReader::new(stderr).lines(), seen: String::new() }
+    }
+
+    /// Waits for a line that has `text` in it and does not name a step.
+    #[track_caller]
+    pub(crate) fn wait_for(&mut self, text: &str) {
+        for line in self.lines.by_ref() {
+            let line = line.expect("stderr can be read");
+            let is_it = line.contains(text) && !line.contains("] ");
+            self.seen += &(line + "\n");
+            if is_it {
+                return;
+            }
+        }
+        panic!("`{text}` never came:\n{}", self.seen);
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal to the process group, as a terminal does.
+    pub(crate) fn signal(&self, name: &str) {
+        run("kill", &["-s", name, "--", &format!("-{}", self.id())]);
+    }
+
+    /// Closes the reading end of its standard error and waits for its end.
+    pub(crate) fn close(self) -> Option<i32> {
+        let Self { mut child, lines, .. } = self;
+        drop(lines);
+        child.wait().expect("a child can be waited for").code()
+    }
+
+    /// Waits for its end without reading anything more; nothing if it is still there after `limit`.
+    pub(crate) fn end_unread(&mut self, limit: Duration) -> Option<i32> {
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status.code();
+            }
+            std::thread::yield_now();
+        }
+        self.child.kill().expect("a child can be killed");
+        None
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ran {
+        for line in self.lines.by_ref() {
+            self.seen += &(line.expect("stderr can be read") + "\n");
+        }
+        let status = self.child.wait().expect("a child can be waited for");
+        Ran { code: status.code(), stdout: String::new(), stderr: self.seen }
     }
 }
 

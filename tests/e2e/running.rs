@@ -59,26 +59,6 @@ fn independent_steps_run_at_once() {
 }
 
 #[test]
-fn an_interrupted_build_stops() {
-    use std::io::{BufRead, BufReader};
-    let lab = Lab::new();
-    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN echo begun; sleep 999\n")]);
-    let mut command = lab.build_command(&context, &[]);
-    let mut child = command
-        .stderr(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("rbuild can be started");
-    let mut lines = BufReader::new(child.stderr.take().expect("stderr is piped")).lines();
-    assert!(lines.by_ref().any(|line| line.expect("stderr can be read").ends_with(" begun")));
-    let interrupted = std::time::Instant::now();
-    crate::lab::run("kill", &["-INT", &child.id().to_string()]);
-    let status = child.wait().expect("a child can be waited for");
-    assert!(interrupted.elapsed() < std::time::Duration::from_secs(5), "it took {:?}", interrupted.elapsed());
-    assert!(!status.success());
-}
-
-#[test]
 fn resources_of_steps_are_limited_and_in_no_key() {
     let lab = Lab::new();
     let context = lab.context("cpus", &[("Dockerfile", "FROM busybox\nRUN nproc > /count\n")]);
