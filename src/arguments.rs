@@ -230,8 +230,9 @@ pub(crate) struct BuildArguments {
     /// Something secret that steps may mount (`RUN --mount=type=secret`): `id=ID[,src=FILE]` or `id=ID,env=NAME`
     #[arg(long = "secret", value_name = "SECRET", help_heading = "Steps")]
     pub(crate) secrets: Vec<String>,
-    /// An ssh agent that steps may use (`RUN --mount=type=ssh`), `default` for the one of `SSH_AUTH_SOCK`
-    #[arg(long, value_name = "ID[=SOCKET]", help_heading = "Steps")]
+    /// An ssh agent that steps may use (`RUN --mount=type=ssh`) and git asks: `default` for the one of
+    /// `SSH_AUTH_SOCK`, `ID=SOCKET` for another, or `ID=KEY[,KEY]` for the files of keys
+    #[arg(long, value_name = "ID[=SOCKET|KEY,…]", help_heading = "Steps")]
     pub(crate) ssh: Vec<String>,
     /// Allow what a Dockerfile may not ask for by itself: `network.host`, `security.insecure`,
     /// `device[=NAME[,alias=ALIAS]]`

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
     DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy,
-    TimeLimit, WorkerError, WorkerOptions,
+    SshAgent, TimeLimit, WorkerError, WorkerOptions,
 };
 
 use crate::agents;
@@ -41,7 +41,7 @@ pub(crate) struct Plan {
     pub(crate) options: LowerOptions,
     pub(crate) inputs: Arc<Inputs>,
     secrets: Arc<BTreeMap<String, Secret>>,
-    agents: BTreeMap<String, PathBuf>,
+    agents: BTreeMap<String, SshAgent>,
     network: DefaultNetwork,
     outputs: Outputs,
     pub(crate) progress: Arc<Progress>,

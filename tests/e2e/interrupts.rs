@@ -93,7 +93,7 @@ fn every_signal_ends_all_steps_whatever_they_think_of_it() {
 
 #[test]
 fn an_ordinary_user_leaves_nothing_either() {
-    let user = User::new("rbuild-interrupt", 23420, Some(2_020_000_000));
+    let user = User::new("rbuild-interrupt", 23431, Some(2_090_000_000));
     let (lab, context) = user.lab(&[("Dockerfile", &format!("FROM busybox\n{}", stubborn("s", "471104")))]);
     lab.context("empty", &[("Dockerfile", "FROM scratch\n")]);
     let mut build = Running::start(user.command(&lab, &context, &[]));

@@ -23,4 +23,5 @@ mod rootless;
 mod running;
 mod secrets;
 mod sharing;
+mod ssh;
 mod storage;

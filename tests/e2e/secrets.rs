@@ -136,7 +136,12 @@ fn agents_that_are_missing_are_told() {
     let lab = Lab::new();
     let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN --mount=type=ssh,required true\n")]);
     lab.build(&context, &[]).failed(1, &["Dockerfile:2", "unset ssh forward key default"]);
-    lab.build(&context, &["--ssh=default"]).failed(2, &["no agent is running here", "hint: SSH_AUTH_SOCK"]);
+    let told = lab.build(&context, &["--ssh=default"]);
+    told.failed(
+        2,
+        &["invalid empty ssh agent socket, make sure SSH_AUTH_SOCK is set", "hint: `eval $(ssh-agent)`"],
+    );
     std::fs::write(lab.path("key"), "a key").expect("a file can be written");
-    lab.build(&context, &["--ssh=default=key"]).failed(2, &["is not the socket of an agent", "ssh-add key"]);
+    lab.build(&context, &["--ssh=default=key"])
+        .failed(2, &["cannot use the key `key`: it is no private key"]);
 }

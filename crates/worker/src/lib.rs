@@ -20,6 +20,7 @@ mod room;
 mod run;
 mod secret;
 mod sources;
+mod ssh;
 mod user;
 
 pub use cdi::{DEVICE_SPEC_DIRS, DeviceError, DeviceRegistry};
@@ -33,4 +34,5 @@ pub use remote::{GitOptions, RemoteError};
 pub use run::{DefaultNetwork, Otherwise};
 pub use secret::Secret;
 pub use sources::{GitVersion, PullPolicy, SourcePolicy, SourceVersions};
+pub use ssh::{SshAgent, SshKey, SshKeyError};
 pub use user::UserError;

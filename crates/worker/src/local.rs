@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,11 +24,16 @@ use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
 use crate::run::{DefaultNetwork, Networks};
 use crate::sources::Sources;
-use crate::{Secret, SourcePolicy, SourceVersions, TimeLimit, WorkerError, merge, mkdir, room, run};
+use crate::{
+    Secret, SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, merge, mkdir, room, run,
+};
 
 /// The pauses between two looks at a claim that another holds.
 pub(crate) const FIRST_LOOK: Duration = Duration::from_millis(2);
 pub(crate) const LONGEST_LOOK: Duration = Duration::from_millis(50);
+
+/// The agent that git asks.
+pub(crate) const DEFAULT_AGENT: &str = "default";
 
 /// What a [`LocalWorker`] works on.
 #[derive(Debug, Clone)]
@@ -43,8 +47,8 @@ pub struct WorkerOptions {
     /// What steps may be shown of what is secret, and what servers of remote sources may want, by the name that a
     /// Dockerfile knows it under.
     pub secrets: Arc<BTreeMap<String, Secret>>,
-    /// The sockets of the ssh agents that steps may use, likewise.
-    pub agents: BTreeMap<String, PathBuf>,
+    /// The ssh agents that steps may use, likewise. Git asks `default`.
+    pub agents: BTreeMap<String, SshAgent>,
     /// How git is run, for repositories.
     pub git: GitOptions,
     /// Which versions of remote sources are taken.
@@ -86,7 +90,7 @@ struct Shared {
     contexts: BTreeMap<String, OpenContext>,
     selections: Selections,
     secrets: Arc<BTreeMap<String, Secret>>,
-    agents: BTreeMap<String, PathBuf>,
+    agents: BTreeMap<String, SshAgent>,
     networks: Arc<Networks>,
     resources: Resources,
     devices: Arc<DeviceRegistry>,
@@ -124,7 +128,8 @@ impl LocalWorker {
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let clients = (store.clone(), registry.clone());
-        let remotes = Remotes::new(clients, Arc::clone(&secrets), git, Arc::clone(&sources));
+        let agent = agents.get(DEFAULT_AGENT).cloned();
+        let remotes = Remotes::new(clients, Arc::clone(&secrets), (git, agent), Arc::clone(&sources));
         let images = ImageStore::with_sources(store.clone(), registry, Arc::clone(&sources));
         let images = Images::new(store.clone(), images);
         let contexts = contexts.into_iter().map(open).collect();
@@ -170,11 +175,11 @@ impl LocalWorker {
         }
     }
 
-    /// The socket of the ssh agent of that name; an error if it is required and the build was not given it.
-    pub(crate) fn agent(&self, id: &str, required: bool) -> Result<Option<&Path>, WorkerError> {
+    /// The ssh agent of that name; an error if it is required and the build was not given it.
+    pub(crate) fn agent(&self, id: &str, required: bool) -> Result<Option<&SshAgent>, WorkerError> {
         match self.shared.agents.get(id) {
             None if required => Err(WorkerError::AgentNotFound(id.to_owned())),
-            found => Ok(found.map(PathBuf::as_path)),
+            found => Ok(found),
         }
     }
 

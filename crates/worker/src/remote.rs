@@ -12,7 +12,7 @@ use registry::redacted;
 use solver::{ExecContext, GitOp, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
 
 use crate::sources::Sources;
-use crate::{Secret, WorkerError};
+use crate::{Secret, SshAgent, WorkerError};
 
 use git::FoundReference;
 
@@ -27,6 +27,8 @@ pub(crate) struct Remotes {
     secrets: Arc<BTreeMap<String, Secret>>,
     git: GitOptions,
     sources: Arc<Sources>,
+    /// What signs for git, instead of the agent that its environment may name.
+    agent: Option<SshAgent>,
     /// What was found, to tell what a source is.
     found: Mutex<HashMap<VertexDigest, Found>>,
 }
@@ -44,10 +46,10 @@ impl Remotes {
     pub(crate) fn new(
         (store, client): (Store, registry::Client),
         secrets: Arc<BTreeMap<String, Secret>>,
-        git: GitOptions,
+        (git, agent): (GitOptions, Option<SshAgent>),
         sources: Arc<Sources>,
     ) -> Self {
-        Self { store, client, secrets, git, sources, found: Mutex::default() }
+        Self { store, client, secrets, git, sources, agent, found: Mutex::default() }
     }
 
     /// What the source that `vertex` names is at present.

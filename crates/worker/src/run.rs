@@ -29,6 +29,8 @@ use crate::run::redaction::Redaction;
 use crate::user::{self, ProcessUser};
 use crate::{LocalWorker, Output, TimeLimit, WorkerError};
 
+pub(crate) use agent::AgentSocket;
+
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

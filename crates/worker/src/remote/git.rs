@@ -20,7 +20,8 @@ use solver::{ExecContext, GitOp, GitRepository, is_commit};
 
 use super::{RemoteError, Remotes};
 use crate::WorkerError;
-use crate::local::{FIRST_LOOK, LONGEST_LOOK, blocking};
+use crate::local::{DEFAULT_AGENT, FIRST_LOOK, LONGEST_LOOK, blocking};
+use crate::run::AgentSocket;
 use crate::sources::GitVersion;
 use program::Git;
 
@@ -120,7 +121,7 @@ impl Remotes {
 
     /// Asks the repository for the reference.
     async fn asked_reference(&self, op: &GitOp, url: String) -> Result<FoundReference, WorkerError> {
-        let git = self.git(op);
+        let git = self.git(op)?;
         let found = match &op.reference {
             None => git.list(&["--symref", "--", git.url(), "HEAD"]).await?.default_branch(),
             Some(reference) if reference.starts_with('-') => {
@@ -145,7 +146,7 @@ impl Remotes {
         found: &FoundReference,
         context: &ExecContext,
     ) -> Result<Snapshot, WorkerError> {
-        let git = self.git(op);
+        let git = self.git(op)?;
         let hash = found.identity(op.repository);
         let mirror = self.mirror(&op.url, context).await?;
         let active = self.store.prepare(None)?;
@@ -204,9 +205,12 @@ impl Remotes {
         Ok(git.fetch(path, found, hash).await?)
     }
 
-    fn git(&self, op: &GitOp) -> Git<'_> {
+    fn git(&self, op: &GitOp) -> Result<Git<'_>, WorkerError> {
         let authorization = host_of(&op.url).and_then(|host| self.git_authorization(&host));
-        Git::new(&self.git, &op.url, authorization)
+        // Submodules of a repository may be reached by ssh though itself is not.
+        let socket = self.agent.as_ref().map(|agent| AgentSocket::open(&self.store, agent)).transpose();
+        let socket = socket.map_err(|cause| WorkerError::Agent { id: DEFAULT_AGENT.to_owned(), cause })?;
+        Ok(Git::new(&self.git, &op.url, authorization, socket))
     }
 
     /// The value of `Authorization` for a host: what is meant for it comes first, and a header before a token.

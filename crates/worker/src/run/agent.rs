@@ -1,12 +1,13 @@
-//! An ssh agent of the user's, as a step sees it: a socket of the step's own, behind which requests are looked at.
+//! An ssh agent of the build, as a step sees it: a socket of the step's own, behind which requests are looked at.
 //!
 //! A step may see which keys there are and have something signed. It can neither add keys nor remove any, lock the agent
 //! or use what else an agent may offer: that would outlive the build. The messages are those of
 //! draft-miller-ssh-agent: a length of four bytes (big endian), a byte for the kind, and what belongs to it.
 
 use std::io;
-use std::os::fd::AsRawFd as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cache::Store;
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
@@ -15,38 +16,60 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-/// `SSH_AGENTC_REQUEST_IDENTITIES` and `SSH_AGENTC_SIGN_REQUEST`.
-const ALLOWED: [u8; 2] = [11, 13];
-/// `SSH_AGENT_FAILURE`.
-const FAILURE: [u8; 1] = [5];
+use crate::ssh;
+use crate::{SshAgent, SshKey};
+
+const ALLOWED: [u8; 2] = [ssh::REQUEST_IDENTITIES, ssh::SIGN_REQUEST];
 /// As OpenSSH: no agent takes or sends more.
 const LONGEST_MESSAGE: usize = 256 << 10;
 
 /// A socket that leads to an agent for as long as this lives.
-pub(super) struct AgentSocket {
+pub(crate) struct AgentSocket {
     path: PathBuf,
+    /// The directory that it is in.
+    directory: OwnedFd,
     serving: JoinHandle<()>,
 }
 
 impl AgentSocket {
-    /// Makes a socket as `wanted` in the directory of the run, which leads to the agent that listens at `agent`.
-    pub(super) fn open(store: &Store, wanted: &RunAgent, agent: &Path) -> io::Result<Self> {
+    /// Makes a socket in the directory of the run, which leads to `agent`. It is this user's alone.
+    pub(crate) fn open(store: &Store, agent: &SshAgent) -> io::Result<Self> {
         let path = store.fresh_path();
-        let listener = listen(store.run_directory(), &path)?;
-        let agent = agent.to_owned();
-        let socket = Self { path, serving: tokio::spawn(serve(listener, agent)) };
+        let run = store.run_directory();
+        let directory = rustix::fs::openat(CWD, run, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let listener = UnixListener::bind(short(Path::new("/proc/self"), &directory, &path))?;
+        let socket = Self { path, directory, serving: tokio::spawn(serve(listener, agent.clone())) };
+        rustix::fs::chmod(&socket.path, Mode::RUSR | Mode::WUSR)?;
+        Ok(socket)
+    }
+
+    /// Gives it the owner and the mode that a step wants.
+    pub(super) fn give(&self, wanted: &RunAgent) -> io::Result<()> {
         if (wanted.uid, wanted.gid) != (0, 0) {
             let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-            rustix::fs::chown(&socket.path, Some(uid), Some(gid))?;
+            rustix::fs::chown(&self.path, Some(uid), Some(gid))?;
         }
-        rustix::fs::chmod(&socket.path, Mode::from_raw_mode(wanted.mode))?;
-        Ok(socket)
+        rustix::fs::chmod(&self.path, Mode::from_raw_mode(wanted.mode))?;
+        Ok(())
     }
 
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// An address of it for programs that this process has started.
+    pub(crate) fn address(&self) -> PathBuf {
+        let process = Path::new("/proc").join(std::process::id().to_string());
+        short(&process, &self.directory, &self.path)
+    }
+}
+
+/// The address of a socket holds no more than 107 bytes, which a store may be deeper than: it is the name in its
+/// directory, which a process has open.
+fn short(process: &Path, directory: &OwnedFd, path: &Path) -> PathBuf {
+    let open = process.join("fd").join(directory.as_raw_fd().to_string());
+    open.join(path.file_name().unwrap_or_default())
 }
 
 impl Drop for AgentSocket {
@@ -57,15 +80,7 @@ impl Drop for AgentSocket {
     }
 }
 
-/// Listens at `path` in `directory`. The address of a socket holds no more than 107 bytes, which a store may be deeper
-/// than.
-fn listen(directory: &Path, path: &Path) -> io::Result<UnixListener> {
-    let directory = rustix::fs::openat(CWD, directory, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string());
-    UnixListener::bind(short.join(path.file_name().unwrap_or_default()))
-}
-
-async fn serve(listener: UnixListener, agent: PathBuf) {
+async fn serve(listener: UnixListener, agent: SshAgent) {
     let mut connections = JoinSet::new();
     loop {
         let client = tokio::select! {
@@ -74,23 +89,49 @@ async fn serve(listener: UnixListener, agent: PathBuf) {
         };
         // What goes wrong in a connection ends it, as an agent would. Whoever has no descriptors left gets none here.
         let Ok((client, _)) = client else { return };
-        let agent = agent.clone();
-        connections.spawn(async move {
-            let agent = UnixStream::connect(&agent).await?;
-            forward(client, agent).await
-        });
+        connections.spawn(connect(client, agent.clone()));
     }
 }
 
-/// Hands requests on to the agent and answers back, until either is gone.
-async fn forward<S: AsyncRead + AsyncWrite + Unpin>(mut client: S, mut agent: S) -> io::Result<()> {
+/// One connection, until either end is gone.
+async fn connect(mut client: UnixStream, agent: SshAgent) -> io::Result<()> {
+    match agent {
+        SshAgent::Socket(path) => forward(client, Signer::Agent(UnixStream::connect(&path).await?)).await,
+        SshAgent::Keys(keys) => forward(client, Signer::Keys(keys)).await,
+        SshAgent::RawSocket(path) => {
+            let mut agent = UnixStream::connect(&path).await?;
+            tokio::io::copy_bidirectional(&mut client, &mut agent).await.map(drop)
+        }
+    }
+}
+
+/// Who answers the requests of a connection.
+enum Signer<S> {
+    Agent(S),
+    Keys(Arc<[SshKey]>),
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Signer<S> {
+    async fn answer(&mut self, request: Vec<u8>) -> io::Result<Vec<u8>> {
+        match self {
+            Self::Agent(agent) => {
+                send(agent, &request).await?;
+                receive(agent).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+            }
+            Self::Keys(keys) => {
+                let keys = Arc::clone(keys);
+                let answer = tokio::task::spawn_blocking(move || ssh::answer(&keys, &request));
+                answer.await.map_err(io::Error::other)
+            }
+        }
+    }
+}
+
+/// Answers the client's requests until it is gone.
+async fn forward<S: AsyncRead + AsyncWrite + Unpin>(mut client: S, mut signer: Signer<S>) -> io::Result<()> {
     while let Some(request) = receive(&mut client).await? {
-        let answer = if request.first().is_some_and(|kind| ALLOWED.contains(kind)) {
-            send(&mut agent, &request).await?;
-            receive(&mut agent).await?.ok_or(io::ErrorKind::UnexpectedEof)?
-        } else {
-            FAILURE.to_vec()
-        };
+        let is_allowed = request.first().is_some_and(|kind| ALLOWED.contains(kind));
+        let answer = if is_allowed { signer.answer(request).await? } else { vec![ssh::FAILURE] };
         send(&mut client, &answer).await?;
     }
     Ok(())
@@ -124,7 +165,7 @@ mod tests {
     async fn asked(requests: &[&[u8]]) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let (mut client, inner) = tokio::io::duplex(1 << 20);
         let (outer, mut agent) = tokio::io::duplex(1 << 20);
-        let forwarding = tokio::spawn(forward(inner, outer));
+        let forwarding = tokio::spawn(forward(inner, Signer::Agent(outer)));
         let answering = tokio::spawn(async move {
             let mut seen = Vec::new();
             while let Some(request) = receive(&mut agent).await.unwrap() {
@@ -148,7 +189,7 @@ mod tests {
         let (seen, answers) =
             asked(&[b"\x0b", b"\x11key", b"\x13", b"\x0dsign", b"\x16", b"\x1bext", b""]).await;
         assert_eq!(seen, [&b"\x0b"[..], b"\x0dsign"]);
-        let refused = FAILURE.to_vec();
+        let refused = vec![ssh::FAILURE];
         let expected = [
             b"answer to \x0b".to_vec(),
             refused.clone(),
@@ -164,9 +205,8 @@ mod tests {
     #[tokio::test]
     async fn a_message_that_is_too_long_ends_the_connection() {
         let (mut client, inner) = tokio::io::duplex(64);
-        let (outer, _agent) = tokio::io::duplex(64);
         client.write_u32(u32::MAX).await.unwrap();
-        let error = forward(inner, outer).await.unwrap_err();
+        let error = forward(inner, Signer::Keys(Arc::new([]))).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

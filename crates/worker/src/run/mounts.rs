@@ -258,7 +258,8 @@ fn agents(worker: &LocalWorker, op: &RunOp) -> Result<BTreeMap<usize, AgentSocke
     for (number, mount) in op.mounts.iter().enumerate() {
         let RunMountKind::Ssh(wanted) = &mount.kind else { continue };
         let Some(agent) = worker.agent(&wanted.id, wanted.required)? else { continue };
-        let socket = AgentSocket::open(worker.store(), wanted, agent)
+        let socket = AgentSocket::open(worker.store(), agent)
+            .and_then(|socket| socket.give(wanted).map(|()| socket))
             .map_err(|cause| WorkerError::Agent { id: wanted.id.clone(), cause })?;
         sockets.insert(number, socket);
     }

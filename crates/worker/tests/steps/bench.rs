@@ -17,7 +17,7 @@ use solver::{
 use tokio_util::sync::CancellationToken;
 use worker::{
     ContextSource, DefaultNetwork, GitOptions, LocalWorker, Output, Resources, Secret, SourcePolicy,
-    WorkerError, WorkerOptions,
+    SshAgent, WorkerError, WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -81,7 +81,7 @@ impl Bench {
             registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
             secrets: Arc::new(secrets.map(|(id, bytes)| (id.clone(), Secret::new(bytes.clone()))).collect()),
-            agents: BTreeMap::from([("default".to_owned(), self.agent())]),
+            agents: BTreeMap::from([("default".to_owned(), SshAgent::Socket(self.agent()))]),
             git: GitOptions { environment: self.git.clone() },
             sources: SourcePolicy::default(),
             network: self.network.clone(),

@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use super::{FoundReference, KEPT, Listing, file_url};
 use crate::remote::RemoteError;
+use crate::run::AgentSocket;
 
 /// The most that is read of what git writes; a listing of so many references is no honest one.
 const MAX_OUTPUT_BYTES: u64 = 16 << 20;
@@ -60,11 +61,18 @@ pub(super) struct Git<'a> {
     /// The repository without a user's password, which the list of processes would show.
     url: String,
     configuration: Vec<(String, String)>,
+    /// Leads to what signs.
+    agent: Option<AgentSocket>,
 }
 
 impl<'a> Git<'a> {
     /// `authorization` is the value of that header; what a URL of HTTP says is one too.
-    pub(super) fn new(options: &'a GitOptions, url: &str, authorization: Option<String>) -> Self {
+    pub(super) fn new(
+        options: &'a GitOptions,
+        url: &str,
+        authorization: Option<String>,
+        agent: Option<AgentSocket>,
+    ) -> Self {
         let (url, own) = without_credentials(url);
         let pair = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         let mut configuration: Vec<_> = CONFIGURATION.into_iter().map(pair).collect();
@@ -74,7 +82,7 @@ impl<'a> Git<'a> {
         } else if let Some((base, value)) = own {
             configuration.push((format!("http.{base}.extraHeader"), format!("Authorization: {value}")));
         }
-        Self { options, url, configuration }
+        Self { options, url, configuration, agent }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -268,6 +276,9 @@ impl<'a> Git<'a> {
             .kill_on_drop(true);
         if !self.options.environment.contains_key(OsStr::new("GIT_SSH_COMMAND")) {
             command.env("GIT_SSH_COMMAND", SSH);
+        }
+        if let Some(agent) = &self.agent {
+            command.env("SSH_AUTH_SOCK", agent.address());
         }
         // Not as arguments, which everybody on the machine can read.
         for (index, (name, value)) in self.configuration.iter().enumerate() {
