@@ -40,8 +40,29 @@ pub(crate) struct CommandLine {
     /// ~/.local/share/rbuild]
     #[arg(long, global = true, value_name = "DIR", env = "RBUILD_ROOT", hide_env_values = true)]
     pub(crate) root: Option<PathBuf>,
+    /// Which ids an ordinary user's build has: `all` that there are, or `one`
+    #[arg(
+        long,
+        global = true,
+        value_name = "IDS",
+        env = "RBUILD_IDS",
+        hide_env = true,
+        default_value = "all",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) ids: Ids,
     #[command(subcommand)]
     pub(crate) action: Action,
+}
+
+/// Which ids a build of an ordinary user has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ids {
+    /// Subordinate ones, where there are any
+    All,
+    /// One
+    One,
 }
 
 /// What to do.
@@ -319,6 +340,12 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Look")]
     pub(crate) fix: bool,
+    /// In a build with one id: let `chown`, `setuid` and their like in RUN succeed without doing anything. With more
+    /// ids the flag has no effect, which is told
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
+        help_heading = "Steps")]
+    pub(crate) ignore_chown: bool,
     /// Show nothing but errors, and the digest of the image on standard output
     #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
         default_value = "false", action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool,
@@ -444,8 +471,8 @@ fn with_subcommand(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsSt
     let mut at = 1;
     while let Some(argument) = arguments.get(at).and_then(|argument| argument.to_str()) {
         match argument {
-            "--root" => at += 2,
-            other if other.starts_with("--root=") => at += 1,
+            "--root" | "--ids" => at += 2,
+            other if other.starts_with("--root=") || other.starts_with("--ids=") => at += 1,
             _ => break,
         }
     }
@@ -484,7 +511,9 @@ mod tests {
         assert_eq!(build(&["rbuild", "--root=x", "build", "./images"]).context, "./images");
         let line = parse(vec!["rbuild".into(), "--root".into(), "x".into(), "images".into()]).unwrap();
         assert!(matches!(line.action, Action::Images { .. }));
-        assert_eq!(line.root, Some("x".into()));
+        assert_eq!((line.root, line.ids), (Some("x".into()), Ids::All));
+        let line = parse(["rbuild", "--ids", "one", "--root=x", "du"].map(Into::into).into()).unwrap();
+        assert!(matches!(line.action, Action::Du { .. }) && line.ids == Ids::One);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cache::Store;
+use cache::{IdMode, Store};
 use frontend::{DeviceOptions, Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
+use sandbox::OwnerChanges;
 use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     parallelism: usize,
     resources: Resources,
     devices: Arc<DeviceRegistry>,
+    /// Whether changes of owners in steps are to have no effect where there is one id.
+    ignore_chown: bool,
 }
 
 /// Checks the command line and reads what the build is made of.
@@ -103,6 +106,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
         resources,
         devices: Arc::new(devices),
+        ignore_chown: arguments.switches.ignore_chown,
     })
 }
 
@@ -183,8 +187,9 @@ impl Plan {
             resources: self.resources.clone(),
             devices: Arc::clone(&self.devices),
             step_timeout: self.step_timeout.clone(),
+            owner_changes: self.owner_changes(session),
         };
-        let ready = self.ready(&options, session.salt()).await;
+        let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {
             (Some(step), Ok(_)) => self.progress.done(step),
             (Some(step), Err(failure)) => self.progress.failed(step, failure.cause()),
@@ -193,6 +198,18 @@ impl Plan {
         let ReadyInputs { definition, contexts } = ready?;
         let worker = LocalWorker::new(WorkerOptions { contexts, ..options });
         Ok(Opened { store, client, worker, definition })
+    }
+
+    /// What becomes of changes of owners in steps. That a flag has no effect is told.
+    fn owner_changes(&self, session: &Session) -> OwnerChanges {
+        match (self.ignore_chown, session.ids()) {
+            (true, IdMode::Single) => OwnerChanges::Ignored,
+            (true, IdMode::Root | IdMode::Mapped { .. }) => {
+                self.progress.note("`--ignore-chown` has no effect: this build has more than one id\n");
+                OwnerChanges::Made
+            }
+            (false, _) => OwnerChanges::Made,
+        }
     }
 
     /// Fetches what is elsewhere, and reads what is left to read.
@@ -283,8 +300,9 @@ pub(crate) async fn run(
     let target = lowered.target;
     let (config, epoch) = (lowered.config, lowered.epoch);
     let graph = Arc::new(lowered.graph);
-    let solved = solve(&plan, (&graph, target), &worker, session.salt(), interrupt.token()).await;
-    let outcome = solved.map_err(|error| solve_failure(&plan, (&file, &graph), &error, interrupt));
+    let solved =
+        solve(&plan, (&graph, target), &worker, session.salt(plan.ignore_chown), interrupt.token()).await;
+    let outcome = solved.map_err(|error| solve_failure(&plan, &session, (&file, &graph), &error, interrupt));
     // Whoever interrupts a build does not want to wait for the disk.
     if outcome.is_err() && !interrupt.token().is_cancelled() {
         tidy(&store).await;
@@ -294,9 +312,7 @@ pub(crate) async fn run(
     let remembered = blocking(move || contexts.finish()).await;
     plan.progress.note(&warnings);
     let output = outcome.map_err(|failure| {
-        failure
-            .with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
-            .with_hints(session.hint())
+        failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
     })?;
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     if let Some(path) = plan.lock.clone() {
@@ -373,6 +389,7 @@ async fn solve(
 
 fn solve_failure(
     plan: &Plan,
+    session: &Session,
     (file, graph): (&SourceFile, &solver::Graph),
     error: &SolveError<WorkerError>,
     interrupt: &Interrupt,
@@ -386,7 +403,8 @@ fn solve_failure(
             image_to_blame(graph, *vertex, error).unwrap_or(*vertex),
             Failure::solve(&report::chain(error))
                 .of_kind(report::kind_of(error))
-                .with_hints(report::hint_of(error)),
+                .with_hints(report::hint_of(error))
+                .with_hints(session.hints(error, &plan.progress.tail(*vertex))),
         ),
     };
     let meta = &graph.vertex(vertex).meta;

@@ -123,10 +123,11 @@ fn write_result(text: Option<&str>) -> i32 {
 fn run(line: CommandLine) -> Result<Answer, Failure> {
     // Before the user namespace, in which everybody is root.
     let root = Environment::store_root(line.root)?;
+    let ids = line.ids;
     match line.action {
         Action::Build(arguments) => {
             let plan = build::plan(&arguments)?;
-            let session = Session::begin()?;
+            let session = Session::begin(&root, ids)?;
             return block_on(async |interrupt| {
                 if let Some(timeout) = &plan.timeout {
                     interrupt.after(timeout.clone(), Arc::clone(&plan.progress));
@@ -138,12 +139,12 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
             });
         }
         Action::Fmt(arguments) => return format::run(&arguments),
-        Action::Images { format } => simple(images::list(Session::begin()?, root, format)),
-        Action::Push { image } => simple(images::push(Session::begin()?, root, image)),
-        Action::Rmi { images } => simple(images::remove(Session::begin()?, root, images)),
-        Action::Prune(arguments) => simple(space::prune(Session::begin()?, root, arguments)),
-        Action::Du(arguments) => simple(space::usage(Session::begin()?, root, arguments)),
-        Action::Gc => simple(space::collect(Session::begin()?, root)),
+        Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
+        Action::Push { image } => simple(images::push(Session::begin(&root, ids)?, root, image)),
+        Action::Rmi { images } => simple(images::remove(Session::begin(&root, ids)?, root, images)),
+        Action::Prune(arguments) => simple(space::prune(Session::begin(&root, ids)?, root, arguments)),
+        Action::Du(arguments) => simple(space::usage(Session::begin(&root, ids)?, root, arguments)),
+        Action::Gc => simple(space::collect(Session::begin(&root, ids)?, root)),
     }
     .map(Answer::from)
 }

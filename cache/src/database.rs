@@ -122,6 +122,14 @@ impl Database {
         })
     }
 
+    /// Reads from the file in `root`, if it is there and can be read.
+    pub(crate) fn read_once<T>(
+        root: &Path,
+        query: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+    ) -> Option<T> {
+        query(&connect(&root.join("meta.db")).ok()?).ok()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

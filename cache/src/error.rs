@@ -72,6 +72,8 @@ pub enum StoreError {
         stored: String,
         /// The mapping of this process, in one line.
         current: String,
+        /// Whether the store was made under one ID ([`crate::IdMode::Single`]).
+        had_one: bool,
     },
     /// Something in the metadata is not what this program writes there.
     #[error("`{}` holds an invalid {what}: `{value}`", path.display())]

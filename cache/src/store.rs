@@ -250,6 +250,15 @@ impl Store {
         WeakStore(Arc::downgrade(&self.shared))
     }
 
+    /// Whether there is a store at `root` that was made under one id ([`IdMode::Single`]). Changes nothing.
+    pub fn has_one_id(root: &Path) -> bool {
+        let recorded = Database::read_once(root, |connection| {
+            connection
+                .query_row("SELECT value FROM meta WHERE name = 'ids'", [], |row| row.get::<_, String>(0))
+        });
+        recorded.is_some_and(|ids| ids == IdMode::Single.description())
+    }
+
     /// The directory of the store.
     pub fn root(&self) -> &Path {
         &self.shared.root
@@ -369,7 +378,8 @@ fn check_ids(database: &Database, root: &Path, stored: Option<&str>, ids: &IdMod
     if stored == current {
         return Ok(());
     }
-    Err(StoreError::IdsChanged { root: root.to_owned(), stored, current })
+    let had_one = stored == IdMode::Single.description();
+    Err(StoreError::IdsChanged { root: root.to_owned(), stored, current, had_one })
 }
 
 /// Begins the first generation of this boot, and drops what may not have reached the disk before the machine was

@@ -40,7 +40,7 @@ pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn};
 pub use spec::{
-    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, MountKind, MountSpec, Network,
-    OverlaySpec, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
+    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, Kept, MountKind, MountSpec,
+    Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
 };
-pub use user_namespace::{IdMap, IdMode, UserNamespaceError, enter_user_namespace};
+pub use user_namespace::{IdChoice, IdMap, IdMode, Refusal, UserNamespaceError, enter_user_namespace};

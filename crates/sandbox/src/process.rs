@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Signal, WaitId, WaitIdOptions, WaitIdStatus, pidfd_send_signal, waitid};
@@ -16,9 +16,11 @@ use tokio::io::unix::AsyncFd;
 use crate::cgroup::Cgroup;
 use crate::executable::{self, Protection};
 use crate::kernel::{self, Launch};
+use crate::seccomp::{self, Policy};
 use crate::wire::{self, Answer, Request, Stub, Surroundings};
 use crate::{
-    Fallback, Network, ProcessSpec, RootFs, SandboxError, SetupFailure, guard, init, memory, seccomp, stubs,
+    Fallback, Kept, Network, OwnerChanges, ProcessSpec, RootFs, SandboxError, Security, SetupFailure, guard,
+    init, memory, stubs,
 };
 
 /// The first argument of an init.
@@ -65,9 +67,9 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
         surroundings: surroundings(),
         has_new_network: spec.network == Network::None,
     };
-    let answer = init.ask(&request, Some(filter_bytes()));
-    let stubs = match answer {
-        Ok(Answer::Ready { stubs }) => stubs,
+    let answer = init.ask(&request, Some(&filter_bytes(spec)));
+    let (stubs, kept) = match answer {
+        Ok(Answer::Ready { stubs, kept }) => (stubs, kept),
         other => {
             init.end();
             return Err(refusal(other));
@@ -81,6 +83,7 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
             RootFs::Overlay { upper: directory, .. } | RootFs::Directory(directory) => directory.clone(),
         },
         stubs,
+        kept,
         cgroup,
         killed_before,
         exit: None,
@@ -105,6 +108,8 @@ fn check(spec: &ProcessSpec) -> Result<(), SandboxError> {
         format!("the path `{}` is not absolute", path.display())
     } else if let Some(parent) = spec.cgroup_parent.as_ref().filter(climbs) {
         format!("the cgroup `{parent}` leads upwards")
+    } else if spec.owner_changes == OwnerChanges::Ignored && (spec.uid, spec.gid) != (0, 0) {
+        "changes of owners can be ignored for root only".to_owned()
     } else {
         return Ok(());
     };
@@ -125,12 +130,18 @@ fn refusal(answer: io::Result<Answer>) -> SandboxError {
 const ALWAYS_NEW: c_int =
     libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
 
-/// The filter as it is sent, assembled once.
-fn filter_bytes() -> &'static [u8] {
-    static FILTER: OnceLock<Vec<u8>> = OnceLock::new();
-    FILTER.get_or_init(|| {
-        seccomp::default_filter().into_iter().flat_map(seccomp::Instruction::to_bytes).collect()
-    })
+/// The filter as it is sent, assembled once for each kind of program.
+fn filter_bytes(spec: &ProcessSpec) -> Arc<[u8]> {
+    static FILTERS: Mutex<Vec<(Policy, Arc<[u8]>)>> = Mutex::new(Vec::new());
+    let policy = Policy { confined: spec.security == Security::Sandbox, owner_changes: spec.owner_changes };
+    let mut filters = FILTERS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, bytes)) = filters.iter().find(|(known, _)| *known == policy) {
+        return Arc::clone(bytes);
+    }
+    let bytes: Arc<[u8]> =
+        seccomp::filter(policy).into_iter().flat_map(seccomp::Instruction::to_bytes).collect();
+    filters.push((policy, Arc::clone(&bytes)));
+    bytes
 }
 
 /// What this process knows about itself; it does not change once there are threads.
@@ -229,6 +240,7 @@ pub struct Running {
     stderr: Option<OwnedFd>,
     written_to: PathBuf,
     stubs: Vec<Stub>,
+    kept: Vec<Kept>,
     cgroup: Option<Cgroup>,
     killed_before: Option<u64>,
     exit: Option<Exit>,
@@ -243,6 +255,11 @@ impl Running {
     /// The reading end of its stderr, once.
     pub fn stderr(&mut self) -> Option<OwnedFd> {
         self.stderr.take()
+    }
+
+    /// What it has in common with the caller against the rule.
+    pub fn kept(&self) -> &[Kept] {
+        &self.kept
     }
 
     /// A descriptor that becomes readable when the process has ended (`pidfd_open(2)`).

@@ -55,6 +55,8 @@ pub struct ProcessSpec {
     pub cgroup_parent: Option<String>,
     /// Limits of what the sandbox may use, all of its processes together. One that cannot be set is an error.
     pub cgroup_limits: CgroupLimits,
+    /// What becomes of changes of owners.
+    pub owner_changes: OwnerChanges,
     /// Newer kernel calls that are to be left unused, so that tests run what stands in for them.
     pub fallbacks: BTreeSet<Fallback>,
 }
@@ -82,6 +84,7 @@ impl ProcessSpec {
             limits: Vec::new(),
             cgroup_parent: None,
             cgroup_limits: CgroupLimits::default(),
+            owner_changes: OwnerChanges::Made,
             fallbacks: BTreeSet::new(),
         }
     }
@@ -127,6 +130,16 @@ pub enum Security {
     Sandbox,
     /// All capabilities and devices of the caller, a writable `/sys`, no system call policy.
     Insecure,
+}
+
+/// What becomes of a program's attempts to change the owner of a file, or its own user and groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OwnerChanges {
+    /// The kernel decides. In a user namespace of one id it refuses all ids but that one.
+    Made,
+    /// They succeed without any effect: `chown(2)`, `setgroups(2)`, `setuid(2)` and their like. For a user namespace of
+    /// one id, in which there is nobody else to be.
+    Ignored,
 }
 
 /// A mount beyond the fixed ones. A mount point that has to be made is removed after the process has ended, unless
@@ -284,6 +297,16 @@ pub enum SwapLimit {
     Unlimited,
     /// So many bytes of memory and swap together; it needs a limit of memory, which is not above it.
     TotalBytes(u64),
+}
+
+/// What a process has in common with its caller, because the kernel or a system call filter around the caller refuses it
+/// one of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kept {
+    /// `/proc`: it shows the caller's processes, and the sandbox's own by other numbers than these have for themselves.
+    Proc,
+    /// The host name.
+    HostName,
 }
 
 /// A newer kernel call that is to be left unused.

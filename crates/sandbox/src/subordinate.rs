@@ -1,6 +1,8 @@
 //! Subordinate ids: `subuid(5)`, `subgid(5)` and the user's name in `passwd(5)`. Read by own code: the C library's
 //! look-ups load further libraries, which a static program cannot.
 
+use std::fmt::Write as _;
+
 /// A range of ids outside of the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Range {
@@ -47,6 +49,20 @@ pub(crate) fn map_arguments(own: u32, ranges: &[Range]) -> Vec<String> {
     arguments
 }
 
+/// A map of all ids of this namespace to themselves, from the text of its own map (`user_namespaces(7)`). Of all ids
+/// that there can be the last is left out, which nobody has: a map of all of them is how one tells that a process is
+/// in no namespace.
+pub(crate) fn own_ids(map: &str) -> String {
+    let mut text = String::new();
+    for line in map.lines() {
+        let mut fields = line.split_whitespace();
+        let (Some(first), Some(count)) = (fields.next(), fields.nth(1)) else { continue };
+        let count = count.parse().unwrap_or(0_u32).min(u32::MAX - 1);
+        let _ = writeln!(text, "{first} {first} {count}");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,5 +92,11 @@ mod tests {
         let ranges = [Range { first: 100_000, count: 65536 }, Range { first: 300_000, count: 10 }];
         let words = map_arguments(1000, &ranges).join(" ");
         assert_eq!(words, "0 1000 1 1 100000 65536 65537 300000 10");
+    }
+
+    #[test]
+    fn own_ids_are_mapped_to_themselves() {
+        assert_eq!(own_ids("         0          0 4294967295\n"), "0 0 4294967294\n");
+        assert_eq!(own_ids("0 1000 1\n1 100000 65536\n"), "0 0 1\n1 1 65536\n");
     }
 }

@@ -1,16 +1,20 @@
-//! A user namespace for an ordinary user.
+//! A user namespace for a process that may not mount anything without: an ordinary user, or root of a container.
+
+mod helper;
+mod refusal;
 
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use rustix::mount::{MountPropagationFlags, mount_change};
-use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, WaitOptions, getegid, geteuid, waitpid};
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use crate::kernel;
-use crate::subordinate::{map_arguments, ranges, user_name};
+use crate::subordinate::{map_arguments, own_ids, ranges, user_name};
+use helper::{Helper, Mapping};
+pub use refusal::{Refusal, UserNamespaceError};
 
 /// The ids that the process has at its disposal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,71 +34,77 @@ pub struct IdMap {
 pub enum IdMode {
     /// All of the machine's: root outside of any user namespace.
     Root,
-    /// A range: a user namespace with subordinate ids.
+    /// A range: a user namespace with subordinate ids, or with those of the container around it.
     Mapped,
     /// One: root inside is the user, and nobody else exists.
     Single,
 }
 
-/// Why a user namespace could not be entered.
-#[derive(Debug, thiserror::Error)]
-pub enum UserNamespaceError {
-    /// The process already has more than one thread.
-    #[error("a user namespace can only be entered before the first thread starts")]
-    Threads,
-    /// The kernel refuses.
-    #[error("cannot make a user namespace{}", setting.as_ref().map(|setting| format!(": {setting}")).unwrap_or_default())]
-    Refused {
-        /// The setting that forbids it (``the setting `user.max_user_namespaces` is 0``), where one is found.
-        setting: Option<String>,
-        /// The kernel's answer.
-        #[source]
-        source: io::Error,
-    },
-    /// A step failed.
-    #[error("cannot enter a user namespace: {step} failed")]
-    Step {
-        /// Which.
-        step: &'static str,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+/// Which ids are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdChoice {
+    /// As many as there are.
+    All,
+    /// One.
+    One,
 }
 
 /// Makes the calling process root of a user and mount namespace of its own, with the user's subordinate ids
-/// (`/etc/subuid`, `/etc/subgid`, by name or number, by way of `newuidmap` and `newgidmap`) or else with one id.
+/// (`/etc/subuid`, `/etc/subgid`, by name or number, by way of `newuidmap` and `newgidmap`) or else with one id. Root of
+/// a container that may not mount gets the container's ids, where it may map them.
+///
+/// Where there are subordinate ids that cannot be mapped, `accepts_one` is asked whether one id will do; it is called
+/// within the namespace, in which nobody has a name yet, and may read files.
 ///
 /// The process stays the same one: its pid, terminal, signals and exit code are untouched. Must be called before any
-/// thread starts. Does nothing for a process whose effective user is 0, inside a namespace or not, but tell its ids.
-pub fn enter_user_namespace() -> Result<IdMap, UserNamespaceError> {
-    if geteuid().is_root() {
+/// thread starts. Does nothing for root with `CAP_SYS_ADMIN`, inside a namespace or not, but tell its ids.
+pub fn enter_user_namespace(
+    choice: IdChoice,
+    accepts_one: impl FnOnce() -> bool,
+) -> Result<IdMap, UserNamespaceError> {
+    let held = capabilities(None).map_err(step("reading capabilities"))?.effective;
+    if geteuid().is_root() && held.contains(CapabilitySet::SYS_ADMIN) {
         return current(None);
     }
     if fs::read_dir("/proc/self/task").map_err(step("counting threads"))?.count() > 1 {
         return Err(UserNamespaceError::Threads);
     }
-    let plan = plan();
-    let helper = match &plan {
-        Plan::Subordinate { maps } => Some(Helper::start(maps)?),
-        Plan::Single { .. } => None,
+    let plan = match choice {
+        IdChoice::One => Plan::Single { reason: "one was asked for".to_owned() },
+        IdChoice::All if geteuid().is_root() => plan_of_root(held)?,
+        IdChoice::All => plan_of_user(),
     };
     let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
-    kernel::unshare_user_and_mounts().map_err(refused)?;
-    let note = match (helper, plan) {
-        (Some(helper), _) => match helper.map() {
-            Ok(()) => None,
-            Err(reason) => {
-                map_own(uid, gid)?;
-                Some(reason)
-            }
-        },
-        (None, Plan::Single { reason }) => {
-            map_own(uid, gid)?;
-            Some(reason)
+    let map_own = || match map_own_ids(uid, gid) {
+        Err(UserNamespaceError::Refused { source, .. })
+            if uid == 0 && !held.contains(CapabilitySet::SETFCAP) =>
+        {
+            Err(UserNamespaceError::Refused { cause: Refusal::OwnIdOfRoot, source })
         }
-        (None, Plan::Subordinate { .. }) => None,
+        mapped => mapped,
     };
+    let helper = match &plan {
+        Plan::Several(mapping) => Some(Helper::start(mapping)?),
+        Plan::Single { .. } => None,
+    };
+    kernel::unshare_user_and_mounts().map_err(refused)?;
+    let mut note = None;
+    match (helper, plan) {
+        (Some(helper), _) => {
+            if let Err(reason) = helper.map() {
+                if !accepts_one() {
+                    return Err(UserNamespaceError::Mapping { reason });
+                }
+                map_own()?;
+                note = Some(reason);
+            }
+        }
+        (None, Plan::Single { reason }) => {
+            map_own()?;
+            note = Some(reason);
+        }
+        (None, Plan::Several(_)) => unreachable!("a helper was started for these"),
+    }
     // The first thing that needs the new rights; some settings let the namespace be made, but without any.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| refused(error.into()))?;
@@ -106,22 +116,7 @@ fn step<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> UserNamespaceEr
 }
 
 fn refused(source: io::Error) -> UserNamespaceError {
-    UserNamespaceError::Refused { setting: forbidding_setting(Path::new("/proc/sys")), source }
-}
-
-/// The setting that keeps ordinary users from having user namespaces.
-fn forbidding_setting(settings: &Path) -> Option<String> {
-    [
-        ("kernel.unprivileged_userns_clone", "0"),
-        ("user.max_user_namespaces", "0"),
-        ("kernel.apparmor_restrict_unprivileged_userns", "1"),
-    ]
-    .into_iter()
-    .find(|(name, forbidding)| {
-        let path = settings.join(name.replace('.', "/"));
-        fs::read_to_string(path).is_ok_and(|value| value.trim() == *forbidding)
-    })
-    .map(|(name, value)| format!("the setting `{name}` is {value}"))
+    UserNamespaceError::Refused { cause: Refusal::find(Path::new("/proc"), &source), source }
 }
 
 /// The ids in force.
@@ -154,13 +149,24 @@ fn mode(uid_map: &str) -> IdMode {
 }
 
 enum Plan {
-    /// The programs with their arguments after the process.
-    Subordinate { maps: [(PathBuf, Vec<String>); 2] },
+    /// More ids than the own one, and how they are mapped.
+    Several(Mapping),
     /// One id, and why.
     Single { reason: String },
 }
 
-fn plan() -> Plan {
+/// Root of a container has the container's ids, if it may map them (`user_namespaces(7)`).
+fn plan_of_root(held: CapabilitySet) -> Result<Plan, UserNamespaceError> {
+    if !held.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP) {
+        let reason = "root without CAP_SETUID, CAP_SETGID and CAP_SETFCAP may map no others".to_owned();
+        return Ok(Plan::Single { reason });
+    }
+    let read = |path: &str| fs::read_to_string(path).map_err(step("reading the id map"));
+    let texts = [own_ids(&read("/proc/self/gid_map")?), own_ids(&read("/proc/self/uid_map")?)];
+    Ok(Plan::Several(Mapping::ByOwnRights(texts)))
+}
+
+fn plan_of_user() -> Plan {
     let uid = geteuid().as_raw();
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     let passwd = read("/etc/passwd");
@@ -179,8 +185,9 @@ fn plan() -> Plan {
         };
         maps.push((path, map_arguments(own, &found)));
     }
+    maps.reverse();
     match <[_; 2]>::try_from(maps) {
-        Ok(maps) => Plan::Subordinate { maps },
+        Ok(maps) => Plan::Several(Mapping::ByPrograms(maps)),
         Err(_) => unreachable!("the loop makes one entry per program"),
     }
 }
@@ -193,75 +200,22 @@ fn find_program(name: &str) -> Option<PathBuf> {
         .find(|path| path.exists())
 }
 
-/// Maps the own ids by own rights.
-fn map_own(uid: u32, gid: u32) -> Result<(), UserNamespaceError> {
+/// Maps the own ids by own rights, and no others.
+fn map_own_ids(uid: u32, gid: u32) -> Result<(), UserNamespaceError> {
     let write = |path: &str, text: &str| {
         fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(text.as_bytes()))
     };
+    if fs::read_to_string("/proc/self/gid_map").is_ok_and(|map| !map.is_empty()) {
+        // Groups are mapped first, and a map is written once: where the users' could not be, a further namespace leaves
+        // the groups behind.
+        write("/proc/self/uid_map", &format!("0 {uid} 1")).map_err(refused)?;
+        kernel::unshare_user_and_mounts().map_err(refused)?;
+        return map_own_ids(0, 0);
+    }
     // Without this the kernel allows no map of groups to an ordinary user.
     write("/proc/self/setgroups", "deny").map_err(refused)?;
     write("/proc/self/uid_map", &format!("0 {uid} 1")).map_err(refused)?;
     write("/proc/self/gid_map", &format!("0 {gid} 1")).map_err(refused)
-}
-
-/// A child that stays in the outer namespace, where `newuidmap` has to run, and maps this process's ids. It ends before
-/// this process goes on, so that no process stays between the terminal and the build.
-struct Helper {
-    child: Pid,
-    go: fs::File,
-    answer: fs::File,
-}
-
-impl Helper {
-    fn start(maps: &[(PathBuf, Vec<String>); 2]) -> Result<Self, UserNamespaceError> {
-        let (wait, go) = pipe_with(PipeFlags::CLOEXEC).map_err(step("making a pipe"))?;
-        let (answer, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(step("making a pipe"))?;
-        let own = std::process::id().to_string();
-        if let Some(child) = kernel::fork().map_err(step("starting a helper"))? {
-            let child = Pid::from_raw(child).expect("a child's number is not zero");
-            return Ok(Self { child, go: go.into(), answer: answer.into() });
-        }
-        drop((go, answer));
-        let mut byte = [0];
-        if fs::File::from(wait).read_exact(&mut byte).is_ok()
-            && let Err(reason) = run_programs(maps, &own)
-        {
-            let _ = fs::File::from(tell).write_all(reason.as_bytes());
-        }
-        kernel::exit_now(0)
-    }
-
-    /// Maps the ids of this process, which is in its namespace by now; else gives the reason.
-    fn map(mut self) -> Result<(), String> {
-        let told = self.go.write_all(b"g").and_then(|()| {
-            let mut reason = String::new();
-            self.answer.read_to_string(&mut reason).map(|_| reason)
-        });
-        let _ = waitpid(Some(self.child), WaitOptions::empty());
-        match told {
-            Ok(reason) if reason.is_empty() => Ok(()),
-            Ok(reason) => Err(reason),
-            Err(error) => Err(format!("the helper failed: {error}")),
-        }
-    }
-}
-
-fn run_programs(maps: &[(PathBuf, Vec<String>); 2], process: &str) -> Result<(), String> {
-    for (program, arguments) in maps {
-        let shown = program.display();
-        let output = Command::new(program)
-            .arg(process)
-            .args(arguments)
-            .env_clear()
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("`{shown}` cannot be run: {error}"))?;
-        if !output.status.success() {
-            let words = String::from_utf8_lossy(&output.stderr);
-            return Err(format!("`{shown}` failed: {}", words.trim()));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -273,23 +227,6 @@ mod tests {
         assert_eq!(mode("0 0 4294967295"), IdMode::Root);
         assert_eq!(mode("0 1000 1"), IdMode::Single);
         assert_eq!(mode("0 1000 1\n1 100000 65536"), IdMode::Mapped);
-    }
-
-    #[test]
-    fn the_forbidding_setting_is_named() {
-        let directory = tempfile::tempdir().unwrap();
-        for (path, value) in
-            [("kernel/apparmor_restrict_unprivileged_userns", "1\n"), ("user/max_user_namespaces", "0\n")]
-        {
-            let path = directory.path().join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, value).unwrap();
-        }
-        let setting = || forbidding_setting(directory.path());
-        assert_eq!(setting().unwrap(), "the setting `user.max_user_namespaces` is 0");
-        fs::write(directory.path().join("user/max_user_namespaces"), "100\n").unwrap();
-        assert_eq!(setting().unwrap(), "the setting `kernel.apparmor_restrict_unprivileged_userns` is 1");
-        fs::write(directory.path().join("kernel/apparmor_restrict_unprivileged_userns"), "0\n").unwrap();
-        assert_eq!(setting(), None);
+        assert_eq!(mode("0 0 4294967294"), IdMode::Mapped);
     }
 }

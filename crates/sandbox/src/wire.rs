@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::ProcessSpec;
+use crate::{Kept, ProcessSpec};
 
 /// No message comes near this; a longer one is a bug on the other side.
 const MAX_MESSAGE_BYTES: u32 = 1 << 30;
@@ -47,6 +47,8 @@ pub(crate) enum Answer {
     Ready {
         /// The mount points that had to be made, parents before children.
         stubs: Vec<Stub>,
+        /// What is not the sandbox's own.
+        kept: Vec<Kept>,
     },
     /// A step failed.
     Failed {

@@ -39,7 +39,10 @@ impl TestUser {
             lines.extend(subordinate.map(|first| format!("{name}:{first}:65536")));
             let changed = lines.join("\n") + "\n";
             if changed != text {
-                fs::write(file, changed).expect("subordinate ids can be set");
+                // Whoever reads meanwhile sees the old file or the new one, and nothing in between.
+                let beside = format!("{file}.rbuild-test");
+                fs::write(&beside, changed).expect("subordinate ids can be set");
+                fs::rename(&beside, file).expect("subordinate ids can be set");
             }
         }
         Self { name, id }

@@ -47,6 +47,19 @@ pub enum WorkerError {
         #[source]
         cause: UserError,
     },
+    /// The process of a RUN was to be somebody who does not exist in a user namespace of one id.
+    #[error(
+        "process {} cannot run as user {uid}:{gid}: this build has one id, which is root's",
+        quoted(command)
+    )]
+    OnlyOneId {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// The user.
+        uid: u32,
+        /// The group.
+        gid: u32,
+    },
     /// The sandbox of a RUN failed, not the process in it.
     #[error("cannot run {} in a sandbox", quoted(command))]
     Sandbox {

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cache::context_stat::ContextStats;
 use cache::tree::TreeWriter;
 use cache::{ActiveSnapshot, EntryKind, KeyLock, RecordDetails, RecordKey, Replace, Snapshot, Store};
 use futures_util::future::try_join_all;
-use sandbox::CgroupLimits;
+use sandbox::{CgroupLimits, Kept, OwnerChanges};
 use solver::{
     CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Input, InputKey, Op, RemoteIdentity, Saving,
     Selector, Vertex, Worker,
@@ -61,6 +61,8 @@ pub struct WorkerOptions {
     pub devices: Arc<DeviceRegistry>,
     /// How long the process of a RUN may take; waiting for other builds and for caches is no part of that.
     pub step_timeout: Option<TimeLimit>,
+    /// What becomes of changes of owners in steps.
+    pub owner_changes: OwnerChanges,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -95,6 +97,9 @@ struct Shared {
     resources: Resources,
     devices: Arc<DeviceRegistry>,
     step_timeout: Option<TimeLimit>,
+    owner_changes: OwnerChanges,
+    /// What steps have in common with this process, as far as it was told.
+    told_of: Mutex<Vec<Kept>>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -124,6 +129,7 @@ impl LocalWorker {
             resources,
             devices,
             step_timeout,
+            owner_changes,
         } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
@@ -148,6 +154,8 @@ impl LocalWorker {
             resources,
             devices,
             step_timeout,
+            owner_changes,
+            told_of: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -165,6 +173,19 @@ impl LocalWorker {
     /// The images that this worker pulls.
     pub fn images(&self) -> &ImageStore {
         self.shared.images.store()
+    }
+
+    /// What becomes of changes of owners in steps.
+    pub(crate) fn owner_changes(&self) -> OwnerChanges {
+        self.shared.owner_changes
+    }
+
+    /// Whether it is to be told that steps have something in common with this process: once in a build.
+    pub(crate) fn is_to_tell_of(&self, kept: Kept) -> bool {
+        let mut told = self.shared.told_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = !told.contains(&kept);
+        told.extend(is_new.then_some(kept));
+        is_new
     }
 
     /// The secret of that name; an error if it is required and the build was not given it.

@@ -5,6 +5,7 @@ mod caches;
 mod hosts;
 mod mounts;
 mod network;
+mod one_id;
 mod output;
 mod redaction;
 
@@ -13,8 +14,10 @@ use std::sync::Arc;
 
 use cache::tree::{TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot};
-use sandbox::{CgroupLimits, Exit, ProcessSpec, ResourceLimit, RootFs, Running, Security};
-use solver::{ExecContext, LogStream, RunOp, SecurityMode};
+use sandbox::{
+    CgroupLimits, Exit, Kept, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Running, Security,
+};
+use solver::{Event, ExecContext, LogStream, RunOp, SecurityMode};
 
 use crate::cdi::DeviceRegistry;
 use crate::error::ProcessFailure;
@@ -54,8 +57,13 @@ pub(crate) async fn run(
         limits: worker.limits().clone(),
         devices: Arc::clone(worker.devices()),
         command: Arc::clone(&command),
+        owner_changes: worker.owner_changes(),
     };
     let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
+    for kept in running.kept().iter().filter(|kept| worker.is_to_tell_of(**kept)) {
+        let message = told(*kept).to_owned();
+        (execution.context.events)(Event::Warning { vertex: execution.context.vertex, message });
+    }
     let finishing =
         Finishing { command: Arc::clone(&command), redaction, limit: worker.step_timeout().cloned() };
     let ended = finishing.finish(running, execution.context).await;
@@ -71,6 +79,19 @@ pub(crate) async fn run(
         Ok(snapshot)
     })
     .await
+}
+
+/// What people are told of what is not the step's own.
+fn told(kept: Kept) -> &'static str {
+    match kept {
+        Kept::Proc => {
+            "the kernel refuses a fresh /proc here: RUN sees that of the container or machine around it, with its own \
+             processes under other numbers than they have for themselves"
+        }
+        Kept::HostName => {
+            "the container around this build does not let it set a host name: RUN has the container's"
+        }
+    }
 }
 
 /// Tells a process that did not end well.
@@ -92,6 +113,7 @@ struct Start {
     limits: CgroupLimits,
     devices: Arc<DeviceRegistry>,
     command: Arc<str>,
+    owner_changes: OwnerChanges,
 }
 
 /// A process that has been started, and what it runs on.
@@ -112,6 +134,11 @@ impl Start {
         };
         let user = user::process_user(view.as_ref(), &op.user)
             .map_err(|cause| WorkerError::ProcessUser { command: self.command.to_string(), cause })?;
+        one_id::check(store, &user, &self.command)?;
+        let apt = match self.owner_changes {
+            OwnerChanges::Ignored => one_id::apt_stays_root(view.as_ref())?,
+            OwnerChanges::Made => None,
+        };
         drop(view);
         let mut mounts = preparation.mounts(op, caches)?;
         let active = store.prepare(parent.as_ref())?;
@@ -126,7 +153,9 @@ impl Start {
         };
         let mut spec = process_spec(rootfs, op, &user, &place);
         spec.cgroup_limits = self.limits.clone();
+        spec.owner_changes = self.owner_changes;
         spec.mounts = std::mem::take(&mut mounts.specs);
+        spec.mounts.extend(apt);
         if !op.devices.is_empty() {
             let given = self.devices.give(&op.devices, &mut spec);
             given.map_err(|cause| WorkerError::Device { command: self.command.to_string(), cause })?;

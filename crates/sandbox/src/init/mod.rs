@@ -13,11 +13,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::seccomp::Instruction;
 use crate::wire::{self, Answer, Probed, Request, Stub, Surroundings};
-use crate::{ProcessSpec, kernel};
+use crate::{Kept, ProcessSpec, kernel};
 
 /// A step that failed.
 struct Failed {
@@ -52,8 +53,8 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
         Request::Run { spec, surroundings, has_new_network } => {
             let Ok(filter) = wire::receive_bytes(&mut socket) else { kernel::exit_now(FAILED) };
             match set_up(&spec, surroundings, has_new_network, &filter) {
-                Ok(stubs) => {
-                    if wire::send(&mut socket, &Answer::Ready { stubs }).is_err() {
+                Ok((stubs, kept)) => {
+                    if wire::send(&mut socket, &Answer::Ready { stubs, kept }).is_err() {
                         kernel::exit_now(FAILED);
                     }
                     drop(socket);
@@ -73,13 +74,13 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     }
 }
 
-/// The steps, in their order.
+/// The steps, in their order. Gives the mount points that were made, and what could not be the sandbox's own.
 fn set_up(
     spec: &ProcessSpec,
     surroundings: Surroundings,
     has_new_network: bool,
     filter: &[u8],
-) -> Step<Vec<Stub>> {
+) -> Step<(Vec<Stub>, Vec<Kept>)> {
     // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
     rustix::process::setsid().during("make a session", "")?;
     // Without it, the program would possess the keys of the user's session. A kernel without keys has none to keep from
@@ -87,19 +88,27 @@ fn set_up(
     let _ = kernel::leave_session_keyring();
     // Modes of what is made below are exact, and the program's mask is this one whatever the caller's was.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-    rustix::system::sethostname(spec.hostname.as_bytes()).during("set the host name", &spec.hostname)?;
+    let mut kept = Vec::new();
+    match rustix::system::sethostname(spec.hostname.as_bytes()) {
+        // The kernel lets this process do it in a namespace of its own: this is the filter of a container.
+        Err(Errno::PERM) => kept.push(Kept::HostName),
+        result => result.during("set the host name", &spec.hostname)?,
+    }
     if has_new_network {
         kernel::bring_up_loopback().during("bring up the loopback device", "")?;
     }
     hide_mounts()?;
     // Everything from outside is opened before the root changes, attached after it.
     let gathered = mounts::gather(spec, surroundings)?;
+    if !gathered.fresh_proc {
+        kept.push(Kept::Proc);
+    }
     rootfs::enter(spec)?;
     let stubs = mounts::attach(spec, gathered)?;
     privileges::limit(&spec.limits)?;
     execute::enter_working_directory(&spec.cwd)?;
     privileges::drop_all(spec, surroundings, filter)?;
-    Ok(stubs)
+    Ok((stubs, kept))
 }
 
 /// What is mounted from now on stays in this namespace.

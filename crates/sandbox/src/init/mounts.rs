@@ -79,6 +79,8 @@ impl Restriction {
 /// Everything that comes from outside of the new root.
 pub(super) struct Gathered {
     proc: Detached,
+    /// Whether it is a file system of its own.
+    pub(super) fresh_proc: bool,
     sys: Detached,
     cgroup: Option<Detached>,
     /// The caller's device nodes, where none can be made.
@@ -106,6 +108,7 @@ pub(super) fn gather(spec: &ProcessSpec, surroundings: Surroundings) -> Step<Gat
     let binds = spec.mounts.iter().filter_map(|mount| gather_bind(mount, spec));
     let sys_below = if sandboxed { Restriction::READ_ONLY_BELOW } else { Restriction::NONE };
     Ok(Gathered {
+        fresh_proc: fresh_proc.is_ok(),
         proc: or_outside(fresh_proc, "/proc", Restriction::NONE)?,
         sys: or_outside(fresh_sys, "/sys", sys_below)?,
         cgroup: gather_cgroup(sandboxed),

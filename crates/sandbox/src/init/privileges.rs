@@ -72,10 +72,12 @@ fn resource(name: &str) -> Option<Resource> {
 pub(super) fn drop_all(spec: &ProcessSpec, surroundings: Surroundings, filter: &[u8]) -> Step {
     own_output(spec);
     let sandboxed = spec.security == Security::Sandbox;
-    if sandboxed {
+    if !filter.is_empty() {
         // Before the capabilities go: without no_new_privs a filter needs CAP_SYS_ADMIN. It allows all that follows.
         let filter: Vec<Instruction> = filter.chunks_exact(8).map(instruction).collect();
         kernel::install_filter(&filter).during("install the system call filter", "")?;
+    }
+    if sandboxed {
         drop_bounding_set().during("drop capabilities", "")?;
     }
     let kept = if sandboxed { DEFAULT_CAPABILITIES } else { CapabilitySet::all() };

@@ -10,6 +10,8 @@ const JUMP_AT_LEAST: u16 = 0x35;
 const JUMP_ANY_BIT: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
+/// The number that stands for success.
+const NO_ERROR: u32 = 0;
 const RETURN_ALLOW: u32 = 0x7FFF_0000;
 const RETURN_ERRNO: u32 = 0x0005_0000;
 const RETURN_KILL_PROCESS: u32 = 0x8000_0000;
@@ -37,6 +39,8 @@ pub(super) enum Action {
     Deny,
     /// `ENOSYS`.
     NoSuchCall,
+    /// Not made, and told to have succeeded.
+    Pretend,
     /// Made unless it asks for a new namespace.
     Clone,
     /// Made for today's execution domains.
@@ -66,6 +70,7 @@ impl Action {
             Self::Allow => vec![allow],
             Self::Deny => vec![deny],
             Self::NoSuchCall => vec![give(RETURN_ERRNO | ENOSYS)],
+            Self::Pretend => vec![give(RETURN_ERRNO | NO_ERROR)],
             Self::Clone => {
                 vec![
                     load(OFFSET_FIRST_ARGUMENT),

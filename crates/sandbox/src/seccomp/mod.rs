@@ -7,6 +7,8 @@ mod assembler;
 
 use assembler::{Action, Run, emit_search};
 
+use crate::OwnerChanges;
+
 const POLICY: &str = include_str!("syscalls.txt");
 
 const AUDIT_ARCH_X86_64: u32 = 0xC000_003E;
@@ -50,15 +52,57 @@ enum Abi {
     Aarch64 = 4,
 }
 
-/// The filter for the machine that this was compiled for.
-pub(crate) fn default_filter() -> Vec<Instruction> {
-    if cfg!(target_arch = "aarch64") { filter_aarch64() } else { filter_x86() }
+/// The calls that change owners or become somebody else, of which there is nobody in a namespace of one id. Most of
+/// them have one more name on i386.
+const OWNER_CHANGES: [&str; 25] = [
+    "chown",
+    "chown32",
+    "fchown",
+    "fchown32",
+    "fchownat",
+    "lchown",
+    "lchown32",
+    "setfsgid",
+    "setfsgid32",
+    "setfsuid",
+    "setfsuid32",
+    "setgid",
+    "setgid32",
+    "setgroups",
+    "setgroups32",
+    "setregid",
+    "setregid32",
+    "setresgid",
+    "setresgid32",
+    "setresuid",
+    "setresuid32",
+    "setreuid",
+    "setreuid32",
+    "setuid",
+    "setuid32",
+];
+
+/// What a program may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// Whether Docker's default policy holds; else everything is allowed that nothing else forbids.
+    pub(crate) confined: bool,
+    /// What becomes of changes of owners.
+    pub(crate) owner_changes: OwnerChanges,
 }
 
-fn filter_x86() -> Vec<Instruction> {
-    let x86_64 = emit_search(&runs(Abi::X86_64));
-    let x32 = emit_search(&runs(Abi::X32));
-    let i386 = emit_search(&runs(Abi::I386));
+/// The filter for the machine that this was compiled for; none where there is nothing to filter.
+pub(crate) fn filter(policy: Policy) -> Vec<Instruction> {
+    if !policy.confined && policy.owner_changes == OwnerChanges::Made {
+        return Vec::new();
+    }
+    if cfg!(target_arch = "aarch64") { filter_aarch64(policy) } else { filter_x86(policy) }
+}
+
+fn filter_x86(policy: Policy) -> Vec<Instruction> {
+    let x86_64 = emit_search(&runs(Abi::X86_64, policy));
+    let x32 = emit_search(&runs(Abi::X32, policy));
+    let i386 = emit_search(&runs(Abi::I386, policy));
     let mut program = Vec::with_capacity(x86_64.len() + x32.len() + i386.len() + 16);
     program.push(assembler::load(OFFSET_ARCHITECTURE));
     // 64-bit: both ABIs, told apart by the bit in the number.
@@ -76,9 +120,9 @@ fn filter_x86() -> Vec<Instruction> {
     program
 }
 
-fn filter_aarch64() -> Vec<Instruction> {
+fn filter_aarch64(policy: Policy) -> Vec<Instruction> {
     let mut native = vec![assembler::load(OFFSET_NUMBER)];
-    native.extend(emit_search(&runs(Abi::Aarch64)));
+    native.extend(emit_search(&runs(Abi::Aarch64, policy)));
     let mut program = vec![assembler::load(OFFSET_ARCHITECTURE)];
     push_branch(&mut program, AUDIT_ARCH_AARCH64, &native);
     program.push(assembler::kill());
@@ -92,29 +136,44 @@ fn push_branch(program: &mut Vec<Instruction>, architecture: u32, branch: &[Inst
 }
 
 /// What happens to each number of an ABI, as runs in ascending order that cover all numbers.
-fn runs(abi: Abi) -> Vec<Run> {
+fn runs(abi: Abi, policy: Policy) -> Vec<Run> {
     let mut actions: Vec<(u32, Action)> = POLICY
         .lines()
         .filter(|line| !line.starts_with('#') && !line.is_empty())
         .filter_map(|line| {
             let columns: Vec<&str> = line.split(' ').collect();
             let number = columns[abi as usize];
-            let action = Action::parse(columns[5]).expect("the policy names known actions");
+            let action = policy.action(columns[0], columns[5]);
             (number != "-").then(|| (number.parse().expect("the policy's numbers are numbers"), action))
         })
         .collect();
     actions.sort_unstable_by_key(|&(number, _)| number);
-    let mut runs: Vec<Run> = vec![Run { first: 0, action: Action::Deny }];
+    let (missing, unknown) =
+        if policy.confined { (Action::Deny, Action::NoSuchCall) } else { (Action::Allow, Action::Allow) };
+    let mut runs: Vec<Run> = vec![Run { first: 0, action: missing }];
     let mut next = 0;
     for (number, action) in actions {
         if number > next {
-            push_run(&mut runs, next, Action::Deny);
+            push_run(&mut runs, next, missing);
         }
         push_run(&mut runs, number, action);
         next = number + 1;
     }
-    push_run(&mut runs, next, Action::NoSuchCall);
+    push_run(&mut runs, next, unknown);
     runs
+}
+
+impl Policy {
+    /// What happens to the call of this name, for which Docker's policy names this action.
+    fn action(self, name: &str, action: &str) -> Action {
+        if self.owner_changes == OwnerChanges::Ignored && OWNER_CHANGES.contains(&name) {
+            return Action::Pretend;
+        }
+        if !self.confined {
+            return Action::Allow;
+        }
+        Action::parse(action).expect("the policy names known actions")
+    }
 }
 
 fn push_run(runs: &mut Vec<Run>, first: u32, action: Action) {
@@ -133,6 +192,8 @@ mod tests {
     const EPERM: u32 = 0x0005_0001;
     const ENOSYS: u32 = 0x0005_0026;
     const KILL: u32 = 0x8000_0000;
+
+    const DEFAULT: Policy = Policy { confined: true, owner_changes: OwnerChanges::Made };
 
     /// Runs a filter as the kernel would, on one call.
     fn run(program: &[Instruction], architecture: u32, number: u32, argument: u32) -> u32 {
@@ -172,8 +233,8 @@ mod tests {
 
     #[test]
     fn every_line_of_the_policy_holds_in_every_abi() {
-        let x86 = filter_x86();
-        let arm = filter_aarch64();
+        let x86 = filter_x86(DEFAULT);
+        let arm = filter_aarch64(DEFAULT);
         for line in POLICY.lines().filter(|line| !line.starts_with('#')) {
             let columns: Vec<&str> = line.split(' ').collect();
             let want = match columns[5] {
@@ -197,7 +258,7 @@ mod tests {
 
     #[test]
     fn unknown_numbers() {
-        let x86 = filter_x86();
+        let x86 = filter_x86(DEFAULT);
         for number in [467, 600, 0x3FFF_FFFF, X32_BIT | 0x3E8, u32::MAX] {
             assert_eq!(run(&x86, AUDIT_ARCH_X86_64, number, 0), ENOSYS, "{number}");
         }
@@ -208,7 +269,7 @@ mod tests {
 
     #[test]
     fn arguments_are_checked() {
-        let x86 = filter_x86();
+        let x86 = filter_x86(DEFAULT);
         let call = |number, argument| run(&x86, AUDIT_ARCH_X86_64, number, argument);
         for flags in [0x11, 0x0100_0000 | 0x11] {
             assert_eq!(call(56, flags), ALLOW, "clone {flags:#x}");
@@ -230,6 +291,37 @@ mod tests {
 
     #[test]
     fn fits_the_kernels_limit() {
-        assert!(filter_x86().len() < 4096, "{}", filter_x86().len());
+        for owner_changes in [OwnerChanges::Made, OwnerChanges::Ignored] {
+            let filter = filter_x86(Policy { confined: true, owner_changes });
+            assert!(filter.len() < 4096, "{owner_changes:?}: {}", filter.len());
+        }
+    }
+
+    #[test]
+    fn changes_of_owners_are_pretended() {
+        const PRETENDED: u32 = 0x0005_0000;
+        for confined in [true, false] {
+            let policy = Policy { confined, owner_changes: OwnerChanges::Ignored };
+            let (x86, arm) = (filter_x86(policy), filter_aarch64(policy));
+            // chown, fchown, lchown, fchownat, setuid, setgroups; with and without the bit of x32.
+            for number in [92, 93, 94, 260, 105, 116] {
+                for number in [number, number | X32_BIT] {
+                    assert_eq!(run(&x86, AUDIT_ARCH_X86_64, number, 7), PRETENDED, "{number:#x}");
+                }
+            }
+            // chown32, setgroups32, setresuid32 and setreuid32.
+            for number in [212, 206, 208, 203] {
+                assert_eq!(run(&x86, AUDIT_ARCH_I386, number, 7), PRETENDED, "{number}");
+            }
+            assert_eq!(run(&arm, AUDIT_ARCH_AARCH64, 54, 7), PRETENDED, "fchownat");
+            // chmod and getuid; mount; a number that nobody knows.
+            let others = [90, 102, 165, 600].map(|number| run(&x86, AUDIT_ARCH_X86_64, number, 0));
+            let expected = if confined { [ALLOW, ALLOW, EPERM, ENOSYS] } else { [ALLOW; 4] };
+            assert_eq!(others, expected);
+        }
+        assert_eq!(filter(Policy { confined: false, owner_changes: OwnerChanges::Made }), []);
+        for name in OWNER_CHANGES {
+            assert!(POLICY.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}");
+        }
     }
 }

@@ -760,5 +760,8 @@ fn wait_async(fixture: &Fixture) {
 fn probe(_: &Fixture) {
     let support = sandbox::probe_host();
     assert!(support.usable && support.fresh_proc && support.fresh_sys, "{support:?}");
-    assert_eq!(sandbox::enter_user_namespace().unwrap().mode, sandbox::IdMode::Root);
+    assert_eq!(
+        sandbox::enter_user_namespace(sandbox::IdChoice::All, || false).unwrap().mode,
+        sandbox::IdMode::Root
+    );
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdMode, MountKind, MountSpec, Network, OverlaySpec,
-    RootFs, UpperSpec, enter_user_namespace,
+    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdChoice, IdMode, MountKind, MountSpec, Network,
+    OverlaySpec, OwnerChanges, RootFs, Security, UpperSpec, enter_user_namespace,
 };
 
 use crate::Test;
@@ -18,6 +18,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("user_with_one_id", with_one_id),
     ("user_below_a_masked_proc", below_masked_proc),
     ("user_with_a_delegated_cgroup", with_cgroup),
+    ("user_who_asks_for_one_id", asks_for_one),
+    ("user_whose_ids_cannot_be_mapped", failing_helper),
+    ("root_of_a_container_has_its_ids", root_of_a_container),
+    ("root_of_a_container_without_rights", root_without_rights),
 ];
 
 /// A user for the time of a test.
@@ -95,13 +99,69 @@ fn with_cgroup(fixture: &Fixture) {
     std::fs::remove_dir(&directory).unwrap();
 }
 
+fn asks_for_one(fixture: &Fixture) {
+    User::new("rbuild-test-asks", &["-M"]).run(fixture, "asks-for-one", &[]);
+}
+
+fn failing_helper(fixture: &Fixture) {
+    let user = User::new("rbuild-test-failing", &["-M"]);
+    for (mode, program) in
+        [("refuses-one", "newuidmap"), ("accepts-one", "newuidmap"), ("accepts-one", "newgidmap")]
+    {
+        let script = format!("mount --bind /bin/false /usr/bin/{program}; exec \"$@\"");
+        user.run(fixture, mode, &["unshare", "-m", "sh", "-c", &script, "sh"]);
+        std::fs::remove_dir_all(fixture.path(user.0)).unwrap();
+    }
+}
+
+/// Runs this program again as root that lacks capabilities.
+fn run_as_root(fixture: &Fixture, mode: &str, bounding_set: &str) {
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", bounding_set, "--inh-caps", "-all"])
+        .arg(fixture.path("tests"))
+        .args(["as-user", mode])
+        .arg(fixture.path(""))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{mode}: {}\n{text}", output.status);
+}
+
+fn root_of_a_container(fixture: &Fixture) {
+    run_as_root(fixture, "root-of-a-container", "-sys_admin");
+    run_as_root(fixture, "root-with-one-id", "-sys_admin,-setuid");
+}
+
+fn root_without_rights(fixture: &Fixture) {
+    run_as_root(fixture, "root-without-rights", "-sys_admin,-setfcap");
+}
+
 /// The part that runs as the user.
 pub(crate) fn run(arguments: &[String]) {
+    let choice = if arguments[0] == "asks-for-one" { IdChoice::One } else { IdChoice::All };
+    let accepts_one = || match arguments[0].as_str() {
+        "accepts-one" => true,
+        "refuses-one" => false,
+        other => panic!("{other}: ids cannot be mapped"),
+    };
     let pid = std::process::id();
-    let ids = enter_user_namespace().unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let entered = enter_user_namespace(choice, accepts_one);
+    match (arguments[0].as_str(), &entered) {
+        ("refuses-one", Err(error)) => {
+            let shown = "cannot map the subordinate ids: `/usr/bin/newuidmap` failed: exit status: 1";
+            return assert_eq!(chain(error), shown);
+        }
+        ("root-without-rights", Err(error)) => {
+            assert!(chain(error).contains("without CAP_SETFCAP it may not map its own id"), "{error}");
+            return assert!(error.remedy().unwrap().contains("--cap-add SETFCAP"));
+        }
+        _ => {}
+    }
+    let ids = entered.unwrap_or_else(|error| panic!("{}", chain(&error)));
     assert_eq!(std::process::id(), pid);
     assert!(rustix::process::geteuid().is_root());
-    assert_eq!(enter_user_namespace().unwrap().mode, ids.mode, "a second time it only tells");
+    let again = enter_user_namespace(IdChoice::All, || false).unwrap();
+    assert_eq!(again.mode, ids.mode, "a second time it only tells");
     let fixture = Fixture::within(Path::new(&arguments[1]));
     match arguments[0].as_str() {
         "mapped" => {
@@ -117,6 +177,24 @@ pub(crate) fn run(arguments: &[String]) {
             confinement::check(&fixture);
         }
         "delegated" => delegated(&fixture),
+        "asks-for-one" => {
+            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some("one was asked for")));
+            single(&fixture);
+        }
+        "accepts-one" => {
+            assert_eq!(ids.mode, IdMode::Single);
+            assert!(ids.note.unwrap().ends_with("idmap` failed: exit status: 1"));
+            single(&fixture);
+        }
+        "root-of-a-container" => {
+            assert_eq!((ids.mode, ids.uid_map.as_str(), ids.note), (IdMode::Mapped, "0 0 4294967294", None));
+            mapped(&fixture);
+        }
+        "root-with-one-id" => {
+            let note = "root without CAP_SETUID, CAP_SETGID and CAP_SETFCAP may map no others";
+            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some(note)));
+            single(&fixture);
+        }
         _ => masked(&fixture),
     }
     common(&fixture);
@@ -196,6 +274,24 @@ fn single(fixture: &Fixture) {
     spec.uid = 1000;
     let shown = chain(&run_spec(&spec).unwrap_err());
     assert_eq!(shown, "cannot set up the sandbox: become the user `1000`: Invalid argument (os error 22)");
+    ignored_owners(fixture);
+}
+
+/// Changes of owners that succeed without effect, whether or not the rest of the calls is filtered.
+fn ignored_owners(fixture: &Fixture) {
+    let script = "touch /tmp/f; chown 7:8 /tmp/f && chgrp -R 8 /tmp && stat -c '%u %g' /tmp/f; su app -c 'id -u'; \
+                  chmod 4711 /tmp/f && chown 9 /tmp/f && stat -c %a /tmp/f; grep Seccomp: /proc/self/status";
+    for security in [Security::Sandbox, Security::Insecure] {
+        let outcome = fixture.shell_with(script, |spec| {
+            spec.owner_changes = OwnerChanges::Ignored;
+            spec.security = security;
+        });
+        assert_eq!(outcome.stdout, "0 0\n0\n4711\nSeccomp:\t2\n", "{security:?}: {}", outcome.stderr);
+    }
+    let mut spec = fixture.script_on(&fixture.upper(), "true");
+    (spec.owner_changes, spec.uid) = (OwnerChanges::Ignored, 1000);
+    let shown = chain(&run_spec(&spec).unwrap_err());
+    assert_eq!(shown, "invalid sandbox: changes of owners can be ignored for root only");
 }
 
 fn memory_limit() -> CgroupLimits {

@@ -88,6 +88,7 @@ impl Bench {
             resources: Resources::default(),
             devices: Arc::default(),
             step_timeout: None,
+            owner_changes: sandbox::OwnerChanges::Made,
         })
     }
 
