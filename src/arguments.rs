@@ -10,7 +10,8 @@ use worker::PullPolicy;
 use crate::resources::ResourceArguments;
 
 /// The names of the subcommands; anything else in their place begins a build.
-const SUBCOMMANDS: &[&str] = &["build", "fmt", "images", "push", "rmi", "prune", "du", "gc", "help"];
+const SUBCOMMANDS: &[&str] =
+    &["build", "fmt", "images", "push", "rmi", "prune", "du", "doctor", "gc", "help"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,6 +100,12 @@ pub(crate) enum Action {
     /// Keep the store within the bounds of the configuration; builds start it from time to time
     #[command(hide = true)]
     Gc,
+    /// Tell what this machine can do, and what would improve it; fails with 3 if builds do not work
+    Doctor {
+        /// How to write it; `json` is one object on each line
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: ListFormat,
+    },
 }
 
 /// How a list is written.

@@ -7,6 +7,7 @@ mod agents;
 mod arguments;
 mod build;
 mod call;
+mod doctor;
 mod entitlements;
 mod export;
 mod format;
@@ -138,6 +139,7 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
                 }
             });
         }
+        Action::Doctor { format } => return Ok(doctor::run(&root, ids, format)),
         Action::Fmt(arguments) => return format::run(&arguments),
         Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
         Action::Push { image } => simple(images::push(Session::begin(&root, ids)?, root, image)),

@@ -140,6 +140,11 @@ impl Failure {
         self.message.strip_prefix(SOLVE).unwrap_or(&self.message)
     }
 
+    /// What may help.
+    pub(crate) fn hints(&self) -> &[String] {
+        &self.hints
+    }
+
     /// The exit code.
     pub(crate) fn exit_code(&self) -> i32 {
         self.kind.exit_code()

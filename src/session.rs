@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cache::{IdMode, Store, StoreError, StoreOptions};
-use sandbox::{IdChoice, IdMap, UserNamespaceError};
+use sandbox::{IdChoice, IdMap, OneId, UserNamespaceError};
 use worker::WorkerError;
 
 use crate::arguments::Ids;
@@ -14,7 +14,7 @@ use crate::settings::Environment;
 pub(crate) struct Session {
     ids: IdMode,
     /// Why there is only one id, where there is.
-    note: Option<String>,
+    one_id: Option<OneId>,
 }
 
 impl Session {
@@ -22,7 +22,7 @@ impl Session {
     /// the store: where that has one id, as many will do for those that cannot be mapped.
     pub(crate) fn begin(root: &Path, ids: Ids) -> Result<Self, Failure> {
         let map = enter(root, ids).map_err(|error| entry_failure(&error))?;
-        let session = Self { ids: id_mode(&map), note: map.note };
+        let session = Self { ids: id_mode(&map), one_id: map.one_id };
         if ids == Ids::One && session.ids != IdMode::Single {
             return Err(Failure::usage(
                 "`--ids=one` is for ordinary users: this process is root of more ids",
@@ -37,15 +37,14 @@ impl Session {
     }
 
     /// Why there is only one id, where there is.
-    pub(crate) fn note(&self) -> Option<&str> {
-        let IdMode::Single = self.ids else { return None };
-        Some(self.note.as_deref().unwrap_or("no others are mapped here"))
+    pub(crate) fn one_id(&self) -> Option<&OneId> {
+        self.one_id.as_ref()
     }
 
     /// What to tell with a step that failed, and with the last lines that it wrote: where there is only one id, that
     /// may be why.
     pub(crate) fn hints(&self, error: &WorkerError, tail: &[String]) -> Vec<String> {
-        let Some(reason) = self.note() else { return Vec::new() };
+        let Some(reason) = self.one_id() else { return Vec::new() };
         match error {
             WorkerError::OnlyOneId { .. } => {}
             WorkerError::Process { .. } if speaks_of_ids(tail) => {}
@@ -100,6 +99,11 @@ impl Session {
         blocking(move || Store::open(&options)).await.map_err(|error| self.store_failure(&error))
     }
 
+    /// The same on this thread, which blocks.
+    pub(crate) fn open_store_now(&self, root: PathBuf) -> Result<Store, Failure> {
+        Store::open(&self.store_options(root)?).map_err(|error| self.store_failure(&error))
+    }
+
     /// A store that cannot be opened.
     fn store_failure(&self, error: &StoreError) -> Failure {
         let failure = Failure::from_error(FailureKind::Environment, error);
@@ -115,7 +119,7 @@ impl Session {
             (IdMode::Single, false) => format!(
                 "there is one id now ({}); its files belong to ids that have to be mapped again as they were; else \
                  {elsewhere}, and root can remove `{shown}`",
-                self.note().unwrap_or_default()
+                self.one_id().unwrap_or(&OneId::Given)
             ),
             (IdMode::Mapped { .. }, false) => format!(
                 "give the user the same ranges again in /etc/subuid and /etc/subgid; else {elsewhere}, and root can \
@@ -189,5 +193,74 @@ pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send 
         Ok(value) => value,
         // The runtime is not shut down before the program ends, so nothing is ever cancelled.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(ids: IdMode) -> Session {
+        let one_id = (ids == IdMode::Single).then_some(OneId::Asked);
+        Session { ids, one_id }
+    }
+
+    fn failed() -> WorkerError {
+        WorkerError::Process { command: "x".to_owned(), failure: worker::ProcessFailure::Code(1) }
+    }
+
+    fn lines(lines: &[&str]) -> Vec<String> {
+        lines.iter().map(|line| (*line).to_owned()).collect()
+    }
+
+    #[test]
+    fn hints_come_where_one_id_may_be_the_reason() {
+        let single = session(IdMode::Single);
+        for line in [
+            "chown: /tmp/f: Invalid argument",
+            "mknod: /x: Operation not permitted",
+            "su: can't set groups: Operation not permitted",
+            "dpkg: error setting ownership of './etc/x'",
+        ] {
+            let hints = single.hints(&failed(), &lines(&["before", line, "after"]));
+            assert_eq!(hints.len(), 1, "{line}: {hints:?}");
+            assert!(hints[0].starts_with("this build has one id (one was asked for)"), "{hints:?}");
+            assert!(hints[0].contains("`--ignore-chown`"), "{hints:?}");
+        }
+        assert_eq!(single.hints(&failed(), &lines(&["make: *** no rule"])), Vec::<String>::new());
+        assert_eq!(single.hints(&WorkerError::Cancelled, &lines(&["chown"])), Vec::<String>::new());
+        let mapped = session(IdMode::Mapped { map: String::new() });
+        assert_eq!(mapped.hints(&failed(), &lines(&["chown: Invalid argument"])), Vec::<String>::new());
+        let user = WorkerError::OnlyOneId { command: "x".to_owned(), uid: 1000, gid: 1000 };
+        let hints = single.hints(&user, &[]);
+        assert!(
+            hints.len() == 1 && hints[0].contains("`USER`") && hints[0].contains("/etc/subuid"),
+            "{hints:?}"
+        );
+    }
+
+    #[test]
+    fn apt_gets_a_hint_of_its_own() {
+        for said in [
+            &[
+                "E: setgroups 65534 failed - setgroups (1: Operation not permitted)",
+                "E: Method http has died",
+            ][..],
+            &[
+                "W: chown to _apt:root of directory /x failed - SetupAPTPartialDirectory (22: Invalid argument)",
+            ],
+        ] {
+            let hints = session(IdMode::Single).hints(&failed(), &lines(said));
+            assert!(hints.len() == 2 && hints[1].contains("APT::Sandbox::User=root"), "{hints:?}");
+        }
+    }
+
+    #[test]
+    fn keys_know_how_many_ids_there_are() {
+        let one = session(IdMode::Single);
+        assert_ne!(one.salt(false), one.salt(true));
+        assert!(!one.salt(false).is_empty());
+        let mapped = session(IdMode::Mapped { map: "m".to_owned() });
+        assert_eq!([mapped.salt(false), mapped.salt(true)], [session(IdMode::Root).salt(false), Vec::new()]);
     }
 }

@@ -1,6 +1,6 @@
 //! What the environment and configuration files say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -145,9 +145,13 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<
 
 /// The parts of docker's `config.json` that are not credentials.
 #[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct DockerConfig {
     #[serde(default)]
     proxies: BTreeMap<String, DockerProxies>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    creds_store: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -265,6 +269,20 @@ impl Environment {
         Some(directory.join("config.json"))
     }
 
+    fn docker_config() -> Result<DockerConfig, Failure> {
+        let Some(path) = Self::docker_config_path() else { return Ok(DockerConfig::default()) };
+        let Some(text) = read_optional(&path)? else { return Ok(DockerConfig::default()) };
+        serde_json::from_str(&text)
+            .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))
+    }
+
+    /// The credential helpers that docker's `config.json` names (`docker-credential-NAME`).
+    pub(crate) fn credential_helpers() -> Result<BTreeSet<String>, Failure> {
+        let config = Self::docker_config()?;
+        let names = config.cred_helpers.into_values().chain(config.creds_store);
+        Ok(names.filter(|name| !name.is_empty()).collect())
+    }
+
     /// How to speak to registries.
     pub(crate) fn client_options() -> Result<ClientOptions, Failure> {
         let either = |lower: &str, upper: &str| {
@@ -323,10 +341,7 @@ impl Environment {
 
     /// The proxies of docker's `config.json` as build arguments.
     pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
-        let Some(path) = Self::docker_config_path() else { return Ok(BTreeMap::new()) };
-        let Some(text) = read_optional(&path)? else { return Ok(BTreeMap::new()) };
-        let config: DockerConfig = serde_json::from_str(&text)
-            .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))?;
+        let config = Self::docker_config()?;
         Ok(config.proxies.get("default").map(DockerProxies::arguments).unwrap_or_default())
     }
 }

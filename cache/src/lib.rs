@@ -51,6 +51,7 @@ pub use filter::{Filter, FilterError};
 pub use id::{RecordKey, SnapshotId};
 pub use image::{ImageTag, Layer, Pin};
 pub use links::{LinkError, LinkPolicy, LinkSource, Origins};
+pub use probe::FileSystemSupport;
 pub use prune::{PruneOptions, Pruned, SpaceBounds};
 pub use record::{RecordDetails, Replace};
 pub use snapshot::{ActiveSnapshot, Snapshot, WorkDirs};

@@ -7,7 +7,30 @@ use rustix::io::Errno;
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 
 use crate::disk::Disk;
+use crate::store::random_u64;
 use crate::{IdMode, StoreError};
+
+/// What a file system offers to a store.
+#[derive(Debug)]
+pub struct FileSystemSupport {
+    /// Whether overlay can be mounted over it; else what the kernel said.
+    pub overlay: Result<(), std::io::Error>,
+    /// Whether files can share their bytes and stay apart otherwise (`FICLONE`).
+    pub clones: bool,
+}
+
+impl FileSystemSupport {
+    /// Tries them out in `directory`, in which nothing is left.
+    pub fn try_in(directory: &Path, ids: &IdMode) -> Result<Self, StoreError> {
+        let disk = Disk::default();
+        let scratch = || directory.join(format!(".rbuild-{:016x}", random_u64()));
+        let overlay = match overlay(&scratch(), ids, &disk)? {
+            Support::Works => Ok(()),
+            Support::Refused(error) | Support::Unknown(error) => Err(error.into()),
+        };
+        Ok(Self { overlay, clones: clones(&scratch(), &disk)? })
+    }
+}
 
 /// What a try has shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,9 +38,9 @@ pub(crate) enum Support {
     /// It works.
     Works,
     /// The kernel or the file system refuses it.
-    Refused,
+    Refused(Errno),
     /// This process may not mount anything.
-    Unknown,
+    Unknown(Errno),
 }
 
 /// Whether overlay keeps its marks in `user.overlay.*`: mounts in a user namespace cannot use `trusted.*`
@@ -34,8 +57,8 @@ pub(crate) fn overlay(scratch: &Path, ids: &IdMode, disk: &Disk) -> Result<Suppo
     }
     let support = match try_overlay(scratch, uses_user_xattrs(ids)) {
         Ok(()) => Support::Works,
-        Err(Errno::PERM | Errno::ACCESS) => Support::Unknown,
-        Err(_) => Support::Refused,
+        Err(error @ (Errno::PERM | Errno::ACCESS)) => Support::Unknown(error),
+        Err(error) => Support::Refused(error),
     };
     disk.remove_tree(scratch)?;
     Ok(support)
@@ -97,6 +120,16 @@ mod tests {
             assert_eq!(overlay(&scratch, &ids, &Disk::default()).unwrap(), Support::Works, "{ids:?}");
             assert!(!scratch.exists());
         }
+    }
+
+    #[test]
+    fn a_directory_is_tried_without_a_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        let support = FileSystemSupport::try_in(directory.path(), &IdMode::Root).unwrap();
+        assert!(support.overlay.is_ok(), "{support:?}");
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+        let error = FileSystemSupport::try_in(Path::new("/proc/self"), &IdMode::Root).unwrap_err();
+        assert!(error.to_string().contains("`/proc/self/.rbuild-"), "{error}");
     }
 
     #[test]

@@ -431,9 +431,11 @@ fn choose_snapshotter(
     }
     let works = match probe::overlay(&run.fresh_path(), ids, disk)? {
         Support::Works => "yes",
-        Support::Refused => "no",
+        Support::Refused(_) => "no",
         // Outside its user namespace an ordinary user cannot tell; what was last seen inside will still hold.
-        Support::Unknown => return Ok(remembered.map_or(SnapshotterKind::Copy, |(works, _)| kind_of(works))),
+        Support::Unknown(_) => {
+            return Ok(remembered.map_or(SnapshotterKind::Copy, |(works, _)| kind_of(works)));
+        }
     };
     database.write(|transaction| {
         let value = format!("{works} {boot}");

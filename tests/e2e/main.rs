@@ -6,6 +6,7 @@ mod concurrency;
 mod contexts;
 mod crash;
 mod devices;
+mod doctor;
 mod escapes;
 mod flushes;
 mod interrupts;

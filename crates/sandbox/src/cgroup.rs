@@ -342,6 +342,31 @@ fn pid_of(pidfd: &OwnedFd) -> io::Result<String> {
     pid.ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
+/// What this process can do with cgroups.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CgroupSupport {
+    /// Where the hierarchy is in which memory is counted; the first that there is, where memory is counted in none.
+    pub root: PathBuf,
+    /// Its version: 1 or 2.
+    pub version: u8,
+    /// The controllers of all hierarchies in which cgroups can be made (`memory`), in the kernel's order.
+    pub controllers: Vec<String>,
+}
+
+/// The cgroups that this process may make; nothing if it may make none.
+pub fn cgroup_support() -> Option<CgroupSupport> {
+    let may_make =
+        |found: &&Hierarchy| is_writable(&found.root) || found.own.as_deref().is_some_and(is_writable);
+    let usable: Vec<&Hierarchy> = hierarchies().iter().filter(may_make).collect();
+    let counting = usable.iter().find(|found| found.has(Controller::Memory.name()));
+    let first = counting.or(usable.first())?;
+    Some(CgroupSupport {
+        root: first.root.clone(),
+        version: if first.version == Version::Two { 2 } else { 1 },
+        controllers: usable.iter().flat_map(|found| found.controllers.clone()).collect(),
+    })
+}
+
 /// Whether processes get a cgroup of their own without asking.
 pub(crate) fn is_default() -> bool {
     default_hierarchy(hierarchies()).is_some()

@@ -33,6 +33,7 @@ mod subordinate;
 mod user_namespace;
 mod wire;
 
+pub use cgroup::{CgroupSupport, cgroup_support};
 pub use error::{SandboxError, SetupFailure};
 pub use guard::guard_process_group;
 pub use memory::{available_memory_bytes, total_memory_bytes};
@@ -43,4 +44,4 @@ pub use spec::{
     CgroupLimits, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, Kept, MountKind, MountSpec,
     Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
 };
-pub use user_namespace::{IdChoice, IdMap, IdMode, Refusal, UserNamespaceError, enter_user_namespace};
+pub use user_namespace::{IdChoice, IdMap, IdMode, OneId, Refusal, UserNamespaceError, enter_user_namespace};

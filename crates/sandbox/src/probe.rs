@@ -88,6 +88,12 @@ fn judge(probed: &Probed, release: &str, cgroup: bool) -> HostSupport {
         }
         errno.is_none()
     };
+    let mount = works(
+        probed.mount,
+        "mounts",
+        "no RUN can be executed",
+        Some("start the container around this with a seccomp and an AppArmor profile that allow `mount`"),
+    );
     let seccomp = works(
         probed.seccomp,
         "system call filters",
@@ -101,11 +107,21 @@ fn judge(probed: &Probed, release: &str, cgroup: bool) -> HostSupport {
         Some("start the outer container with an unmasked /proc (`--security-opt systempaths=unconfined`)"),
     );
     let fresh_sys = works(probed.fresh_sys, "a fresh /sys", "RUN sees the caller's, read-only", None);
+    works(
+        probed.host_name,
+        "a host name for RUN",
+        "RUN has the one of the container around it",
+        Some("start the container with a seccomp profile that allows `sethostname`"),
+    );
     let mount_setattr = works(
         probed.mount_setattr,
         "mount_setattr(2)",
         "mounts are made read-only one by one",
-        Some("Linux 5.12 or later"),
+        Some(if at_least(release, (5, 12)) {
+            "start the container with a seccomp profile that allows it"
+        } else {
+            "Linux 5.12 or later"
+        }),
     );
     let lowerdir_append = at_least(release, (6, 7));
     if !lowerdir_append {
@@ -115,16 +131,26 @@ fn judge(probed: &Probed, release: &str, cgroup: bool) -> HostSupport {
             remedy: Some("Linux 6.7 or later".to_owned()),
         });
     }
-    if !cgroup {
-        let groups = "no writable cgroup hierarchy of version 2 with a memory controller";
-        let in_namespace = surroundings().in_user_namespace;
-        missing.push(Missing {
-            what: "cgroups".to_owned(),
-            why: format!("{groups}; a lack of memory is told by the machine's counter"),
-            remedy: in_namespace.then(|| "delegate a cgroup to the user".to_owned()),
-        });
+    missing.extend((!cgroup).then(no_cgroup));
+    HostSupport {
+        usable: mount && seccomp,
+        lowerdir_append,
+        mount_setattr,
+        fresh_proc,
+        fresh_sys,
+        cgroup,
+        missing,
     }
-    HostSupport { usable: seccomp, lowerdir_append, mount_setattr, fresh_proc, fresh_sys, cgroup, missing }
+}
+
+fn no_cgroup() -> Missing {
+    let groups = "no writable cgroup hierarchy of version 2 with a memory controller";
+    let in_namespace = surroundings().in_user_namespace;
+    Missing {
+        what: "cgroups".to_owned(),
+        why: format!("{groups}; a lack of memory is told by the machine's counter"),
+        remedy: in_namespace.then(|| "delegate a cgroup to the user".to_owned()),
+    }
 }
 
 /// Whether a kernel release (`6.1.0-18-amd64`) is this version or a later one.
@@ -150,6 +176,22 @@ mod tests {
     fn every_lack_is_told() {
         let probed =
             Probed { fresh_proc: Some(libc::EPERM), fresh_sys: Some(libc::EPERM), ..Probed::default() };
+        let filtered =
+            Probed { host_name: Some(libc::EPERM), mount_setattr: Some(libc::ENOSYS), ..Probed::default() };
+        let lacks = |probed, release| {
+            let missing = judge(&probed, release, true).missing;
+            missing.into_iter().map(|missing| (missing.what, missing.remedy.unwrap())).collect::<Vec<_>>()
+        };
+        let (name, call) = ("a host name for RUN".to_owned(), "mount_setattr(2)".to_owned());
+        let profile = |what| format!("start the container with a seccomp profile that allows {what}");
+        assert_eq!(
+            lacks(filtered, "6.8.0"),
+            [(name, profile("`sethostname`")), (call.clone(), profile("it"))]
+        );
+        let old = Probed { mount_setattr: Some(libc::ENOSYS), ..Probed::default() };
+        assert_eq!(lacks(old, "5.11.0")[0], (call, "Linux 5.12 or later".to_owned()));
+        let closed = Probed { mount: Some(libc::EPERM), ..Probed::default() };
+        assert!(!judge(&closed, "6.8.0", true).usable);
         let support = judge(&probed, "6.1.0", true);
         assert!(support.usable && support.mount_setattr && !support.fresh_proc && !support.lowerdir_append);
         let names: Vec<&str> = support.missing.iter().map(|missing| missing.what.as_str()).collect();

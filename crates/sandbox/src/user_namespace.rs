@@ -25,8 +25,42 @@ pub struct IdMap {
     pub uid_map: String,
     /// The same for groups.
     pub gid_map: String,
-    /// Why there is only one id, in words for people.
-    pub note: Option<String>,
+    /// Why there is only one id, if there is.
+    pub one_id: Option<OneId>,
+}
+
+/// Why there is only one id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OneId {
+    /// It was asked for.
+    #[error("one was asked for")]
+    Asked,
+    /// The user has no subordinate ids.
+    #[error("`{file}` has no line for `{user}`")]
+    NoRange {
+        /// `/etc/subuid` or `/etc/subgid`.
+        file: &'static str,
+        /// The user's name, or number without one.
+        user: String,
+    },
+    /// The program that maps them is not there.
+    #[error("`{program}` is not installed (package `uidmap`)")]
+    NoProgram {
+        /// Its name.
+        program: &'static str,
+    },
+    /// They could not be mapped.
+    #[error("{reason}")]
+    NotMapped {
+        /// What failed, in words.
+        reason: String,
+    },
+    /// Root of a container may map none but its own.
+    #[error("root without CAP_SETUID, CAP_SETGID and CAP_SETFCAP may map no others")]
+    RootWithoutRights,
+    /// The process was in a user namespace with one id when it started.
+    #[error("no others are mapped in the user namespace around this")]
+    Given,
 }
 
 /// How many ids there are.
@@ -64,13 +98,13 @@ pub fn enter_user_namespace(
 ) -> Result<IdMap, UserNamespaceError> {
     let held = capabilities(None).map_err(step("reading capabilities"))?.effective;
     if geteuid().is_root() && held.contains(CapabilitySet::SYS_ADMIN) {
-        return current(None);
+        return current(OneId::Given);
     }
     if fs::read_dir("/proc/self/task").map_err(step("counting threads"))?.count() > 1 {
         return Err(UserNamespaceError::Threads);
     }
     let plan = match choice {
-        IdChoice::One => Plan::Single { reason: "one was asked for".to_owned() },
+        IdChoice::One => Plan::Single(OneId::Asked),
         IdChoice::All if geteuid().is_root() => plan_of_root(held)?,
         IdChoice::All => plan_of_user(),
     };
@@ -85,10 +119,10 @@ pub fn enter_user_namespace(
     };
     let helper = match &plan {
         Plan::Several(mapping) => Some(Helper::start(mapping)?),
-        Plan::Single { .. } => None,
+        Plan::Single(_) => None,
     };
     kernel::unshare_user_and_mounts().map_err(refused)?;
-    let mut note = None;
+    let mut one_id = OneId::Given;
     match (helper, plan) {
         (Some(helper), _) => {
             if let Err(reason) = helper.map() {
@@ -96,19 +130,19 @@ pub fn enter_user_namespace(
                     return Err(UserNamespaceError::Mapping { reason });
                 }
                 map_own()?;
-                note = Some(reason);
+                one_id = OneId::NotMapped { reason };
             }
         }
-        (None, Plan::Single { reason }) => {
+        (None, Plan::Single(reason)) => {
             map_own()?;
-            note = Some(reason);
+            one_id = reason;
         }
         (None, Plan::Several(_)) => unreachable!("a helper was started for these"),
     }
     // The first thing that needs the new rights; some settings let the namespace be made, but without any.
     mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
         .map_err(|error| refused(error.into()))?;
-    current(note)
+    current(one_id)
 }
 
 fn step<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> UserNamespaceError {
@@ -119,12 +153,12 @@ fn refused(source: io::Error) -> UserNamespaceError {
     UserNamespaceError::Refused { cause: Refusal::find(Path::new("/proc"), &source), source }
 }
 
-/// The ids in force.
-fn current(note: Option<String>) -> Result<IdMap, UserNamespaceError> {
+/// The ids in force, and if there is one, that this is why.
+fn current(reason: OneId) -> Result<IdMap, UserNamespaceError> {
     // A root without /proc, as in a bare chroot, cannot be told from one inside a namespace and is taken for root.
     if geteuid().is_root() && !Path::new("/proc/self").exists() {
         let all = ALL_IDS.to_owned();
-        return Ok(IdMap { mode: IdMode::Root, uid_map: all.clone(), gid_map: all, note });
+        return Ok(IdMap { mode: IdMode::Root, uid_map: all.clone(), gid_map: all, one_id: None });
     }
     let read = |path: &str| {
         let text = fs::read_to_string(path).map_err(step("reading the id map"))?;
@@ -133,7 +167,9 @@ fn current(note: Option<String>) -> Result<IdMap, UserNamespaceError> {
         Ok(lines.join("\n"))
     };
     let (uid_map, gid_map) = (read("/proc/self/uid_map")?, read("/proc/self/gid_map")?);
-    Ok(IdMap { mode: mode(&uid_map), uid_map, gid_map, note })
+    let mode = mode(&uid_map);
+    let one_id = (mode == IdMode::Single).then_some(reason);
+    Ok(IdMap { mode, uid_map, gid_map, one_id })
 }
 
 /// The map of the first user namespace.
@@ -152,14 +188,13 @@ enum Plan {
     /// More ids than the own one, and how they are mapped.
     Several(Mapping),
     /// One id, and why.
-    Single { reason: String },
+    Single(OneId),
 }
 
 /// Root of a container has the container's ids, if it may map them (`user_namespaces(7)`).
 fn plan_of_root(held: CapabilitySet) -> Result<Plan, UserNamespaceError> {
     if !held.contains(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::SETFCAP) {
-        let reason = "root without CAP_SETUID, CAP_SETGID and CAP_SETFCAP may map no others".to_owned();
-        return Ok(Plan::Single { reason });
+        return Ok(Plan::Single(OneId::RootWithoutRights));
     }
     let read = |path: &str| fs::read_to_string(path).map_err(step("reading the id map"));
     let texts = [own_ids(&read("/proc/self/gid_map")?), own_ids(&read("/proc/self/uid_map")?)];
@@ -178,10 +213,10 @@ fn plan_of_user() -> Plan {
     {
         let found = ranges(&read(file), uid, name);
         if found.is_empty() {
-            return Plan::Single { reason: format!("`{file}` has no line for `{shown}`") };
+            return Plan::Single(OneId::NoRange { file, user: shown });
         }
         let Some(path) = find_program(program) else {
-            return Plan::Single { reason: format!("`{program}` is not installed (package `uidmap`)") };
+            return Plan::Single(OneId::NoProgram { program });
         };
         maps.push((path, map_arguments(own, &found)));
     }

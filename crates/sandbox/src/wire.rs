@@ -73,6 +73,10 @@ pub(crate) struct Probed {
     pub(crate) fresh_sys: Option<i32>,
     /// `mount_setattr(2)`.
     pub(crate) mount_setattr: Option<i32>,
+    /// Mounting anything at all.
+    pub(crate) mount: Option<i32>,
+    /// Setting the host name.
+    pub(crate) host_name: Option<i32>,
     /// Installing a system call filter.
     pub(crate) seccomp: Option<i32>,
 }

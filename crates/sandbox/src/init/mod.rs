@@ -120,6 +120,8 @@ fn hide_mounts() -> Step {
 fn probe() -> Probed {
     let errno = |result: io::Result<()>| result.err().map(|error| error.raw_os_error().unwrap_or(libc::EIO));
     Probed {
+        mount: errno(mounts::try_fresh("tmpfs")),
+        host_name: errno(rustix::system::sethostname(b"probe").map_err(Into::into)),
         fresh_proc: errno(mounts::try_fresh("proc")),
         fresh_sys: errno(mounts::try_fresh("sysfs")),
         mount_setattr: errno(mounts::try_read_only()),

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdChoice, IdMode, MountKind, MountSpec, Network,
-    OverlaySpec, OwnerChanges, RootFs, Security, UpperSpec, enter_user_namespace,
+    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdChoice, IdMap, IdMode, MountKind, MountSpec,
+    Network, OverlaySpec, OwnerChanges, RootFs, Security, UpperSpec, enter_user_namespace,
 };
 
 use crate::Test;
@@ -165,40 +165,48 @@ pub(crate) fn run(arguments: &[String]) {
     let fixture = Fixture::within(Path::new(&arguments[1]));
     match arguments[0].as_str() {
         "mapped" => {
-            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Mapped, None), "{ids:?}");
+            assert_eq!((ids.mode, reason(&ids).as_deref()), (IdMode::Mapped, None), "{ids:?}");
             assert_eq!(ids.uid_map.lines().count(), 2);
             mapped(&fixture);
             confinement::check(&fixture);
         }
         "single" => {
             let note = "`/etc/subuid` has no line for `rbuild-test-one`";
-            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some(note)));
+            assert_eq!((ids.mode, reason(&ids).as_deref()), (IdMode::Single, Some(note)));
             single(&fixture);
             confinement::check(&fixture);
         }
         "delegated" => delegated(&fixture),
         "asks-for-one" => {
-            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some("one was asked for")));
+            assert_eq!((ids.mode, reason(&ids).as_deref()), (IdMode::Single, Some("one was asked for")));
             single(&fixture);
         }
         "accepts-one" => {
             assert_eq!(ids.mode, IdMode::Single);
-            assert!(ids.note.unwrap().ends_with("idmap` failed: exit status: 1"));
+            assert!(ids.one_id.unwrap().to_string().ends_with("idmap` failed: exit status: 1"));
             single(&fixture);
         }
         "root-of-a-container" => {
-            assert_eq!((ids.mode, ids.uid_map.as_str(), ids.note), (IdMode::Mapped, "0 0 4294967294", None));
+            assert_eq!(
+                (ids.mode, ids.uid_map.as_str(), ids.one_id),
+                (IdMode::Mapped, "0 0 4294967294", None)
+            );
             mapped(&fixture);
         }
         "root-with-one-id" => {
             let note = "root without CAP_SETUID, CAP_SETGID and CAP_SETFCAP may map no others";
-            assert_eq!((ids.mode, ids.note.as_deref()), (IdMode::Single, Some(note)));
+            assert_eq!((ids.mode, reason(&ids).as_deref()), (IdMode::Single, Some(note)));
             single(&fixture);
         }
         _ => masked(&fixture),
     }
     common(&fixture);
     assert!(sandbox::probe_host().usable);
+}
+
+/// Why there is one id, where there is.
+fn reason(ids: &IdMap) -> Option<String> {
+    ids.one_id.as_ref().map(ToString::to_string)
 }
 
 /// What holds for all of them.
