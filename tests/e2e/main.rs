@@ -3,6 +3,7 @@
 mod bad_input;
 mod caching;
 mod concurrency;
+mod container;
 mod contexts;
 mod crash;
 mod devices;

@@ -220,3 +220,265 @@ fn a_limit_without_a_delegated_cgroup_is_an_error() {
     );
     user.build(&lab, &context, &[]).succeeded();
 }
+
+/// An image like Debian's in what matters here: files of others than root, and bits that lend their rights.
+const DEBIAN_LIKE: &str = "FROM busybox
+RUN echo '_apt:x:42:65534::/nonexistent:/bin/false' >> /etc/passwd && echo 'shadow:x:42:' >> /etc/group && \
+    echo 'messagebus:x:101:' >> /etc/group && mkdir -p /usr/bin /usr/lib/dbus /var/mail /etc/apt/apt.conf.d \
+    /var/cache/apt/archives/partial && cp /bin/busybox /usr/bin/passwd && cp /bin/busybox /usr/bin/chage && \
+    cp /bin/busybox /usr/lib/dbus/helper && echo secret > /etc/shadow && \
+    chown 0:42 /etc/shadow /usr/bin/chage && chmod 640 /etc/shadow && chown 0:8 /var/mail && \
+    chmod 2775 /var/mail && chown 42:0 /var/cache/apt/archives/partial && \
+    chmod 700 /var/cache/apt/archives/partial && chown 0:101 /usr/lib/dbus/helper && \
+    chmod 4754 /usr/lib/dbus/helper && chmod 4755 /usr/bin/passwd && chmod 2755 /usr/bin/chage
+";
+
+/// Builds that image as root, and gives it to a user's lab as the context `debian`.
+fn debian_like(lab: &Lab) -> String {
+    let roots = Lab::new();
+    let context = roots.context("ctx", &[("Dockerfile", DEBIAN_LIKE)]);
+    let layout = lab.path("debian");
+    let output = format!("--output=type=oci,tar=false,dest={}", layout.display());
+    roots.build(&context, &[&output, "-t", "debian"]).succeeded();
+    run("chmod", &["-R", "a+rX", &layout.to_string_lossy()]);
+    format!("--build-context=debian=oci-layout://{}", layout.display())
+}
+
+/// What a tar holds: `mode uid/gid name`, of those whose name is one of `names`.
+fn owners(tar: &std::path::Path, names: &[&str]) -> Vec<String> {
+    let listing = run("tar", &["--numeric-owner", "-tvf", &tar.to_string_lossy()]);
+    let mut found: Vec<String> = listing
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let name = words.get(5)?.trim_start_matches("./").trim_end_matches('/');
+            names.contains(&name).then(|| format!("{} {} {name}", words[0], words[1]))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn owners_of_a_debian_base_survive_one_id() {
+    let user = User::new("rbuild-deb", 24301, None);
+    let dockerfile = "FROM debian
+RUN stat -c '%u:%g %a' /etc/shadow /usr/bin/passwd > /seen && echo more >> /etc/shadow && touch /var/mail/new
+COPY --chown=_apt:messagebus file /owned
+FROM scratch
+COPY --from=0 / /
+COPY --from=0 --chown=7:8 /etc/shadow /given
+";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile), ("file", "x")]);
+    let debian = debian_like(&lab);
+    let tar = lab.path("tree.tar");
+    let output = format!("--output=type=tar,dest={}", tar.display());
+    user.build(&lab, &context, &[&output, &debian]).succeeded();
+    assert_eq!(Tree::read(&tar).text("seen"), "0:0 640\n0:0 4755\n", "everybody is root within");
+    assert_eq!(Tree::read(&tar).text("etc/shadow"), "secret\nmore\n");
+    let names = [
+        "etc/shadow",
+        "given",
+        "owned",
+        "usr/bin/chage",
+        "usr/bin/passwd",
+        "usr/lib/dbus/helper",
+        "var/cache/apt/archives/partial",
+        "var/mail",
+        "var/mail/new",
+    ];
+    let expected = [
+        "-rw-r----- 0/42 etc/shadow",
+        "-rw-r----- 7/8 given",
+        "-rw-r--r-- 0/0 var/mail/new",
+        "-rw-r--r-- 42/101 owned",
+        "-rwsr-xr-- 0/101 usr/lib/dbus/helper",
+        "-rwsr-xr-x 0/0 usr/bin/passwd",
+        "-rwxr-sr-x 0/42 usr/bin/chage",
+        "drwx------ 42/0 var/cache/apt/archives/partial",
+        "drwxrwsr-x 0/8 var/mail",
+    ];
+    assert_eq!(owners(&tar, &names), expected);
+}
+
+#[test]
+fn changes_of_owners_can_be_ignored() {
+    let user = User::new("rbuild-ignore", 24302, None);
+    let dockerfile = "FROM debian
+RUN touch /f && chown 5:6 /f && chgrp -R 7 /var/mail && stat -c %u:%g /f > /seen && su _apt -s /bin/sh -c id
+RUN cp /bin/busybox /b && chmod 4755 /b && chown 9:9 /b && tar -cf /t.tar /b && tar -xpf /t.tar -C /tmp
+COPY --chown=42:43 file /owned
+RUN cat /etc/apt/apt.conf.d/* > /apt; rm -r /etc/apt/apt.conf.d 2>/dev/null; mkdir -p /etc/apt/apt.conf.d
+";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile), ("file", "x")]);
+    let debian = debian_like(&lab);
+    user.build(&lab, &context, &[&debian]).failed(1, &["chown", "`--ignore-chown`"]);
+    let tar = lab.path("tree.tar");
+    let output = format!("--output=type=tar,dest={}", tar.display());
+    let flags = ["--ignore-chown", &output, &debian];
+    let ran = user.build(&lab, &context, &flags).succeeded();
+    assert_eq!(ran.executed().len(), 4, "nothing is taken from the build without: {}", ran.stderr);
+    assert!(!ran.stderr.contains("no effect"), "{}", ran.stderr);
+    let tree = Tree::read(&tar);
+    assert_eq!(tree.text("seen"), "0:0\n");
+    assert_eq!(tree.text("apt"), "APT::Sandbox::User \"root\";\n", "apt would notice that it is still root");
+    assert!(
+        tree.has("etc/apt/apt.conf.d") && !tree.has("etc/apt/apt.conf.d/zz-one-id"),
+        "{:?}",
+        tree.names()
+    );
+    let expected = ["-rw-r--r-- 42/43 owned", "-rwsr-xr-x 0/0 b", "-rwsr-xr-x 0/0 tmp/b"];
+    assert_eq!(owners(&tar, &["b", "tmp/b", "owned"]), expected);
+    assert_eq!(user.build(&lab, &context, &flags).succeeded().executed(), Vec::<String>::new());
+}
+
+#[test]
+fn with_more_ids_there_is_nothing_to_ignore() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN touch /f && chown 5:6 /f\n")]);
+    assert!(!lab.build(&context, &[]).succeeded().stderr.contains("no effect"));
+    let ran = lab.build(&context, &["--ignore-chown", "-t", "x"]).succeeded();
+    assert!(
+        ran.stderr.contains("`--ignore-chown` has no effect: this build has more than one id"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.executed(), Vec::<String>::new(), "the results are the same: {}", ran.stderr);
+    lab.build(&context, &["--ids=one"]).failed(2, &["`--ids=one` is for ordinary users"]);
+}
+
+#[test]
+fn other_users_do_not_exist_with_one_id() {
+    let user = User::new("rbuild-user", 24303, None);
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nUSER 1000:5\nRUN id\n")]);
+    let texts = [
+        "cannot run as user 1000:5: this build has one id, which is root's",
+        "Dockerfile:3",
+        "hint: this build has one id (`/etc/subuid` has no line for `rbuild-user`)",
+    ];
+    for flags in [&[][..], &["--ignore-chown"]] {
+        user.build(&lab, &context, flags).failed(1, &texts);
+    }
+    let dockerfile = "FROM busybox\nRUN id\nUSER 1000:5\nCMD id\n";
+    std::fs::write(context.join("Dockerfile"), dockerfile).expect("a file can be written");
+    user.build(&lab, &context, &["-t", "x"]).succeeded();
+}
+
+#[test]
+fn ids_that_cannot_be_mapped_are_an_error_until_one_is_asked_for() {
+    let user = User::new("rbuild-broken", 24304, Some(2_001_200_000));
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
+    // In a mount namespace of its own, the program fails.
+    let broken = |flags: &[&str]| {
+        let inner = user.command(&lab, &context, flags);
+        let mut command = Command::new("unshare");
+        command.args([
+            "--mount",
+            "sh",
+            "-c",
+            "mount --bind /bin/false /usr/bin/newuidmap && exec \"$@\"",
+            "sh",
+        ]);
+        command.arg(inner.get_program()).args(inner.get_args()).env_clear();
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.current_dir(lab.directory.path()).stdin(Stdio::null());
+        Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
+    };
+    let texts = [
+        "cannot map the subordinate ids: `/usr/bin/newuidmap` failed: exit status: 1",
+        "hint: ",
+        "`--ids=one`",
+    ];
+    broken(&[]).failed(3, &texts);
+    assert!(!lab.root().exists(), "no store of another kind is made on the way");
+    broken(&["--ids=one"]).succeeded();
+    broken(&[]).succeeded();
+    let changed = user.build(&lab, &context, &[]);
+    changed.failed(
+        3,
+        &["was made under the ID mapping `one id`", "hint: `--ids=one` (or RBUILD_IDS=one)", "remove `"],
+    );
+    user.build(&lab, &context, &["--ids", "one"]).succeeded();
+    let mut command = user.command(&lab, &context, &[]);
+    command.env("RBUILD_IDS", "one");
+    Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120))).succeeded();
+}
+
+#[test]
+fn a_changed_map_is_an_error_that_says_what_to_do() {
+    let user = User::new("rbuild-moved", 24305, Some(2_001_300_000));
+    let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
+    user.build(&lab, &context, &[]).succeeded();
+    let moved = User::new("rbuild-moved", 24305, Some(2_001_400_000));
+    let hint = "hint: give the user the same ranges again in /etc/subuid and /etc/subgid";
+    moved
+        .build(&lab, &context, &[])
+        .failed(3, &["1 2001300000 65536", "1 2001400000 65536", hint, "`--root`"]);
+    let without = User::new("rbuild-moved", 24305, None);
+    let hint = "hint: there is one id now (`/etc/subuid` has no line for `rbuild-moved`)";
+    without.build(&lab, &context, &[]).failed(3, &["and the mapping is `one id` now", hint]);
+    let back = User::new("rbuild-moved", 24305, Some(2_001_300_000));
+    assert_eq!(back.build(&lab, &context, &["-t", "x"]).succeeded().executed(), Vec::<String>::new());
+}
+
+/// A setting is made in a user namespace, where it holds for nobody else.
+#[test]
+fn where_user_namespaces_are_forbidden_the_setting_is_named() {
+    use std::io::Read as _;
+    let user = User::new("rbuild-forbidden", 24306, None);
+    let (lab, _) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
+    // The namespace lives as long as the one that has made it.
+    let mut holder = Command::new("unshare")
+        .args(["--user", "sh", "-c", "echo ready && read end"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("`unshare` can be run");
+    let mut ready = [0; 6];
+    holder.stdout.as_mut().expect("it is piped").read_exact(&mut ready).expect("it gets ready");
+    for map in ["uid_map", "gid_map"] {
+        std::fs::write(format!("/proc/{}/{map}", holder.id()), "0 0 65536").expect("ids can be mapped");
+    }
+    for arguments in [&["build", "ctx"][..], &["doctor"]] {
+        let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
+                      exec setpriv --reuid 24306 --regid 24306 --clear-groups \"$@\"";
+        let mut command = Command::new("nsenter");
+        command.args(["--user", "--setuid=0", "--setgid=0", "--target", &holder.id().to_string()]);
+        command.args(["sh", "-c", script, "sh"]).arg(lab.path("rbuild")).args(arguments);
+        command.env("HOME", lab.path("home")).env("RBUILD_ROOT", lab.root());
+        command.current_dir(lab.directory.path()).stdin(Stdio::null());
+        let ran = Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60)));
+        assert_eq!(ran.code, Some(3), "{}{}", ran.stdout, ran.stderr);
+        for text in [
+            "cannot make a user namespace: the setting `user.max_user_namespaces` is 0",
+            "`sysctl -w user.max_user_namespaces=15000`",
+        ] {
+            assert!(format!("{}{}", ran.stdout, ran.stderr).contains(text), "{}{}", ran.stdout, ran.stderr);
+        }
+    }
+    drop(holder.stdin.take());
+    holder.wait().expect("it ends with its input");
+}
+
+#[test]
+fn doctor_tells_users_of_their_ids() {
+    for (name, id, first, expected) in [
+        ("rbuild-doc-sub", 24307, Some(2_001_500_000), "65537, in a user namespace"),
+        ("rbuild-doc-one", 24308, None, "one: `/etc/subuid` has no line for `rbuild-doc-one`"),
+    ] {
+        let user = User::new(name, id, first);
+        let (lab, _) = user.lab(&[]);
+        let mut command = user.0.command(&lab.path("rbuild"));
+        command.args(["doctor"]).env("RBUILD_ROOT", lab.root()).env("HOME", lab.path("home"));
+        let ran =
+            Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(60))).succeeded();
+        assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+        let usermod = ran.stdout.lines().find(|line| line.contains("→ as root: `usermod --add-subuids "));
+        assert_eq!(
+            usermod.is_some_and(|line| line.contains(&format!(" {name}`"))),
+            first.is_none(),
+            "{}",
+            ran.stdout
+        );
+    }
+}
