@@ -146,8 +146,31 @@ impl Container {
         fs::write(path, spec.to_string()).expect("the spec can be written");
     }
 
+    /// Gives it a user namespace with the user of this id as root, and with 65536 ids from `first` on.
+    fn map(&self, id: u32, first: Option<u32>) {
+        let made = Command::new("crun").args(["spec", "--rootless"]).current_dir(self.path("state")).status();
+        assert!(made.expect("install crun").success(), "crun makes a spec");
+        let read = |path: &Path| -> Value {
+            serde_json::from_str(&fs::read_to_string(path).expect("a spec can be read")).expect("it is JSON")
+        };
+        let rootless = read(&self.path("state/config.json"));
+        fs::remove_file(self.path("state/config.json")).expect("a file can be removed");
+        let mut spec = read(&self.path("config.json"));
+        spec["mounts"] = rootless["mounts"].clone();
+        spec["linux"]["namespaces"] = rootless["linux"]["namespaces"].clone();
+        let mut map = vec![json!({"containerID": 0, "hostID": id, "size": 1})];
+        map.extend(first.map(|first| json!({"containerID": 1, "hostID": first, "size": 65536})));
+        (spec["linux"]["uidMappings"], spec["linux"]["gidMappings"]) = (json!(map), json!(map));
+        fs::write(self.path("config.json"), spec.to_string()).expect("the spec can be written");
+    }
+
     /// Runs a script within; rbuild's store lives as long as the script.
     fn run(&self, script: &str) -> Ran {
+        self.run_as(None, script)
+    }
+
+    /// The same, started by a user.
+    fn run_as(&self, user: Option<&testkit::TestUser>, script: &str) -> Ran {
         let path = self.path("config.json");
         let mut spec: Value =
             serde_json::from_str(&fs::read_to_string(&path).expect("the spec can be read")).expect("JSON");
@@ -158,10 +181,13 @@ impl Container {
             Root::Overlay => "mount -t overlay -o lowerdir=image,upperdir=upper,workdir=work overlay rootfs",
         };
         let id = self.directory.path().file_name().expect("it has a name").to_string_lossy().into_owned();
+        let as_user = user.map_or_else(String::new, |user| {
+            format!("env HOME=/ setpriv --reuid {0} --regid {0} --init-groups --", user.name())
+        });
         // crun refuses a machine with both versions of cgroups; in this mount namespace there is one.
         let script = format!(
             "umount -l /sys/fs/cgroup/unified 2>/dev/null; {mount} && \
-             exec crun --cgroup-manager=disabled --root state run --bundle . rbuild-test-{}",
+             exec {as_user} crun --cgroup-manager=disabled --root state run --bundle . rbuild-test-{}",
             id.trim_start_matches('.')
         );
         let mut command = Command::new("unshare");
@@ -260,6 +286,30 @@ RUN id -u > /tmp/id
         let container = Container::new(confinement, dockerfile);
         let ran = container.run(&format!("{BUILD} && cat /tmp/out/said /tmp/out/tmp/id"));
         assert_eq!(ran.succeeded().stdout, "7 8\n1000\n", "{confinement:?}");
+    }
+}
+
+/// Root of the container is an ordinary user of the machine, who has started it, and brings subordinate ids or none.
+#[test]
+fn containers_of_ordinary_users_build_too() {
+    for (name, id, first, owner) in
+        [("rbuild-crun", 27110, Some(2_007_600_000_u32), "7 8"), ("rbuild-crun1", 27111, None, "refused")]
+    {
+        let user = testkit::TestUser::new(name, id, first);
+        let confinement =
+            Confinement { uid: 0, rights: Rights::Docker, filter: Filter::Podman, root: Root::Directory };
+        let dockerfile = "FROM busybox
+RUN touch /f && chown 7:8 /f && stat -c '%u %g' /f > /said || echo refused > /said
+";
+        let container = Container::new(confinement, dockerfile);
+        container.map(id, first);
+        user.give(&container.directory.path().join("image"));
+        for name in ["config.json", "state", "rootfs"] {
+            user.give(&container.path(name));
+        }
+        let script = format!("{BUILD} && cat /tmp/out/said");
+        let ran = container.run_as(Some(&user), &script).succeeded();
+        assert_eq!(ran.stdout, format!("{owner}\n"), "{name}: {}", ran.stderr);
     }
 }
 

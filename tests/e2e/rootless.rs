@@ -120,6 +120,22 @@ fn users_mount_what_root_mounts() {
 }
 
 #[test]
+fn with_one_id_what_is_mounted_for_others_is_roots() {
+    let user = User::new("rbuild-mounts2", 27109, None);
+    let dockerfile = "FROM busybox
+RUN --mount=type=secret,id=s,uid=1000,gid=5,target=/s --mount=type=ssh,uid=1000,required \\
+    --mount=type=cache,uid=1000,gid=5,target=/k stat -c '%u:%g %a' /s $SSH_AUTH_SOCK /k > /all; cat /s >> /all
+";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile)]);
+    std::fs::write(lab.path("secret"), "hush\n").expect("a file can be written");
+    let _agent = std::os::unix::net::UnixListener::bind(lab.path("agent")).expect("a socket can be made");
+    let path = lab.path("tree.tar");
+    let output = format!("--output=type=tar,dest={}", path.display());
+    user.build(&lab, &context, &[&output, "--secret=id=s,src=secret", "--ssh=default=agent"]).succeeded();
+    assert_eq!(Tree::read(&path).text("all"), "0:0 400\n0:0 600\n0:0 755\nhush\n");
+}
+
+#[test]
 fn an_archive_is_a_context_for_users_too() {
     let users = [User::new("rbuild-sub3", 23404, Some(2_000_200_000)), User::new("rbuild-one2", 23405, None)];
     for user in users {
@@ -261,7 +277,7 @@ fn owners(tar: &std::path::Path, names: &[&str]) -> Vec<String> {
 
 #[test]
 fn owners_of_a_debian_base_survive_one_id() {
-    let user = User::new("rbuild-deb", 24301, None);
+    let user = User::new("rbuild-deb", 27101, None);
     let dockerfile = "FROM debian
 RUN stat -c '%u:%g %a' /etc/shadow /usr/bin/passwd > /seen && echo more >> /etc/shadow && touch /var/mail/new
 COPY --chown=_apt:messagebus file /owned
@@ -303,7 +319,7 @@ COPY --from=0 --chown=7:8 /etc/shadow /given
 
 #[test]
 fn changes_of_owners_can_be_ignored() {
-    let user = User::new("rbuild-ignore", 24302, None);
+    let user = User::new("rbuild-ignore", 27102, None);
     let dockerfile = "FROM debian
 RUN touch /f && chown 5:6 /f && chgrp -R 7 /var/mail && stat -c %u:%g /f > /seen && su _apt -s /bin/sh -c id
 RUN cp /bin/busybox /b && chmod 4755 /b && chown 9:9 /b && tar -cf /t.tar /b && tar -xpf /t.tar -C /tmp
@@ -349,7 +365,7 @@ fn with_more_ids_there_is_nothing_to_ignore() {
 
 #[test]
 fn other_users_do_not_exist_with_one_id() {
-    let user = User::new("rbuild-user", 24303, None);
+    let user = User::new("rbuild-user", 27103, None);
     let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nUSER 1000:5\nRUN id\n")]);
     let texts = [
         "cannot run as user 1000:5: this build has one id, which is root's",
@@ -366,7 +382,7 @@ fn other_users_do_not_exist_with_one_id() {
 
 #[test]
 fn ids_that_cannot_be_mapped_are_an_error_until_one_is_asked_for() {
-    let user = User::new("rbuild-broken", 24304, Some(2_001_200_000));
+    let user = User::new("rbuild-broken", 27104, Some(2_007_200_000));
     let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
     // In a mount namespace of its own, the program fails.
     let broken = |flags: &[&str]| {
@@ -406,18 +422,18 @@ fn ids_that_cannot_be_mapped_are_an_error_until_one_is_asked_for() {
 
 #[test]
 fn a_changed_map_is_an_error_that_says_what_to_do() {
-    let user = User::new("rbuild-moved", 24305, Some(2_001_300_000));
+    let user = User::new("rbuild-moved", 27105, Some(2_007_300_000));
     let (lab, context) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
     user.build(&lab, &context, &[]).succeeded();
-    let moved = User::new("rbuild-moved", 24305, Some(2_001_400_000));
+    let moved = User::new("rbuild-moved", 27105, Some(2_007_400_000));
     let hint = "hint: give the user the same ranges again in /etc/subuid and /etc/subgid";
     moved
         .build(&lab, &context, &[])
-        .failed(3, &["1 2001300000 65536", "1 2001400000 65536", hint, "`--root`"]);
-    let without = User::new("rbuild-moved", 24305, None);
+        .failed(3, &["1 2007300000 65536", "1 2007400000 65536", hint, "`--root`"]);
+    let without = User::new("rbuild-moved", 27105, None);
     let hint = "hint: there is one id now (`/etc/subuid` has no line for `rbuild-moved`)";
     without.build(&lab, &context, &[]).failed(3, &["and the mapping is `one id` now", hint]);
-    let back = User::new("rbuild-moved", 24305, Some(2_001_300_000));
+    let back = User::new("rbuild-moved", 27105, Some(2_007_300_000));
     assert_eq!(back.build(&lab, &context, &["-t", "x"]).succeeded().executed(), Vec::<String>::new());
 }
 
@@ -425,7 +441,7 @@ fn a_changed_map_is_an_error_that_says_what_to_do() {
 #[test]
 fn where_user_namespaces_are_forbidden_the_setting_is_named() {
     use std::io::Read as _;
-    let user = User::new("rbuild-forbidden", 24306, None);
+    let user = User::new("rbuild-forbidden", 27106, None);
     let (lab, _) = user.lab(&[("Dockerfile", "FROM busybox\nRUN id -u\n")]);
     // The namespace lives as long as the one that has made it.
     let mut holder = Command::new("unshare")
@@ -441,7 +457,7 @@ fn where_user_namespaces_are_forbidden_the_setting_is_named() {
     }
     for arguments in [&["build", "ctx"][..], &["doctor"]] {
         let script = "echo 0 > /proc/sys/user/max_user_namespaces && \
-                      exec setpriv --reuid 24306 --regid 24306 --clear-groups \"$@\"";
+                      exec setpriv --reuid 27106 --regid 27106 --clear-groups \"$@\"";
         let mut command = Command::new("nsenter");
         command.args(["--user", "--setuid=0", "--setgid=0", "--target", &holder.id().to_string()]);
         command.args(["sh", "-c", script, "sh"]).arg(lab.path("rbuild")).args(arguments);
@@ -463,8 +479,8 @@ fn where_user_namespaces_are_forbidden_the_setting_is_named() {
 #[test]
 fn doctor_tells_users_of_their_ids() {
     for (name, id, first, expected) in [
-        ("rbuild-doc-sub", 24307, Some(2_001_500_000), "65537, in a user namespace"),
-        ("rbuild-doc-one", 24308, None, "one: `/etc/subuid` has no line for `rbuild-doc-one`"),
+        ("rbuild-doc-sub", 27107, Some(2_007_500_000), "65537, in a user namespace"),
+        ("rbuild-doc-one", 27108, None, "one: `/etc/subuid` has no line for `rbuild-doc-one`"),
     ] {
         let user = User::new(name, id, first);
         let (lab, _) = user.lab(&[]);

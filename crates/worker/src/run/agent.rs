@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::one_id;
 use crate::ssh;
 use crate::{SshAgent, SshKey};
 
@@ -44,10 +45,10 @@ impl AgentSocket {
     }
 
     /// Gives it the owner and the mode that a step wants.
-    pub(super) fn give(&self, wanted: &RunAgent) -> io::Result<()> {
-        if (wanted.uid, wanted.gid) != (0, 0) {
-            let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-            rustix::fs::chown(&self.path, Some(uid), Some(gid))?;
+    pub(super) fn give(&self, store: &Store, wanted: &RunAgent) -> io::Result<()> {
+        let (uid, gid) = one_id::owner(store, (wanted.uid, wanted.gid));
+        if (uid, gid) != (0, 0) {
+            rustix::fs::chown(&self.path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))?;
         }
         rustix::fs::chmod(&self.path, Mode::from_raw_mode(wanted.mode))?;
         Ok(())

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::agent::AgentSocket;
 use super::caches::Caches;
+use super::one_id;
 use super::redaction::Redaction;
 use crate::context::Context;
 use crate::copy::{self, CopyError, Selection, SourceTree};
@@ -126,12 +127,11 @@ impl Preparation {
                     MountKind::Tmpfs { size_bytes: *size_bytes, read_only: *read_only }
                 }
                 RunMountKind::Secret(secret) => match self.secrets.get(&secret.id) {
-                    Some(found) => MountKind::File {
-                        content: found.bytes().to_vec(),
-                        mode: secret.mode,
-                        uid: secret.uid,
-                        gid: secret.gid,
-                    },
+                    Some(found) => {
+                        let (uid, gid) = one_id::owner(&self.store, (secret.uid, secret.gid));
+                        let content = found.bytes().to_vec();
+                        MountKind::File { content, mode: secret.mode, uid, gid }
+                    }
                     None => continue,
                 },
                 // A socket that is mounted read-only takes connections all the same.
@@ -259,7 +259,7 @@ fn agents(worker: &LocalWorker, op: &RunOp) -> Result<BTreeMap<usize, AgentSocke
         let RunMountKind::Ssh(wanted) = &mount.kind else { continue };
         let Some(agent) = worker.agent(&wanted.id, wanted.required)? else { continue };
         let socket = AgentSocket::open(worker.store(), agent)
-            .and_then(|socket| socket.give(wanted).map(|()| socket))
+            .and_then(|socket| socket.give(worker.store(), wanted).map(|()| socket))
             .map_err(|cause| WorkerError::Agent { id: wanted.id.clone(), cause })?;
         sockets.insert(number, socket);
     }

@@ -21,6 +21,12 @@ pub(super) fn check(store: &Store, user: &ProcessUser, command: &str) -> Result<
     Ok(())
 }
 
+/// Who owns what is mounted for `wanted`, who cannot be set where there is one id: everything is root's there, as
+/// the files of images are.
+pub(super) fn owner(store: &Store, wanted: (u32, u32)) -> (u32, u32) {
+    if *store.ids() == IdMode::Single { (0, 0) } else { wanted }
+}
+
 /// What else has to be pretended where changes of owners are: apt looks whether it has become its own user, and gives up
 /// otherwise. A setting tells it to stay root, for the time of the step.
 pub(super) fn apt_stays_root(image: Option<&TreeView>) -> Result<Option<MountSpec>, TreeError> {
