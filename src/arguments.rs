@@ -47,9 +47,8 @@ pub(crate) struct CommandLine {
         global = true,
         value_name = "IDS",
         env = "RBUILD_IDS",
-        hide_env = true,
+        hide_env_values = true,
         default_value = "all",
-        hide_default_value = true,
         hide_possible_values = true
     )]
     pub(crate) ids: Ids,

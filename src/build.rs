@@ -404,7 +404,7 @@ fn solve_failure(
             Failure::solve(&report::chain(error))
                 .of_kind(report::kind_of(error))
                 .with_hints(report::hint_of(error))
-                .with_hints(session.hints(error, &plan.progress.tail(*vertex))),
+                .with_hints(session.hints(error, &plan.progress.tail(*vertex), plan.ignore_chown)),
         ),
     };
     let meta = &graph.vertex(vertex).meta;

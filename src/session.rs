@@ -43,7 +43,7 @@ impl Session {
 
     /// What to tell with a step that failed, and with the last lines that it wrote: where there is only one id, that
     /// may be why.
-    pub(crate) fn hints(&self, error: &WorkerError, tail: &[String]) -> Vec<String> {
+    pub(crate) fn hints(&self, error: &WorkerError, tail: &[String], ignore_chown: bool) -> Vec<String> {
         let Some(reason) = self.one_id() else { return Vec::new() };
         match error {
             WorkerError::OnlyOneId { .. } => {}
@@ -56,6 +56,11 @@ impl Session {
         if let WorkerError::OnlyOneId { .. } = error {
             hints.push(format!(
                 "this build has one id ({reason}): RUN after a `USER` that is not root needs {more}"
+            ));
+        } else if ignore_chown {
+            hints.push(format!(
+                "this build has one id ({reason}): whoever becomes another user in RUN stays root with \
+                 `--ignore-chown`, and `mknod` fails; they work with {more}"
             ));
         } else {
             hints.push(format!(
@@ -222,17 +227,22 @@ mod tests {
             "su: can't set groups: Operation not permitted",
             "dpkg: error setting ownership of './etc/x'",
         ] {
-            let hints = single.hints(&failed(), &lines(&["before", line, "after"]));
+            let hints = single.hints(&failed(), &lines(&["before", line, "after"]), false);
             assert_eq!(hints.len(), 1, "{line}: {hints:?}");
             assert!(hints[0].starts_with("this build has one id (one was asked for)"), "{hints:?}");
             assert!(hints[0].contains("`--ignore-chown`"), "{hints:?}");
         }
-        assert_eq!(single.hints(&failed(), &lines(&["make: *** no rule"])), Vec::<String>::new());
-        assert_eq!(single.hints(&WorkerError::Cancelled, &lines(&["chown"])), Vec::<String>::new());
+        let hints = single.hints(&failed(), &lines(&["mknod: /x: Operation not permitted"]), true);
+        assert!(hints.len() == 1 && hints[0].contains("stays root with `--ignore-chown`"), "{hints:?}");
+        assert_eq!(single.hints(&failed(), &lines(&["make: *** no rule"]), false), Vec::<String>::new());
+        assert_eq!(single.hints(&WorkerError::Cancelled, &lines(&["chown"]), false), Vec::<String>::new());
         let mapped = session(IdMode::Mapped { map: String::new() });
-        assert_eq!(mapped.hints(&failed(), &lines(&["chown: Invalid argument"])), Vec::<String>::new());
+        assert_eq!(
+            mapped.hints(&failed(), &lines(&["chown: Invalid argument"]), false),
+            Vec::<String>::new()
+        );
         let user = WorkerError::OnlyOneId { command: "x".to_owned(), uid: 1000, gid: 1000 };
-        let hints = single.hints(&user, &[]);
+        let hints = single.hints(&user, &[], false);
         assert!(
             hints.len() == 1 && hints[0].contains("`USER`") && hints[0].contains("/etc/subuid"),
             "{hints:?}"
@@ -250,7 +260,7 @@ mod tests {
                 "W: chown to _apt:root of directory /x failed - SetupAPTPartialDirectory (22: Invalid argument)",
             ],
         ] {
-            let hints = session(IdMode::Single).hints(&failed(), &lines(said));
+            let hints = session(IdMode::Single).hints(&failed(), &lines(said), false);
             assert!(hints.len() == 2 && hints[1].contains("APT::Sandbox::User=root"), "{hints:?}");
         }
     }
