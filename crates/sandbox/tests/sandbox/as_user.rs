@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sandbox::{
-    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdChoice, IdMap, IdMode, MountKind, MountSpec,
-    Network, OverlaySpec, OwnerChanges, RootFs, Security, UpperSpec, enter_user_namespace,
+    CgroupLimits, DeviceKind, DeviceNode, Exit, Fallback, IdChoice, IdMap, IdMode, Kept, MountKind,
+    MountSpec, Network, OverlaySpec, OwnerChanges, RootFs, Security, UpperSpec, enter_user_namespace, spawn,
 };
 
 use crate::Test;
@@ -238,7 +238,16 @@ fn part_of_overlay(fixture: &Fixture) {
     assert_eq!(outcome.stdout, "root:x:0:\nro\nwritten\n");
 }
 
+/// What a sandbox has in common with this process.
+fn kept(fixture: &Fixture) -> Vec<Kept> {
+    let upper = fixture.upper();
+    let mut running = spawn(&fixture.script_on(&upper, "true")).unwrap();
+    assert_eq!(running.wait().unwrap(), Exit::Code(0));
+    running.kept().to_vec()
+}
+
 fn mapped(fixture: &Fixture) {
+    assert_eq!(kept(fixture), []);
     assert_eq!(fixture.says("touch /tmp/f; chown 7:8 /tmp/f; stat -c '%u %g' /tmp/f"), "7 8\n");
     let outcome = fixture.shell_with(
         "id; (echo > /etc/passwd) 2>/dev/null || echo denied; ls /sys/class/net",
@@ -352,4 +361,5 @@ fn masked(fixture: &Fixture) {
                   for f in root cwd exe fd/0; do readlink $p/$f; done; cat $p/environ $p/mem | head -c 9; ls $p/root/; \
                   kill -0 ${p#/proc/}; done 2>/dev/null; [ $n -gt 1 ] && echo others";
     assert_eq!(fixture.says(script), "others\n");
+    assert_eq!(kept(fixture), [Kept::Proc]);
 }
