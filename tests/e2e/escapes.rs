@@ -28,7 +28,7 @@ fn cve_2024_23653_entitlements_are_needed_however_they_are_asked_for() {
             format!(
                 "FROM busybox AS one\nONBUILD {plain}FROM one AS two\nFROM two AS three\nFROM scratch\nCOPY --from=three / /\n"
             ),
-            format!("FROM base\n"),
+            "FROM base\n".to_owned(),
             format!("FROM busybox AS one\n{plain}FROM busybox\nCOPY --from=one /etc /x\n"),
             format!("FROM busybox AS one\n{plain}FROM busybox\nRUN --mount=from=one,target=/m true\n"),
             format!("FROM busybox\nRUN --mount=from=base,target=/m true\n{plain}"),

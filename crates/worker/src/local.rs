@@ -22,7 +22,7 @@ use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree}
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
-use crate::run::{DefaultNetwork, Networks};
+use crate::run::{DefaultNetwork, Networks, Removals};
 use crate::sources::Sources;
 use crate::{
     Secret, SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, merge, mkdir, room, run,
@@ -100,6 +100,7 @@ struct Shared {
     owner_changes: OwnerChanges,
     /// What steps have in common with this process, as far as it was told.
     told_of: Mutex<Vec<Kept>>,
+    removals: Arc<Removals>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -156,6 +157,7 @@ impl LocalWorker {
             step_timeout,
             owner_changes,
             told_of: Mutex::default(),
+            removals: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -204,6 +206,11 @@ impl LocalWorker {
         }
     }
 
+    /// What steps leave to be removed.
+    pub(crate) fn removals(&self) -> &Arc<Removals> {
+        &self.shared.removals
+    }
+
     /// The networks of the steps.
     pub(crate) fn networks(&self) -> &Arc<Networks> {
         &self.shared.networks
@@ -224,10 +231,12 @@ impl LocalWorker {
         self.shared.step_timeout.as_ref()
     }
 
-    /// Ends the build: ends the networks of its steps, and saves what was learned of the contexts, so that the next
-    /// build need not read what has not changed. Blocks. To be called once, whether or not the build succeeded.
+    /// Ends the build: ends the networks of its steps, saves what was learned of the contexts, so that the next build need
+    /// not read what has not changed, and waits for what is being removed. Blocks. To be called once, while the runtime
+    /// lives, whether or not the build succeeded.
     pub fn finish(&self) -> Result<(), WorkerError> {
         self.shared.networks.end();
+        self.shared.removals.wait();
         for context in self.shared.contexts.values().filter_map(|context| context.open.get()) {
             context.finish()?;
         }

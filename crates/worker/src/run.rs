@@ -8,6 +8,7 @@ mod network;
 mod one_id;
 mod output;
 mod redaction;
+mod removals;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::run::network::Place;
 pub use crate::run::network::{DefaultNetwork, Otherwise};
 use crate::run::output::forward;
 use crate::run::redaction::Redaction;
+pub(crate) use crate::run::removals::Removals;
 use crate::user::{self, ProcessUser};
 use crate::{LocalWorker, Output, TimeLimit, WorkerError};
 
@@ -71,12 +73,8 @@ pub(crate) async fn run(
         // Also what is thrown away takes its time. Agents are there until now.
         drop((place, mounts, preparation));
         check(ended?, &command)?;
-        let work_dirs = active.take_work_dirs();
-        let snapshot = active.commit()?;
-        // The next step need not wait for that: there are file systems on which every removed directory waits for the
-        // disk.
-        tokio::task::spawn_blocking(move || drop(work_dirs));
-        Ok(snapshot)
+        removals.remove(active.take_work_dirs());
+        Ok(active.commit()?)
     })
     .await
 }
