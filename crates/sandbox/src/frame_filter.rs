@@ -6,8 +6,7 @@
 //! where pasta would read them.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use rustix::process::{ForeignRawFd, PidfdGetfdFlags, pidfd_getfd};
 
@@ -62,7 +61,9 @@ const fn give(bytes: u32) -> Instruction {
 }
 
 /// Puts the filter between the tap device `device` and the process that reads from it.
-pub(crate) fn install(device: &str, pid: u32, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn install(device: &str, pidfd: BorrowedFd<'_>) -> io::Result<()> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    let pid = info.lines().find_map(|line| line.strip_prefix("Pid:")).map_or("", str::trim);
     for entry in std::fs::read_dir(format!("/proc/{pid}/fdinfo"))? {
         let entry = entry?;
         let number = entry.file_name().to_str().and_then(|name| name.parse::<ForeignRawFd>().ok());

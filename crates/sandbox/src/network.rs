@@ -4,19 +4,17 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 
-use crate::executable::{self, Protection};
-use crate::{frame_filter, guard, kernel};
+use crate::process::Init;
+use crate::{frame_filter, kernel};
 
 /// The network inside: addresses that no real network has (RFC 7335 keeps them for translators such as this, and the
 /// other prefix is one of RFC 4193), so that every address of the host and its networks is outside.
@@ -117,8 +115,9 @@ pub struct PastaOptions {
 #[derive(Debug)]
 pub struct ConnectedNetwork {
     namespace: NetworkNamespace,
-    pasta: Child,
     pidfd: OwnedFd,
+    /// The reading end of its standard output.
+    stdout: OwnedFd,
 }
 
 impl ConnectedNetwork {
@@ -135,13 +134,13 @@ impl ConnectedNetwork {
         let program = &options.program;
         let failed = |source| NetworkError::Start { program: program.clone(), source };
         let namespace = NetworkNamespace::new().map_err(NetworkError::Namespace)?;
-        let (ready, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
+        let (stdout, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let log = memfd_create("pasta", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        let mut network =
-            Self::launch(program, namespace, (tell, log.try_clone().map_err(failed)?)).map_err(failed)?;
+        let network = Self::launch(program, namespace, (stdout, &tell, &log)).map_err(failed)?;
+        drop(tell);
         let timeout = Timespec::try_from(options.start_deadline).ok();
         let told = loop {
-            match poll(&mut [PollFd::new(&ready, PollFlags::IN)], timeout.as_ref()) {
+            match poll(&mut [PollFd::new(&network.stdout, PollFlags::IN)], timeout.as_ref()) {
                 Err(rustix::io::Errno::INTR) => {}
                 result => break result.map_err(|error| failed(error.into()))? > 0,
             }
@@ -151,48 +150,26 @@ impl ConnectedNetwork {
         }
         // The number of the process; nothing if it has ended.
         let mut number = [0; 32];
-        if rustix::io::read(&ready, &mut number).map_err(|error| failed(error.into()))? > 0 {
-            frame_filter::install(DEVICE, network.pasta.id(), network.pidfd.as_fd())
-                .map_err(NetworkError::Filter)?;
+        if rustix::io::read(&network.stdout, &mut number).map_err(|error| failed(error.into()))? > 0 {
+            frame_filter::install(DEVICE, network.pidfd.as_fd()).map_err(NetworkError::Filter)?;
             return Ok(network);
         }
         network.end();
         Err(NetworkError::Ended { program: program.clone(), said: last_line(log.into()) })
     }
 
-    /// Starts pasta, with where it tells that it is ready and where it writes what goes wrong.
+    /// Starts pasta, with where it tells that it is ready and where it writes what goes wrong. As standard streams: root
+    /// without capabilities, as which it opens them, may not look at those of other processes, and newer versions close
+    /// all others of their own.
     fn launch(
         program: &Path,
         namespace: NetworkNamespace,
-        (tell, log): (OwnedFd, OwnedFd),
+        (stdout, tell, log): (OwnedFd, &OwnedFd, &OwnedFd),
     ) -> io::Result<Self> {
-        let mut command = Command::new(program);
-        command
-            .args(arguments())
-            .env_clear()
-            .current_dir("/")
-            // The terminal's Ctrl-C is for the build.
-            .process_group(0)
-            // Newer versions close all other descriptors.
-            .stdin(Stdio::from(namespace.0.try_clone()?))
-            .stdout(Stdio::from(tell))
-            .stderr(Stdio::from(log));
-        let mut pasta = command.spawn()?;
-        let guarded = || {
-            let pid =
-                i32::try_from(pasta.id()).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-            let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
-            guard::watch(executable::own(Protection::Mount)?, pidfd.as_fd(), &[])?;
-            Ok(pidfd)
-        };
-        match guarded() {
-            Ok(pidfd) => Ok(Self { namespace, pasta, pidfd }),
-            Err(error) => {
-                let _ = pasta.kill();
-                let _ = pasta.wait();
-                Err(error)
-            }
-        }
+        let mut all = vec![program.display().to_string()];
+        all.extend(arguments());
+        let pidfd = Init::execute([namespace.as_fd(), tell.as_fd(), log.as_fd()], program, all)?;
+        Ok(Self { namespace, pidfd, stdout })
     }
 
     /// The namespace.
@@ -203,18 +180,20 @@ impl ConnectedNetwork {
     /// Whether pasta is still running.
     pub fn is_connected(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        matches!(poll(&mut [PollFd::new(&self.pidfd, PollFlags::IN)], Some(&now)), Ok(0))
+        // A process that is about to end closes its output before its device, and all of that before it has ended.
+        let ends = [PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.stdout, PollFlags::empty())];
+        matches!(poll(&mut { ends }, Some(&now)), Ok(0))
     }
 
     /// Kills pasta. Does not wait, which dropping this does: its end takes the kernel some 20 ms.
-    pub fn kill(&mut self) {
-        // It has not been waited for, so that this is no other process; the only error is that it has ended.
-        let _ = self.pasta.kill();
+    pub fn kill(&self) {
+        // The only error is that it has ended.
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
     }
 
-    fn end(&mut self) {
+    fn end(&self) {
         self.kill();
-        let _ = self.pasta.wait();
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED);
     }
 }
 

@@ -57,7 +57,7 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
     let protection = if in_memory { Protection::Copy } else { Protection::Mount };
     let mut init = Init::start(
         [null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()],
-        &spec.network,
+        &Namespaces::of(&spec.network),
         protection,
         cgroup.as_ref(),
     )?;
@@ -155,6 +155,25 @@ pub(crate) fn surroundings() -> Surroundings {
     })
 }
 
+/// The namespaces of an init.
+struct Namespaces<'a> {
+    /// New ones: `CLONE_NEW*`.
+    new: c_int,
+    /// The network that is joined.
+    network: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Namespaces<'a> {
+    /// Those of a sandbox.
+    fn of(network: &'a Network) -> Self {
+        match network {
+            Network::Host => Self { new: ALWAYS_NEW, network: None },
+            Network::None => Self { new: ALWAYS_NEW | libc::CLONE_NEWNET, network: None },
+            Network::Namespace(namespace) => Self { new: ALWAYS_NEW, network: Some(namespace.as_fd()) },
+        }
+    }
+}
+
 /// An init that has been started and not yet been told what to do.
 pub(crate) struct Init {
     pidfd: OwnedFd,
@@ -165,7 +184,7 @@ impl Init {
     /// Starts it with these as stdin, stdout and stderr.
     fn start(
         standard: [BorrowedFd<'_>; 3],
-        network: &Network,
+        namespaces: &Namespaces<'_>,
         protection: Protection,
         cgroup: Option<&Cgroup>,
     ) -> Result<Self, SandboxError> {
@@ -179,11 +198,8 @@ impl Init {
             executable,
             name: INIT,
             descriptors: [stdin.as_fd(), stdout.as_fd(), stderr.as_fd(), theirs.as_fd()],
-            namespaces: ALWAYS_NEW | if *network == Network::None { libc::CLONE_NEWNET } else { 0 },
-            network: match network {
-                Network::Namespace(namespace) => Some(namespace.as_fd()),
-                Network::Host | Network::None => None,
-            },
+            namespaces: namespaces.new,
+            network: namespaces.network,
             cgroup: cgroup.and_then(Cgroup::start_in),
         })
         .map_err(start("starting the init"))?;
@@ -202,7 +218,25 @@ impl Init {
     pub(crate) fn start_probe() -> Result<Self, SandboxError> {
         let null =
             File::options().read(true).write(true).open("/dev/null").map_err(start("opening /dev/null"))?;
-        Self::start([null.as_fd(); 3], &Network::Host, Protection::Mount, None)
+        Self::start([null.as_fd(); 3], &Namespaces::of(&Network::Host), Protection::Mount, None)
+    }
+
+    /// Has one become a program of the machine, with these as stdin, stdout and stderr, and gives its pidfd.
+    pub(crate) fn execute(
+        standard: [BorrowedFd<'_>; 3],
+        program: &Path,
+        arguments: Vec<String>,
+    ) -> io::Result<OwnedFd> {
+        let none = Namespaces { new: 0, network: None };
+        let mut init = Self::start(standard, &none, Protection::Mount, None).map_err(io::Error::other)?;
+        match init.ask(&Request::Execute { program: program.to_owned(), arguments }, None) {
+            Ok(Answer::Failed { errno, .. }) => {
+                init.end();
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            // It says no more once it is the program.
+            _ => Ok(init.pidfd),
+        }
     }
 
     /// Tells it what to do and gives its answer.

@@ -29,6 +29,15 @@ pub(crate) enum Request {
     },
     /// Tell what works here.
     Probe,
+    /// Become another program of the machine; nothing is answered unless that fails. It is asked when the guard knows the
+    /// process, which ends by itself if the calling side is gone before.
+    Execute {
+        /// Its path.
+        #[serde(with = "raw_path")]
+        program: PathBuf,
+        /// All arguments, with the name.
+        arguments: Vec<String>,
+    },
 }
 
 /// What the calling side knows of the machine.

@@ -69,6 +69,7 @@ pub(crate) async fn run(
     let finishing =
         Finishing { command: Arc::clone(&command), redaction, limit: worker.step_timeout().cloned() };
     let ended = finishing.finish(running, execution.context).await;
+    let removals = Arc::clone(worker.removals());
     blocking(move || {
         // Also what is thrown away takes its time. Agents are there until now.
         drop((place, mounts, preparation));

@@ -76,6 +76,21 @@ pub(super) fn become_program(spec: &ProcessSpec) -> ! {
     fail(NOT_EXECUTED, &format!("exec {}: {}", program.display(), words(&error)))
 }
 
+/// Replaces this process by a program of the machine, with an empty environment; comes back only with why not.
+pub(super) fn become_other(program: &Path, arguments: Vec<String>) -> io::Error {
+    let become_it = || -> io::Result<io::Error> {
+        let program = CString::new(program.as_os_str().as_bytes())?;
+        let arguments = arguments.into_iter().map(CString::new).collect::<Result<Vec<_>, _>>()?;
+        // The terminal's Ctrl-C is for the build.
+        rustix::process::setsid()?;
+        rustix::process::chdir("/")?;
+        kernel::close_on_execute()?;
+        kernel::reset_signals();
+        Ok(kernel::execute(&program, &arguments, &[]))
+    };
+    become_it().unwrap_or_else(|error| error)
+}
+
 fn fail(code: i32, text: &str) -> ! {
     // The reader may be gone; the exit code stays.
     let _ = io::stderr().write_all(format!("{text}\n").as_bytes());

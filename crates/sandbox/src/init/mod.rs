@@ -67,6 +67,13 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
                 }
             }
         }
+        Request::Execute { program, arguments } => {
+            let error = execute::become_other(&program, arguments);
+            let errno = error.raw_os_error().unwrap_or(libc::EIO);
+            let step = "execute".to_owned();
+            let _ = wire::send(&mut socket, &Answer::Failed { step, path: program, errno });
+            kernel::exit_now(FAILED)
+        }
         Request::Probe => {
             let _ = wire::send(&mut socket, &Answer::Probed(probe()));
             kernel::exit_now(0)

@@ -92,7 +92,7 @@ pub(crate) fn with_an_outside() {
     let fixture = &Fixture::new();
     let program = PathBuf::from("/usr/bin/pasta");
     assert!(program.exists(), "install passt");
-    let mut network = start(program, 60_000).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let network = start(program, 60_000).unwrap_or_else(|error| panic!("{}", chain(&error)));
     let inside = |script: &str| {
         let network = Network::Namespace(network.namespace().clone());
         fixture.shell_with(script, |spec| spec.network = network).stdout

@@ -196,7 +196,7 @@ impl Networks {
 
     /// Ends all networks in which nobody is, and those that are given back later.
     pub(crate) fn end(&self) {
-        let mut idle = {
+        let idle = {
             let mut state = self.state();
             state.is_over = true;
             // One that is not ready yet ends when it is.
@@ -206,7 +206,7 @@ impl Networks {
         if idle.is_empty() {
             return;
         }
-        for network in &mut idle {
+        for network in &idle {
             network.kill();
         }
         // Nobody needs to wait for that; without a thread it takes a moment longer.
