@@ -146,13 +146,12 @@ struct Place {
 impl Place {
     fn new(dockerfile: &str, outside: Outside, user: Option<User>) -> Self {
         let files = [("Dockerfile", dockerfile)];
-        let (lab, context) = match &user {
-            Some(user) => user.lab(&files),
-            None => {
-                let lab = Lab::new();
-                let context = lab.context("ctx", &files);
-                (lab, context)
-            }
+        let (lab, context) = if let Some(user) = &user {
+            user.lab(&files)
+        } else {
+            let lab = Lab::new();
+            let context = lab.context("ctx", &files);
+            (lab, context)
         };
         let (directory, started) = counted_pasta(&lab);
         let path = format!("{}:{}", directory.display(), std::env::var("PATH").expect("there is a PATH"));
@@ -269,6 +268,24 @@ fn pasta_never_outlives_a_build() {
         child.wait().expect("a child can be waited for");
         none_is_left(&place.started);
     }
+}
+
+#[test]
+fn pasta_never_outlives_a_build_that_is_killed_at_any_time() {
+    let place = Place::new("FROM busybox\nRUN sleep 999\n", Outside::new(), None);
+    // From before pasta is started until some have been.
+    for delay_ms in (0..).step_by(10).take_while(|_| started(&place.started).len() < 10) {
+        let mut command = place.command(&["--no-cache"]);
+        let mut child =
+            command.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("rbuild can be started");
+        let due = Instant::now() + Duration::from_millis(delay_ms);
+        while Instant::now() < due {
+            thread::yield_now();
+        }
+        child.kill().expect("a child can be killed");
+        child.wait().expect("a child can be waited for");
+    }
+    none_is_left(&place.started);
 }
 
 #[test]
