@@ -17,6 +17,18 @@ fn lab_with_context() -> (Lab, std::path::PathBuf) {
 }
 
 #[test]
+fn the_files_of_a_base_image_are_written() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nENV A=b\n")]);
+    let tree = lab.build_tree(&context, &[]);
+    assert!(
+        tree.has("etc/passwd"),
+        "nothing was built on it, so that nothing has pulled it: {:?}",
+        tree.names()
+    );
+}
+
+#[test]
 fn an_oci_archive_is_read_by_others() {
     let (lab, context) = lab_with_context();
     let archive = lab.path("image.tar");

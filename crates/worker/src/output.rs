@@ -8,6 +8,7 @@ use cache::{Snapshot, Store};
 use oci::{ChainId, Descriptor, DiffId};
 use solver::{Event, ExecContext, ImageSource};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::image::{ImageStore, LazyImage};
 use crate::local::blocking;
@@ -163,7 +164,13 @@ impl Images {
             blocking(move || remember_layers(&store, &layers)).await?;
             return Ok(snapshot);
         }
-        let context = &pending.context.0;
+        let mut context = pending.context.0.clone();
+        if context.cancel.is_cancelled() {
+            // The solve that named the image has ended. Whoever wants its files now, where nothing was built on it, stops
+            // by dropping this.
+            context.cancel = CancellationToken::new();
+        }
+        let context = &context;
         let began = Instant::now();
         (context.events)(Event::Started(context.vertex));
         let pulled = self.source.materialize(&pending.image, context).await;
