@@ -1,11 +1,10 @@
 //! A process beside this one that ends its sandboxes, and programs that it has started, if it dies, in whatever way.
 //!
-//! So it does with processes that serve them. It holds their pidfds and one end of a socket, and kills them when the other end closes. (The kernel's own signal at
-//! a parent's death follows the thread that started the child, and is lost when the child runs a set-user-ID program.)
+//! So it does with processes that serve them. It holds their pidfds and one end of a socket, and kills them when the
+//! other end closes. Then it also restores the terminal, if one was in raw mode. (The kernel's own signal at a parent's
+//! death follows the thread that started the child, and is lost when the child runs a set-user-ID program.)
 
 use std::ffi::OsStr;
-use std::io::{IoSlice, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -14,15 +13,14 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
-};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open, pidfd_send_signal};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use crate::cgroup;
 use crate::executable::{self, Protection};
 use crate::kernel::{self, Launch};
+use crate::wire;
 
 /// The first argument of a guard.
 pub(crate) const NAME: &std::ffi::CStr = c"sandbox-guard";
@@ -31,6 +29,11 @@ pub(crate) const NAME: &std::ffi::CStr = c"sandbox-guard";
 const MAX_MESSAGE_BYTES: usize = 32 << 10;
 /// How long a guard waits for a killed process before it gives up on removing its cgroups.
 const REMOVAL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The message that comes with a terminal; those that come with a process begin with another letter.
+const TERMINAL: &[u8] = b"terminal";
+/// The message that takes it back.
+const RESTORED: &[u8] = b"restored";
 
 static SOCKET: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
@@ -65,6 +68,29 @@ fn put_under_guard(executable: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, after: &Af
     hand_over(started.as_fd(), pidfd, after)?;
     *socket = Some(started);
     Ok(())
+}
+
+/// Has a terminal restored to the modes that it has now, if this process dies. Starts the guard if there is none.
+pub(crate) fn keep_terminal(executable: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> std::io::Result<()> {
+    let mut guard = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    let socket = match guard.take() {
+        Some(socket) => socket,
+        None => start(executable)?,
+    };
+    let socket = guard.insert(socket);
+    wire::send_descriptor(socket.as_fd(), TERMINAL, Some(terminal))?;
+    // It has read the modes by then.
+    wire::receive_descriptor(socket.as_fd(), &mut [0])?;
+    Ok(())
+}
+
+/// Has the terminal left as it is from now on.
+pub(crate) fn release_terminal() {
+    let guard = SOCKET.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(socket) = guard.as_ref() {
+        // One that has died restores nothing.
+        let _ = wire::send_descriptor(socket.as_fd(), RESTORED, None);
+    }
 }
 
 fn start(executable: BorrowedFd<'_>) -> std::io::Result<OwnedFd> {
@@ -123,17 +149,33 @@ impl After {
 }
 
 fn hand_over(socket: BorrowedFd<'_>, pidfd: BorrowedFd<'_>, after: &After) -> rustix::io::Result<()> {
-    let text = after.to_bytes();
-    let descriptors = [pidfd];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(&descriptors));
-    sendmsg(socket, &[IoSlice::new(&text)], &mut control, SendFlags::NOSIGNAL).map(drop)
+    wire::send_descriptor(socket, &after.to_bytes(), Some(pidfd))
 }
 
 struct Watched {
     pidfd: OwnedFd,
     after: After,
+}
+
+/// A terminal, and the modes that it is to have in the end.
+struct Kept {
+    terminal: OwnedFd,
+    modes: Termios,
+}
+
+impl Kept {
+    fn of(terminal: OwnedFd) -> Option<Self> {
+        let modes = tcgetattr(&terminal).ok()?;
+        Some(Self { terminal, modes })
+    }
+}
+
+/// What a guard is told.
+enum News {
+    Process(Watched),
+    Terminal(OwnedFd),
+    Restored,
+    End,
 }
 
 /// The guard's life.
@@ -142,13 +184,19 @@ pub(crate) fn run(socket: &OwnedFd) -> ! {
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
     let mut watched: Vec<Watched> = Vec::new();
+    let mut kept = None;
     loop {
         let ready = wait_for_news(socket, &watched);
         if ready.first().copied().unwrap_or(true) {
             match receive(socket) {
-                Ok(Some(one)) => watched.push(one),
+                Ok(News::Process(one)) => watched.push(one),
+                Ok(News::Terminal(terminal)) => {
+                    kept = Kept::of(terminal);
+                    let _ = wire::send_descriptor(socket.as_fd(), b"k", None);
+                }
+                Ok(News::Restored) => kept = None,
                 Err(Errno::INTR) => {}
-                Ok(None) | Err(_) => break,
+                Ok(News::End) | Err(_) => break,
             }
         }
         // Ended ones are the caller's to clean up, as it lives.
@@ -162,6 +210,9 @@ pub(crate) fn run(socket: &OwnedFd) -> ! {
             let _ = kill_process_group(leader, Signal::KILL);
         }
         let _ = pidfd_send_signal(&one.pidfd, Signal::KILL);
+    }
+    if let Some(Kept { terminal, modes }) = kept {
+        let _ = tcsetattr(&terminal, OptionalActions::Now, &modes);
     }
     for one in &watched {
         let After::Remove(cgroups) = &one.after else { continue };
@@ -183,24 +234,16 @@ fn wait_for_news(socket: &OwnedFd, watched: &[Watched]) -> Vec<bool> {
     }
 }
 
-fn receive(socket: &OwnedFd) -> rustix::io::Result<Option<Watched>> {
+fn receive(socket: &OwnedFd) -> rustix::io::Result<News> {
     let mut text = vec![0; MAX_MESSAGE_BYTES];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let received = recvmsg(socket, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
-    if received.bytes == 0 {
-        return Ok(None);
-    }
-    text.truncate(received.bytes);
-    let after = After::from_bytes(&text);
-    for message in control.drain() {
-        if let RecvAncillaryMessage::ScmRights(mut descriptors) = message
-            && let Some(pidfd) = descriptors.next()
-        {
-            return Ok(Some(Watched { pidfd, after }));
-        }
-    }
-    Ok(None)
+    let (length, descriptor) = wire::receive_descriptor(socket.as_fd(), &mut text)?;
+    text.truncate(length);
+    Ok(match descriptor {
+        Some(terminal) if text == TERMINAL => News::Terminal(terminal),
+        Some(pidfd) => News::Process(Watched { pidfd, after: After::from_bytes(&text) }),
+        None if text == RESTORED => News::Restored,
+        None => News::End,
+    })
 }
 
 #[cfg(test)]

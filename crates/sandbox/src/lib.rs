@@ -2,7 +2,8 @@
 //!
 //! The program re-executes itself as the single-threaded init of the sandbox ([`run_init_if_requested`]), which sets
 //! up namespaces, mounts, capabilities and system call filter and then becomes the wanted program, which is process 1
-//! of its own pid namespace. [`enter_user_namespace`] makes an ordinary user root of a namespace of their own.
+//! of its own pid namespace. A terminal of the sandbox's own can stand in for its pipes, while [`RawTerminal`] passes on
+//! what is typed at the caller's. [`enter_user_namespace`] makes an ordinary user root of a namespace of their own.
 //!
 //! Device nodes that a program makes can be stored but not opened: the root file system and `/dev` are mounted so that
 //! only the few ordinary devices of `/dev` work, and those that the caller names.
@@ -30,6 +31,7 @@ mod seccomp;
 mod spec;
 mod stubs;
 mod subordinate;
+mod terminal;
 mod user_namespace;
 mod wire;
 
@@ -39,9 +41,11 @@ pub use guard::guard_process_group;
 pub use memory::{available_memory_bytes, total_memory_bytes};
 pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions};
 pub use probe::{HostSupport, Missing, probe_host};
-pub use process::{Exit, Running, run_init_if_requested, spawn};
+pub use process::{Exit, Running, run_init_if_requested, spawn, spawn_on};
 pub use spec::{
-    CgroupLimits, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, Kept, MountKind, MountSpec,
-    Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit, UpperSpec,
+    CgroupLimits, Console, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, Kept, MountKind,
+    MountSpec, Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit,
+    TerminalSize, UpperSpec,
 };
+pub use terminal::RawTerminal;
 pub use user_namespace::{IdChoice, IdMap, IdMode, OneId, Refusal, UserNamespaceError, enter_user_namespace};

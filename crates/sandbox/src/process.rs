@@ -19,8 +19,8 @@ use crate::kernel::{self, Launch};
 use crate::seccomp::{self, Policy};
 use crate::wire::{self, Answer, Request, Stub, Surroundings};
 use crate::{
-    Fallback, Kept, Network, OwnerChanges, ProcessSpec, RootFs, SandboxError, Security, SetupFailure, guard,
-    init, memory, stubs,
+    Console, Fallback, Kept, Network, OwnerChanges, ProcessSpec, RootFs, SandboxError, Security,
+    SetupFailure, guard, init, memory, stubs,
 };
 
 /// The first argument of an init.
@@ -42,21 +42,32 @@ pub fn run_init_if_requested() {
     if is_init { init::run(socket) } else { guard::run(&socket) }
 }
 
+/// Starts a process that reads nothing; see [`spawn_on`].
+pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
+    spawn_on(spec, Console::Output)
+}
+
 /// Starts a process in a sandbox. Blocks for the few milliseconds that the set-up takes.
 ///
 /// A program that cannot be found or executed is no error here: it is told on the sandbox's stderr, with exit code 1
 /// (255 if the kernel refuses it), as runc does.
-pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
+pub fn spawn_on(spec: &ProcessSpec, console: Console<'_>) -> Result<Running, SandboxError> {
     check(spec)?;
     let killed_before = memory::kills();
     let null = File::open("/dev/null").map_err(start("opening /dev/null"))?;
+    let (stdin, size) = match console {
+        Console::Output => (null.as_fd(), None),
+        Console::Input(stdin) => (stdin, None),
+        // The init opens it, and has nothing to say before.
+        Console::Terminal(size) => (null.as_fd(), Some(size)),
+    };
     let (stdout, stdout_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
     let (stderr, stderr_inside) = pipe_with(PipeFlags::CLOEXEC).map_err(start("making a pipe"))?;
     let cgroup = Cgroup::for_process(spec)?;
     let in_memory = spec.fallbacks.contains(&Fallback::ExecutableInMemory);
     let protection = if in_memory { Protection::Copy } else { Protection::Mount };
     let mut init = Init::start(
-        [null.as_fd(), stdout_inside.as_fd(), stderr_inside.as_fd()],
+        [stdin, stdout_inside.as_fd(), stderr_inside.as_fd()],
         &Namespaces::of(&spec.network),
         protection,
         cgroup.as_ref(),
@@ -66,6 +77,7 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
         spec: Box::new(spec.clone()),
         surroundings: surroundings(),
         has_new_network: spec.network == Network::None,
+        terminal: size,
     };
     let answer = init.ask(&request, Some(&filter_bytes(spec)));
     let (stubs, kept) = match answer {
@@ -75,10 +87,20 @@ pub fn spawn(spec: &ProcessSpec) -> Result<Running, SandboxError> {
             return Err(refusal(other));
         }
     };
+    let terminal = match size.map(|_| wire::receive_descriptor(init.socket.as_fd(), &mut [0])) {
+        None => None,
+        Some(Ok((_, Some(terminal)))) => Some(terminal),
+        Some(_) => {
+            init.end();
+            return Err(SandboxError::InitDied);
+        }
+    };
+    let is_piped = terminal.is_none();
     Ok(Running {
         pidfd: init.pidfd,
-        stdout: Some(stdout),
-        stderr: Some(stderr),
+        stdout: is_piped.then_some(stdout),
+        stderr: is_piped.then_some(stderr),
+        terminal,
         written_to: match &spec.rootfs {
             RootFs::Overlay { upper: directory, .. } | RootFs::Directory(directory) => directory.clone(),
         },
@@ -272,6 +294,7 @@ pub struct Running {
     pidfd: OwnedFd,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
+    terminal: Option<OwnedFd>,
     written_to: PathBuf,
     stubs: Vec<Stub>,
     kept: Vec<Kept>,
@@ -281,12 +304,18 @@ pub struct Running {
 }
 
 impl Running {
-    /// The reading end of its stdout, once. It ends when the sandbox has ended.
+    /// The outer side of its terminal, once: what it shows is read from it, and what is typed is written to it. When the
+    /// sandbox has ended, reading fails with `EIO`.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.terminal.take()
+    }
+
+    /// The reading end of its stdout, once; none of a process on a terminal. It ends when the sandbox has ended.
     pub fn stdout(&mut self) -> Option<OwnedFd> {
         self.stdout.take()
     }
 
-    /// The reading end of its stderr, once.
+    /// The reading end of its stderr, likewise.
     pub fn stderr(&mut self) -> Option<OwnedFd> {
         self.stderr.take()
     }

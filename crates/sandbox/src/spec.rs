@@ -1,6 +1,7 @@
 //! What is asked of a sandbox.
 
 use std::collections::BTreeSet;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,27 @@ impl ProcessSpec {
             fallbacks: BTreeSet::new(),
         }
     }
+}
+
+/// What a process is connected to.
+#[derive(Debug, Clone, Copy)]
+pub enum Console<'a> {
+    /// Nothing to read, and two pipes to write to.
+    Output,
+    /// This to read, and two pipes to write to.
+    Input(BorrowedFd<'a>),
+    /// A terminal of its own, of this size: the first one in the sandbox's `/dev/pts`. It controls the process, so that
+    /// `/dev/tty` and job control work.
+    Terminal(TerminalSize),
+}
+
+/// The size of a terminal, in characters: `tty_ioctl(4)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerminalSize {
+    /// How many lines.
+    pub rows: u16,
+    /// How many characters in a line.
+    pub columns: u16,
 }
 
 /// A root file system, always writable. All paths are absolute.

@@ -4,13 +4,19 @@
 //! The two sides are always the same executable, so that the form needs no versions.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Kept, ProcessSpec};
+use crate::{Kept, ProcessSpec, TerminalSize};
 
 /// No message comes near this; a longer one is a bug on the other side.
 const MAX_MESSAGE_BYTES: u32 = 1 << 30;
@@ -26,6 +32,8 @@ pub(crate) enum Request {
         surroundings: Surroundings,
         /// Whether the init is in a network namespace that was made for it, in which no device is up.
         has_new_network: bool,
+        /// The size of its terminal, if it is to have one.
+        terminal: Option<TerminalSize>,
     },
     /// Tell what works here.
     Probe,
@@ -52,7 +60,7 @@ pub(crate) struct Surroundings {
 /// What the init says once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
-    /// The next thing is the program.
+    /// The next thing is the program. With a terminal, a byte follows that has the descriptor of its other side.
     Ready {
         /// The mount points that had to be made, parents before children.
         stubs: Vec<Stub>,
@@ -131,6 +139,37 @@ pub(crate) fn receive_bytes(mut from: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length as usize];
     from.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Sends a few bytes, and perhaps a descriptor, over a socket.
+pub(crate) fn send_descriptor(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> rustix::io::Result<()> {
+    let descriptors: Vec<BorrowedFd<'_>> = descriptor.into_iter().collect();
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() {
+        control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    }
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).map(drop)
+}
+
+/// Receives no more than `bytes` holds, and the descriptor that came with it. Gives how many bytes there were; none at
+/// the end.
+pub(crate) fn receive_descriptor(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+) -> rustix::io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let received = recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let descriptor = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    Ok((received.bytes, descriptor))
 }
 
 /// Bytes as a string of the characters U+0000 to U+00FF: JSON knows no bytes, and most of them are ASCII.

@@ -7,9 +7,10 @@ mod mounts;
 mod points;
 mod privileges;
 mod rootfs;
+mod terminal;
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::seccomp::Instruction;
 use crate::wire::{self, Answer, Probed, Request, Stub, Surroundings};
-use crate::{Kept, ProcessSpec, kernel};
+use crate::{Kept, ProcessSpec, TerminalSize, kernel};
 
 /// A step that failed.
 struct Failed {
@@ -50,11 +51,15 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     // The calling side is gone, or died while it asked: nobody to tell.
     let Ok(request) = wire::receive(&mut socket) else { kernel::exit_now(FAILED) };
     match request {
-        Request::Run { spec, surroundings, has_new_network } => {
+        Request::Run { spec, surroundings, has_new_network, terminal } => {
             let Ok(filter) = wire::receive_bytes(&mut socket) else { kernel::exit_now(FAILED) };
-            match set_up(&spec, surroundings, has_new_network, &filter) {
-                Ok((stubs, kept)) => {
-                    if wire::send(&mut socket, &Answer::Ready { stubs, kept }).is_err() {
+            match set_up(&spec, (surroundings, terminal), has_new_network, &filter) {
+                Ok(SetUp { stubs, kept, terminal }) => {
+                    let told = wire::send(&mut socket, &Answer::Ready { stubs, kept });
+                    let handed_over = terminal.map_or(Ok(()), |outer| {
+                        wire::send_descriptor(socket.as_fd(), b"t", Some(outer.as_fd()))
+                    });
+                    if told.is_err() || handed_over.is_err() {
                         kernel::exit_now(FAILED);
                     }
                     drop(socket);
@@ -81,13 +86,23 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     }
 }
 
-/// The steps, in their order. Gives the mount points that were made, and what could not be the sandbox's own.
+/// What came of the steps.
+struct SetUp {
+    /// The mount points that were made.
+    stubs: Vec<Stub>,
+    /// What could not be the sandbox's own.
+    kept: Vec<Kept>,
+    /// The outer side of the terminal.
+    terminal: Option<OwnedFd>,
+}
+
+/// The steps, in their order.
 fn set_up(
     spec: &ProcessSpec,
-    surroundings: Surroundings,
+    (surroundings, terminal): (Surroundings, Option<TerminalSize>),
     has_new_network: bool,
     filter: &[u8],
-) -> Step<(Vec<Stub>, Vec<Kept>)> {
+) -> Step<SetUp> {
     // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
     rustix::process::setsid().during("make a session", "")?;
     // Without it, the program would possess the keys of the user's session. A kernel without keys has none to keep from
@@ -112,10 +127,11 @@ fn set_up(
     }
     rootfs::enter(spec)?;
     let stubs = mounts::attach(spec, gathered)?;
+    let terminal = terminal.map(terminal::open).transpose()?;
     privileges::limit(&spec.limits)?;
     execute::enter_working_directory(&spec.cwd)?;
     privileges::drop_all(spec, surroundings, filter)?;
-    Ok((stubs, kept))
+    Ok(SetUp { stubs, kept, terminal })
 }
 
 /// What is mounted from now on stays in this namespace.

@@ -236,7 +236,11 @@ pub(super) fn attach(spec: &ProcessSpec, gathered: Gathered) -> Step<Vec<Stub>> 
 fn own_stdin() -> Step {
     let path = "/dev/null";
     let null = open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).during("open", path)?;
-    kernel::replace_stdin(null.as_fd()).during("open", path)
+    // What the caller gives the program to read stays.
+    let device = |stat: rustix::fs::Stat| (FileType::from_raw_mode(stat.st_mode), stat.st_rdev);
+    let is_null =
+        rustix::fs::fstat(rustix::stdio::stdin()).map(device) == rustix::fs::fstat(&null).map(device);
+    if is_null { kernel::replace_stdin(null.as_fd()).during("open", path) } else { Ok(()) }
 }
 
 /// How mounts are attached.

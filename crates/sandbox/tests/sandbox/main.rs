@@ -18,6 +18,7 @@ mod fixture;
 mod inside;
 mod limits;
 mod networks;
+mod terminal;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -37,6 +38,7 @@ fn main() {
         Some("as-user") => as_user::run(&arguments[2..]),
         Some("doomed-limited-caller") => limits::doomed_caller(&arguments[2]),
         Some("doomed-caller") => as_root::doomed_caller(&arguments[2]),
+        Some("raw-caller") => terminal::raw_caller(),
         // What `cargo nextest` and editors ask for.
         Some("--list") => println!("all: test"),
         filter => {
@@ -50,6 +52,7 @@ fn main() {
                 limits::TESTS,
                 networks::TESTS,
                 as_user::TESTS,
+                terminal::TESTS,
             ];
             let failed: usize = all.iter().map(|tests| run(tests, filter, &fixture)).sum();
             drop(fixture);
