@@ -5,6 +5,7 @@
 //! takes from others is there. The state of a stage is cloned only where another starts from it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 use solver::{
     ContextOp, CopyOp, CopySource, Graph, GraphBuilder, GraphError, Input, InputKey, Op, Selector, Unpack,
@@ -14,12 +15,13 @@ use solver::{
 use crate::diagnostic::Phase;
 use crate::directive;
 use crate::lint::{self, Findings, Settings};
-use crate::options::{ImageResolver, LowerOptions, Lowered};
+use crate::options::{Before, ImageResolver, LowerOptions, Lowered, NoCache, Place};
 use crate::outline::Outline;
 use crate::tree::Dockerfile;
 use crate::{Diagnostic, Span};
 
 mod arguments;
+mod breakpoints;
 mod config;
 mod copy;
 mod devices;
@@ -39,6 +41,7 @@ mod state;
 mod steps;
 mod variables;
 
+use breakpoints::Stop;
 use images::Images;
 use outline::Captures;
 use stages::Plan;
@@ -85,6 +88,29 @@ pub fn lower(
         }
         _ => Err(in_order(lowering.findings.into_list())),
     }
+}
+
+/// Makes a graph of what is above one instruction in its stage. `place` comes from the same tree, which was lowered with
+/// the same options and images; rules that are broken are not told again. What has been made is looked up: neither
+/// `no_cache` nor the breakpoints of the options count.
+///
+/// # Errors
+/// As [`lower()`].
+pub fn lower_before(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    resolver: &mut dyn ImageResolver,
+    place: Place,
+) -> Result<Before, Vec<Diagnostic>> {
+    let options = LowerOptions { no_cache: NoCache::None, breakpoints: Vec::new(), ..options.clone() };
+    let findings = begin(dockerfile, &options).map_err(Findings::into_list)?;
+    let mut lowering = Lowering::new(dockerfile, &options, findings, Purpose::Build);
+    lowering.until = Some(place);
+    let before = lowering.run(resolver).and_then(|state| {
+        let run = lowering.shell(&state);
+        Some(Before { lowered: lowering.finish(state)?, run })
+    });
+    before.ok_or_else(|| in_order(lowering.findings.into_list()))
 }
 
 /// Looks for what breaks a lint rule, and for mistakes, in the order in which BuildKit comes upon them (it ends at the
@@ -201,6 +227,12 @@ struct Lowering<'a> {
     findings: Findings,
     purpose: Purpose,
     target: Option<usize>,
+    /// Where lowering ends, if not with the target.
+    until: Option<Place>,
+    /// The breakpoints, in the order of the options.
+    stops: Vec<Stop>,
+    /// The instructions that vertices were made for.
+    steps: Vec<(Place, Range<usize>)>,
     /// What each stage takes from outside; empty unless that is what is asked for.
     captures: Captures,
 }
@@ -235,6 +267,9 @@ impl<'a> Lowering<'a> {
             findings,
             purpose,
             target: None,
+            until: None,
+            stops: Vec::new(),
+            steps: Vec::new(),
             captures: if purpose == Purpose::Outline { Captures::switched_on() } else { Captures::default() },
         }
     }
@@ -242,8 +277,13 @@ impl<'a> Lowering<'a> {
     /// Lowers what the target needs, and gives the target's state where nothing is wrong.
     fn run(&mut self, resolver: &mut dyn ImageResolver) -> Option<State> {
         self.target = self.plan(resolver);
+        if self.purpose == Purpose::Build {
+            self.find_stops();
+        }
         let target = self.target.filter(|_| !self.findings.has_errors())?;
-        self.lower_stages(target)
+        let state = self.lower_stages(target);
+        self.check_stops();
+        state
     }
 
     /// Lowers all stages that are needed, and gives the state of the target.
@@ -271,7 +311,10 @@ impl<'a> Lowering<'a> {
         config.config.labels.extend(self.options.labels.clone());
         let graph = self.take_graph();
         let contexts = std::mem::take(&mut self.contexts);
-        Some(Lowered { graph, target, config, warnings: Vec::new(), contexts, epoch: self.epoch })
+        let breakpoints = std::mem::take(&mut self.stops).into_iter().map(Stop::into_vertices).collect();
+        let steps = std::mem::take(&mut self.steps);
+        let (warnings, epoch) = (Vec::new(), self.epoch);
+        Some(Lowered { graph, target, config, warnings, contexts, epoch, breakpoints, steps })
     }
 
     fn take_graph(&mut self) -> Graph {

@@ -1,11 +1,12 @@
 //! What a build is asked for, beside its Dockerfile, and how images become known.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::path::PathBuf;
 
 use oci::{Digest, ImageConfig, ImageReference, Platform};
 use pattern::PatternSet;
-use solver::{ExtraHost, Graph, ImageLocation, ImageSource, NetworkMode, Ulimit, VertexId};
+use solver::{ExtraHost, Graph, ImageLocation, ImageSource, NetworkMode, RunOp, Ulimit, VertexId};
 
 use crate::Diagnostic;
 
@@ -47,6 +48,8 @@ pub struct LowerOptions {
     pub ignore: Option<PatternSet>,
     /// Proxies of docker's `config.json`, by the argument's name (`HTTP_PROXY`); `--build-arg` goes first.
     pub proxy_args: BTreeMap<String, String>,
+    /// `--break`.
+    pub breakpoints: Vec<Breakpoint>,
 }
 
 impl LowerOptions {
@@ -70,6 +73,7 @@ impl LowerOptions {
             cgroup_parent: None,
             ignore: None,
             proxy_args: BTreeMap::new(),
+            breakpoints: Vec::new(),
         }
     }
 }
@@ -110,6 +114,16 @@ pub enum NoCache {
     All,
     /// Those of the stages of these names, or of these numbers.
     Stages(Vec<String>),
+}
+
+/// Where a build is to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Breakpoint {
+    /// Before the step in this line (counted from 1), or the next one that follows in its stage. The cache is not asked
+    /// for that step, so that the build gets there.
+    Line(u32),
+    /// Before the first step of this stage that is executed.
+    Stage(String),
 }
 
 /// What the name of a `--build-context` stands for.
@@ -183,4 +197,34 @@ pub struct Lowered {
     /// `SOURCE_DATE_EPOCH`, in seconds since 1970: the time that files and the config are to have at most. It comes from
     /// the build argument or from the default of a global ARG.
     pub epoch: Option<i64>,
+    /// For each breakpoint, the vertices before which it stops, at least one. Each has the files before it as its first
+    /// input.
+    pub breakpoints: Vec<Vec<VertexId>>,
+    /// The instructions that vertices were made for, in the order in which they were.
+    pub(crate) steps: Vec<(Place, Range<usize>)>,
+}
+
+/// An instruction of a stage, those of ONBUILD triggers included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub(crate) stage: usize,
+    pub(crate) instruction: usize,
+}
+
+/// What a stage is before one of its instructions.
+#[derive(Debug, Clone)]
+pub struct Before {
+    /// An image of it.
+    pub lowered: Lowered,
+    /// What a RUN would be at that place, without mounts. Its arguments are those of SHELL.
+    pub run: RunOp,
+}
+
+impl Lowered {
+    /// The instruction that a vertex was made for; none for base images and contexts. Of several with the same vertex it
+    /// is the first.
+    pub fn place_of(&self, vertex: VertexId) -> Option<Place> {
+        let found = self.steps.iter().find(|(_, vertices)| vertices.contains(&vertex.index()));
+        found.map(|(place, _)| *place)
+    }
 }

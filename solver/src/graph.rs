@@ -196,6 +196,11 @@ impl GraphBuilder {
         Ok(id)
     }
 
+    /// Has look-ups of a vertex skipped, as [`VertexMeta::no_cache`] does.
+    pub fn skip_lookups(&mut self, id: VertexId) {
+        self.graph.vertices[id.index()].meta.no_cache = true;
+    }
+
     /// The graph.
     pub fn finish(self) -> Graph {
         self.graph

@@ -58,8 +58,13 @@ impl Lowering<'_> {
         mounts.extend(script.mounts);
         let hidden: Vec<&str> = secret_env.iter().map(|variable| variable.name.as_str()).collect();
         let meta = current.step_hiding(instruction, &script.note, &hidden);
-        let given = self.run_op(current, args, mounts);
-        let mut op = RunOp { network, security: run.security, secret_env, devices, ..given };
+        let mut op = RunOp {
+            network,
+            security: run.security,
+            secret_env,
+            devices,
+            ..self.run_op(&current.state, &current.proxies, args, mounts)
+        };
         let has_own = current.state.run_environment.value(AGENT_VARIABLE).is_some();
         op.env.extend(first_agent.filter(|_| !has_own).map(|path| format!("{AGENT_VARIABLE}={path}")));
         self.add_on_root(&mut current.state, (Op::Run(op), inputs), meta, span)?;
@@ -67,11 +72,23 @@ impl Lowering<'_> {
         Ok(())
     }
 
+    /// A RUN of nothing but SHELL.
+    pub(super) fn shell(&self, state: &State) -> RunOp {
+        let mut args = shell_words(state, "");
+        args.pop();
+        self.run_op(state, &self.proxy_environment(), args, Vec::new())
+    }
+
     /// A RUN with what the build's options say of all of them.
-    fn run_op(&self, current: &Current<'_>, args: Vec<String>, mounts: Vec<RunMount>) -> RunOp {
-        let state = &current.state;
+    fn run_op(
+        &self,
+        state: &State,
+        proxies: &[(String, String)],
+        args: Vec<String>,
+        mounts: Vec<RunMount>,
+    ) -> RunOp {
         let options = self.options;
-        let proxies = current.proxies.iter().filter(|(name, _)| state.run_environment.value(name).is_none());
+        let proxies = proxies.iter().filter(|(name, _)| state.run_environment.value(name).is_none());
         let hostname = options.hostname.as_ref().or_else(|| self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME"));
         RunOp {
             args,

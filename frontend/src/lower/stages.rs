@@ -268,7 +268,7 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn stage_label(&self, index: usize) -> String {
+    pub(super) fn stage_label(&self, index: usize) -> String {
         let name = self.plans.get(index).map(|plan| plan.shown_name.clone());
         name.filter(|name| !name.is_empty()).unwrap_or_else(|| format!("stage-{index}"))
     }
@@ -305,6 +305,9 @@ impl<'a> Lowering<'a> {
     }
 
     fn find_target(&mut self) -> Option<usize> {
+        if let Some(place) = self.until {
+            return Some(place.stage);
+        }
         let last = self.plans.len().checked_sub(1);
         let Some(target) = &self.options.target else { return last };
         let found = self.names.get(target.to_lowercase().as_str()).copied();

@@ -24,6 +24,16 @@ pub(super) enum Root {
     Context(String),
 }
 
+impl Root {
+    /// The vertex, if there is one.
+    pub(super) fn vertex(&self) -> Option<VertexId> {
+        match self {
+            Self::Vertex(vertex) => Some(*vertex),
+            Self::Context(_) => None,
+        }
+    }
+}
+
 /// A stage after some of its instructions.
 #[derive(Debug, Clone)]
 pub(super) struct State {

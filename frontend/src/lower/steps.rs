@@ -5,7 +5,7 @@ use solver::{ImageOp, Input, InputKey, MkdirOp, NetworkMode, Op, VertexId, Verte
 
 use crate::expand::{Expander, Quotes, Variables};
 use crate::lint::Rule;
-use crate::options::{NoCache, ResolvedImage};
+use crate::options::{NoCache, Place, ResolvedImage};
 use crate::quote::go_quote;
 use crate::tree::{Instruction, InstructionKind, Token};
 use crate::{Diagnostic, Span};
@@ -26,7 +26,9 @@ pub(super) struct Current<'n> {
     name: &'n str,
     steps: usize,
     steps_done: usize,
-    is_trigger: bool,
+    /// How many instructions came before, triggers included.
+    pub(super) instruction: usize,
+    pub(super) is_trigger: bool,
     pub(super) no_cache: bool,
     pub(super) proxies: Vec<(String, String)>,
 }
@@ -90,8 +92,21 @@ impl Lowering<'_> {
         let proxies = self.proxy_environment();
         let state = State::scratch(Root::Context(String::new()), &self.plans[index].platform);
         let steps = steps + usize::from(starts_here);
-        let mut current =
-            Current { index, state, name: &name, steps, steps_done: 0, is_trigger: false, no_cache, proxies };
+        let wanted = match self.until {
+            Some(place) if place.stage == index => place.instruction,
+            _ => usize::MAX,
+        };
+        let mut current = Current {
+            index,
+            state,
+            name: &name,
+            steps,
+            steps_done: 0,
+            instruction: 0,
+            is_trigger: false,
+            no_cache,
+            proxies,
+        };
         match self.start(&mut current, tree.span) {
             Ok(state) => current.state = state,
             Err(diagnostic) => {
@@ -101,18 +116,25 @@ impl Lowering<'_> {
         }
         let found = self.findings.len();
         current.is_trigger = true;
-        self.lower_instructions(&mut current, &triggers);
+        self.lower_instructions(&mut current, &triggers[..triggers.len().min(wanted)]);
         current.is_trigger = false;
         self.findings.drop_places(found);
-        self.lower_instructions(&mut current, own);
+        self.lower_instructions(&mut current, &own[..own.len().min(wanted.saturating_sub(triggers.len()))]);
         Some(current.state)
     }
 
     fn lower_instructions(&mut self, current: &mut Current<'_>, instructions: &[Instruction]) {
         for instruction in instructions {
+            let (first, root) = (self.builder.graph().vertices().len(), current.state.root.vertex());
             if let Err(diagnostic) = self.lower_instruction(current, instruction) {
                 self.findings.push(diagnostic);
             }
+            let place = Place { stage: current.index, instruction: current.instruction };
+            self.steps.push((place, first..self.builder.graph().vertices().len()));
+            if let Some(made) = current.state.root.vertex().filter(|made| Some(*made) != root) {
+                self.stop_before(current, instruction, made);
+            }
+            current.instruction += 1;
         }
     }
 
@@ -283,7 +305,7 @@ impl Lowering<'_> {
 }
 
 /// Whether an instruction counts as a step.
-fn is_step(instruction: &Instruction) -> bool {
+pub(super) fn is_step(instruction: &Instruction) -> bool {
     matches!(
         instruction.kind,
         InstructionKind::Add(_)
