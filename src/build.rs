@@ -188,6 +188,7 @@ impl Plan {
             devices: Arc::clone(&self.devices),
             step_timeout: self.step_timeout.clone(),
             owner_changes: self.owner_changes(session),
+            debugger: None,
         };
         let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {

@@ -81,6 +81,9 @@ pub enum WorkerError {
         #[source]
         cause: DeviceError,
     },
+    /// Whoever looked at the files before a step wanted no more of the build.
+    #[error("the build was ended at a breakpoint ({0})")]
+    Stopped(ProcessFailure),
     /// The output of a RUN could not be read.
     #[error("cannot read the output of {}", quoted(command))]
     ProcessOutput {

@@ -25,7 +25,7 @@ use crate::remote::{GitOptions, Remotes};
 use crate::run::{DefaultNetwork, Networks, Removals};
 use crate::sources::Sources;
 use crate::{
-    Secret, SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, merge, mkdir, room, run,
+    Debugger, Secret, SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, merge, mkdir, room, run,
 };
 
 /// The pauses between two looks at a claim that another holds.
@@ -63,6 +63,8 @@ pub struct WorkerOptions {
     pub step_timeout: Option<TimeLimit>,
     /// What becomes of changes of owners in steps.
     pub owner_changes: OwnerChanges,
+    /// Looks into steps.
+    pub debugger: Option<Arc<dyn Debugger>>,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -101,6 +103,7 @@ struct Shared {
     /// What steps have in common with this process, as far as it was told.
     told_of: Mutex<Vec<Kept>>,
     removals: Arc<Removals>,
+    debugger: Option<Arc<dyn Debugger>>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -131,6 +134,7 @@ impl LocalWorker {
             devices,
             step_timeout,
             owner_changes,
+            debugger,
         } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
@@ -158,6 +162,7 @@ impl LocalWorker {
             owner_changes,
             told_of: Mutex::default(),
             removals: Arc::default(),
+            debugger,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -204,6 +209,11 @@ impl LocalWorker {
             None if required => Err(WorkerError::AgentNotFound(id.to_owned())),
             found => Ok(found),
         }
+    }
+
+    /// Who looks into steps.
+    pub(crate) fn debugger(&self) -> Option<&dyn Debugger> {
+        self.shared.debugger.as_deref()
     }
 
     /// What steps leave to be removed.
@@ -515,6 +525,9 @@ impl Worker for LocalWorker {
         };
         let store = self.shared.store.clone();
         let execution = Execution { vertex, inputs, digests, context };
+        if let Some(debugger) = self.debugger() {
+            run::pause(self, debugger, &execution).await?;
+        }
         let snapshot = match &vertex.op {
             Op::Scratch => return Ok(Output::Scratch),
             Op::Context(op) => return Ok(Output::Context(op.name.clone())),

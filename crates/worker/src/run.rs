@@ -9,32 +9,29 @@ mod one_id;
 mod output;
 mod redaction;
 mod removals;
+mod scene;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cache::tree::{TreeKind, TreeView};
-use cache::{ActiveSnapshot, Snapshot};
-use sandbox::{
-    CgroupLimits, Exit, Kept, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Running, Security,
-};
+use cache::Snapshot;
+use sandbox::{Exit, Kept, ProcessSpec, ResourceLimit, RootFs, Running, Security};
 use solver::{Event, ExecContext, LogStream, RunOp, SecurityMode};
 
-use crate::cdi::DeviceRegistry;
 use crate::error::ProcessFailure;
 use crate::local::{Execution, blocking};
-use crate::run::caches::Caches;
-use crate::run::mounts::{Mounts, Preparation};
-pub(crate) use crate::run::network::Networks;
 use crate::run::network::Place;
-pub use crate::run::network::{DefaultNetwork, Otherwise};
 use crate::run::output::forward;
 use crate::run::redaction::Redaction;
-pub(crate) use crate::run::removals::Removals;
-use crate::user::{self, ProcessUser};
-use crate::{LocalWorker, Output, TimeLimit, WorkerError};
+use crate::user::ProcessUser;
+use crate::{Debugger, LocalWorker, TimeLimit, WorkerError};
 
 pub(crate) use agent::AgentSocket;
+pub(crate) use network::Networks;
+pub use network::{DefaultNetwork, Otherwise};
+pub(crate) use removals::Removals;
+use scene::Setup;
+pub use scene::{Program, Scene};
 
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -46,36 +43,40 @@ pub(crate) async fn run(
     op: &RunOp,
     execution: &Execution<'_>,
 ) -> Result<Snapshot, WorkerError> {
-    let parent = worker.snapshot_of(execution.inputs.first().unwrap_or(&Output::Scratch)).await?;
-    let preparation = Arc::new(Preparation::new(worker, op, execution).await?);
-    let caches = Caches::take(&preparation, op, execution.context).await?;
-    let command: Arc<str> = op.args.join(" ").into();
-    let redaction = Arc::new(preparation.redaction());
-    let place = worker.networks().take(op, execution.context).await?;
-    let start = Start {
-        preparation: Arc::clone(&preparation),
-        parent,
-        op: op.clone(),
-        limits: worker.limits().clone(),
-        devices: Arc::clone(worker.devices()),
+    let setup = Setup::new(worker, op, execution).await?;
+    let command = Arc::clone(&setup.command);
+    let finishing = Finishing {
         command: Arc::clone(&command),
-        owner_changes: worker.owner_changes(),
+        redaction: Arc::new(setup.preparation.redaction()),
+        limit: worker.step_timeout().cloned(),
     };
-    let Started { active, running, mounts, place } = blocking(move || start.start(caches, place)).await?;
+    let (mut scene, running) = blocking(move || setup.scene()?.start()).await?;
     for kept in running.kept().iter().filter(|kept| worker.is_to_tell_of(**kept)) {
         let message = told(*kept).to_owned();
         (execution.context.events)(Event::Warning { vertex: execution.context.vertex, message });
     }
-    let finishing =
-        Finishing { command: Arc::clone(&command), redaction, limit: worker.step_timeout().cloned() };
     let ended = finishing.finish(running, execution.context).await;
-    let removals = Arc::clone(worker.removals());
+    let outcome = ended.and_then(|exit| check(exit, &command));
+    if let (Err(error @ WorkerError::Process { .. }), Some(debugger)) = (&outcome, worker.debugger()) {
+        scene = debugger.after_failure(scene, execution.context, error).await;
+    }
+    blocking(move || scene.end(outcome)).await
+}
+
+/// Lets the debugger look at the files before a vertex is executed; an error ends the build.
+pub(crate) async fn pause(
+    worker: &LocalWorker,
+    debugger: &dyn Debugger,
+    execution: &Execution<'_>,
+) -> Result<(), WorkerError> {
+    let Some(op) = debugger.stops_before(execution.context.vertex).await else { return Ok(()) };
+    // What is changed in it is thrown away with it: the step itself gets the files as they were.
+    let setup = Setup::new(worker, &op, execution).await?;
+    let scene = blocking(move || setup.scene()).await?;
+    let (scene, outcome) = debugger.before(scene, execution.context).await;
     blocking(move || {
-        // Also what is thrown away takes its time. Agents are there until now.
-        drop((place, mounts, preparation));
-        check(ended?, &command)?;
-        removals.remove(active.take_work_dirs());
-        Ok(active.commit()?)
+        drop(scene);
+        outcome
     })
     .await
 }
@@ -102,68 +103,6 @@ fn check(exit: Exit, command: &str) -> Result<(), WorkerError> {
         Exit::OutOfMemory => ProcessFailure::OutOfMemory,
     };
     Err(WorkerError::Process { command: command.to_owned(), failure })
-}
-
-/// Everything that a process is started with.
-struct Start {
-    preparation: Arc<Preparation>,
-    parent: Option<Snapshot>,
-    op: RunOp,
-    limits: CgroupLimits,
-    devices: Arc<DeviceRegistry>,
-    command: Arc<str>,
-    owner_changes: OwnerChanges,
-}
-
-/// A process that has been started, and what it runs on.
-struct Started {
-    active: ActiveSnapshot,
-    running: Running,
-    mounts: Mounts,
-    place: Place,
-}
-
-impl Start {
-    fn start(&self, caches: Caches, place: Place) -> Result<Started, WorkerError> {
-        let Self { preparation, parent, op, .. } = self;
-        let store = &preparation.store;
-        let view = match parent {
-            Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
-            None => None,
-        };
-        let user = user::process_user(view.as_ref(), &op.user)
-            .map_err(|cause| WorkerError::ProcessUser { command: self.command.to_string(), cause })?;
-        one_id::check(store, &user, &self.command)?;
-        let apt = match self.owner_changes {
-            OwnerChanges::Ignored => one_id::apt_stays_root(view.as_ref())?,
-            OwnerChanges::Made => None,
-        };
-        drop(view);
-        let mut mounts = preparation.mounts(op, caches)?;
-        let active = store.prepare(parent.as_ref())?;
-        let rootfs = match store.tree_mode().kind {
-            TreeKind::Plain => RootFs::Directory(active.upper().to_owned()),
-            TreeKind::Overlay { user_xattrs } => RootFs::Overlay {
-                lower_dirs: active.lower_dirs().to_vec(),
-                upper: active.upper().to_owned(),
-                work: active.work_dir()?,
-                user_xattrs,
-            },
-        };
-        let mut spec = process_spec(rootfs, op, &user, &place);
-        spec.cgroup_limits = self.limits.clone();
-        spec.owner_changes = self.owner_changes;
-        spec.mounts = std::mem::take(&mut mounts.specs);
-        spec.mounts.extend(apt);
-        if !op.devices.is_empty() {
-            let given = self.devices.give(&op.devices, &mut spec);
-            given.map_err(|cause| WorkerError::Device { command: self.command.to_string(), cause })?;
-        }
-        spec.env.extend(preparation.variables(op));
-        let running = sandbox::spawn(&spec)
-            .map_err(|cause| WorkerError::Sandbox { command: self.command.to_string(), cause })?;
-        Ok(Started { active, running, mounts, place })
-    }
 }
 
 fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser, place: &Place) -> ProcessSpec {

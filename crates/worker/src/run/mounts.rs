@@ -67,6 +67,20 @@ pub(super) struct Mounts {
     _caches: Caches,
 }
 
+impl Mounts {
+    /// Gives overlays that have been mounted other work directories.
+    pub(super) fn renew(&self, specs: &mut [MountSpec]) -> Result<(), WorkerError> {
+        for spec in specs {
+            if let MountKind::Overlay { overlay: OverlaySpec { upper: Some(upper), .. }, .. } = &mut spec.kind
+                && let Some(scratch) = self.scratch.iter().find(|scratch| scratch.upper() == upper.directory)
+            {
+                upper.work = scratch.work_dir()?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A file or a directory of a snapshot.
 struct Part {
     snapshot: Option<Snapshot>,
@@ -99,6 +113,19 @@ impl Preparation {
             digests: execution.digests.to_vec(),
             cancel: execution.context.cancel.clone(),
         })
+    }
+
+    /// What a RUN without mounts takes.
+    pub(super) fn bare(store: Store, cancel: CancellationToken) -> Self {
+        Self {
+            store,
+            inputs: Vec::new(),
+            sources: Vec::new(),
+            digests: Vec::new(),
+            secrets: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            cancel,
+        }
     }
 
     /// The variables that hold secrets: `NAME=value`.

@@ -16,8 +16,8 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::{
-    ContextSource, DefaultNetwork, GitOptions, LocalWorker, Output, Resources, Secret, SourcePolicy,
-    SshAgent, WorkerError, WorkerOptions,
+    ContextSource, Debugger, DefaultNetwork, GitOptions, LocalWorker, Output, Resources, Secret,
+    SourcePolicy, SshAgent, WorkerError, WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -31,6 +31,7 @@ pub(crate) struct Bench {
     /// The environment of git.
     pub(crate) git: BTreeMap<OsString, OsString>,
     pub(crate) network: DefaultNetwork,
+    pub(crate) debugger: Option<Arc<dyn Debugger>>,
 }
 
 /// What a solve did.
@@ -58,6 +59,7 @@ impl Bench {
             secrets: BTreeMap::from([("token".to_owned(), b"s3cret\n".to_vec())]),
             git: std::env::vars_os().filter(|(name, _)| name == "PATH").collect(),
             network: DefaultNetwork::Host,
+            debugger: None,
             directory,
         }
     }
@@ -89,6 +91,7 @@ impl Bench {
             devices: Arc::default(),
             step_timeout: None,
             owner_changes: sandbox::OwnerChanges::Made,
+            debugger: self.debugger.clone(),
         })
     }
 
@@ -263,7 +266,7 @@ pub(crate) fn chain(vertex: VertexId) -> Input {
 }
 
 /// A path of a vertex, by its content.
-fn part(vertex: VertexId, path: &str) -> Input {
+pub(crate) fn part(vertex: VertexId, path: &str) -> Input {
     let paths = vec![path.to_owned()];
     let selector = Selector { paths, wildcards: false, exclude: Vec::new(), parents: false };
     Input { vertex, key: InputKey::Content(selector) }

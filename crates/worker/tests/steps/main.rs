@@ -11,6 +11,7 @@
 
 mod bench;
 mod cases;
+mod debug;
 mod git;
 mod networks;
 mod remote;
@@ -27,7 +28,8 @@ fn main() -> ExitCode {
     }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failed = Vec::new();
-    for (name, test) in cases::ALL.iter().chain(remote::ALL).chain(git::ALL).chain(networks::ALL) {
+    let all = [cases::ALL, debug::ALL, remote::ALL, git::ALL, networks::ALL];
+    for (name, test) in all.into_iter().flatten() {
         for kind in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
             let name = format!("{name} ({kind:?})");
             if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
