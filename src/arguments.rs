@@ -11,7 +11,7 @@ use crate::resources::ResourceArguments;
 
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] =
-    &["build", "fmt", "images", "push", "rmi", "prune", "du", "doctor", "gc", "help"];
+    &["build", "debug", "fmt", "images", "push", "rmi", "prune", "du", "doctor", "gc", "help"];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -72,6 +72,9 @@ pub(crate) enum Action {
     // As with docker, the last of several counts.
     #[command(after_help = EXAMPLES, args_override_self = true)]
     Build(Box<BuildArguments>),
+    /// Build, with a shell in the sandbox of a step that fails (`--on-failure=shell`)
+    #[command(args_override_self = true)]
+    Debug(Box<BuildArguments>),
     /// Format Dockerfiles; what they build stays the same
     Fmt(FormatArguments),
     /// List the images that `-t` kept
@@ -302,6 +305,15 @@ pub(crate) struct BuildArguments {
         help_heading = "Output"
     )]
     pub(crate) progress: ProgressMode,
+
+    /// When a step fails: `shell[=COMMAND]` opens a shell in its sandbox, on the files as it left them; `tag=NAME` keeps its
+    /// stage before it as an image; may be repeated
+    #[arg(long, value_name = "ACTION", help_heading = "Debug")]
+    pub(crate) on_failure: Vec<String>,
+    /// Open a shell before a step: `[FILE:]LINE` for the one there, a stage for its first one that is executed. What the
+    /// shell changes is thrown away; with exit code 0 the build goes on. May be repeated
+    #[arg(long = "break", value_name = "[FILE:]LINE|STAGE", help_heading = "Debug")]
+    pub(crate) breakpoints: Vec<String>,
 
     #[command(flatten)]
     pub(crate) later: NotSupportedYet,

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{IdMode, Store};
-use frontend::{DeviceOptions, Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
+use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
 use sandbox::OwnerChanges;
@@ -14,13 +14,14 @@ use solver::{Op, SolveError, SolveOptions, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret, SourcePolicy,
-    SshAgent, TimeLimit, WorkerError, WorkerOptions,
+    Debugger, DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret,
+    SourcePolicy, SshAgent, TimeLimit, WorkerError, WorkerOptions,
 };
 
 use crate::agents;
 use crate::arguments::{BuildArguments, ProgressMode, Switches};
 use crate::call::Call;
+use crate::debug::{Shells, Wanted};
 use crate::entitlements::Entitlements;
 use crate::export::{self, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
@@ -30,7 +31,7 @@ use crate::network;
 use crate::progress::{Progress, Show};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind};
-use crate::resolver::Resolver;
+use crate::resolver::{Remembering, Resolver};
 use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
@@ -45,6 +46,10 @@ pub(crate) struct Plan {
     agents: BTreeMap<String, SshAgent>,
     network: DefaultNetwork,
     outputs: Outputs,
+    /// The Dockerfile as it was given.
+    file: Option<PathBuf>,
+    pub(crate) wanted: Wanted,
+    pub(crate) shells: Option<Arc<Shells>>,
     pub(crate) progress: Arc<Progress>,
     sources: SourcePolicy,
     /// The lock file that is to be written.
@@ -69,12 +74,19 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     }
     let call = call(arguments)?;
     let outputs = Outputs::of(arguments)?;
+    let wanted = Wanted::of(arguments)?;
+    if call.is_some() && wanted.is_something() {
+        return Err(Failure::usage(
+            "`--on-failure` and `--break` go with builds, not with `--call` and `--check`",
+        ));
+    }
     let inputs = inputs::read(arguments)?;
     let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
     let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let device_settings = Environment::device_settings()?;
     let devices = DeviceRegistry::load(&device_settings.directories());
     let options = lower_options(arguments, &inputs, device_settings.options(&devices))?;
+    let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, &outputs)?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -87,6 +99,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let reserve = arguments.resources.reserve_bytes(sandbox::total_memory_bytes());
     let resources = Resources { limits, reserve_bytes: reserve.map_err(Failure::usage)? };
     let processors = std::thread::available_parallelism();
+    let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
     Ok(Plan {
         options,
         inputs: Arc::new(inputs),
@@ -96,7 +109,10 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         outputs,
         sources,
         lock,
-        progress: Arc::new(Progress::new(show, Environment::log_limits()?)),
+        file: arguments.file.clone(),
+        shells: wanted.has_shells().then(|| Arc::new(Shells::new(&wanted, Arc::clone(&progress)))),
+        wanted,
+        progress,
         call,
         timeout: time_limit("--timeout", arguments.timeout.as_deref())?,
         step_timeout: time_limit("--step-timeout", arguments.step_timeout.as_deref())?,
@@ -188,7 +204,7 @@ impl Plan {
             devices: Arc::clone(&self.devices),
             step_timeout: self.step_timeout.clone(),
             owner_changes: self.owner_changes(session),
-            debugger: None,
+            debugger: self.shells.clone().map(|shells| shells as Arc<dyn Debugger>),
         };
         let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {
@@ -294,16 +310,29 @@ pub(crate) async fn run(
 ) -> Result<Option<String>, Failure> {
     let opened = interrupt.unless(plan.open(&session, root, interrupt)).await?;
     let Opened { store, client, worker, definition } = opened;
-    let file = definition.file;
+    let (file, path) = (definition.file, definition.path);
+    plan.wanted.check_file(&file.name, plan.file.as_deref(), path.as_deref())?;
     show_definition(&plan, &file);
-    let lowered = interrupt.unless(lower(&plan, &file, worker.images())).await?;
-    let warnings = warnings_text(&lowered.warnings);
-    let target = lowered.target;
-    let (config, epoch) = (lowered.config, lowered.epoch);
-    let graph = Arc::new(lowered.graph);
-    let solved =
-        solve(&plan, (&graph, target), &worker, session.salt(plan.ignore_chown), interrupt.token()).await;
-    let outcome = solved.map_err(|error| solve_failure(&plan, &session, (&file, &graph), &error, interrupt));
+    let build = Arc::new(interrupt.unless(lower(&plan, file, worker.images())).await?);
+    let warnings = warnings_text(&build.lowered.warnings);
+    if let Some(shells) = &plan.shells {
+        shells.attach(Arc::clone(&build));
+    }
+    let work = Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker };
+    plan.progress.attach(Arc::clone(&build.graph));
+    let salt = session.salt(plan.ignore_chown);
+    let target = (&build.graph, build.lowered.target);
+    let solved = work.solve(target, Shown::Yes, salt.clone(), interrupt.token()).await;
+    if let Some(shells) = &plan.shells {
+        shells.end();
+    }
+    let outcome = match solved {
+        Ok(output) => Ok(output),
+        Err(error) => {
+            let hints = work.after_failure(&error, salt, interrupt).await;
+            Err(solve_failure(&plan, &session, &build, &error, interrupt).with_hints(hints))
+        }
+    };
     // Whoever interrupts a build does not want to wait for the disk.
     if outcome.is_err() && !interrupt.token().is_cancelled() {
         tidy(&store).await;
@@ -315,22 +344,100 @@ pub(crate) async fn run(
     let output = outcome.map_err(|failure| {
         failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
     })?;
+    if let Some(shells) = &plan.shells {
+        plan.progress.note(&shells.missed_text());
+    }
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     if let Some(path) = plan.lock.clone() {
         let found = worker.source_versions();
         blocking(move || lockfile::write(&path, found)).await?;
     }
-    let export = export::Export {
-        outputs: &plan.outputs,
-        progress: &plan.progress,
-        store: &store,
-        client: &client,
-        worker: &worker,
-        epoch,
-    };
-    let exported = interrupt.unless(export.run(config, output)).await;
+    let export = work.export(&plan.outputs, build.lowered.epoch);
+    let exported = interrupt.unless(export.run(build.lowered.config.clone(), output)).await;
     space::collect_in_background(&store);
     exported
+}
+
+/// A build that was lowered.
+pub(crate) struct Build {
+    pub(crate) file: SourceFile,
+    pub(crate) options: LowerOptions,
+    pub(crate) images: Mutex<Remembering>,
+    pub(crate) graph: Arc<solver::Graph>,
+    /// What else came of lowering; its graph is `graph`.
+    pub(crate) lowered: Lowered,
+}
+
+impl Build {
+    /// The stage before the instruction that `vertex` was made for; `None` for a base image. Blocks.
+    pub(crate) fn before(&self, vertex: VertexId) -> Result<Option<Before>, Vec<Diagnostic>> {
+        let Some(place) = self.lowered.place_of(vertex) else { return Ok(None) };
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let dockerfile = frontend::parse(&self.file);
+        frontend::lower_before(&dockerfile, &self.options, &mut *images, place).map(Some)
+    }
+
+    /// What a step is called, and where it is.
+    pub(crate) fn heading(&self, vertex: VertexId) -> String {
+        let meta = &self.graph.vertex(vertex).meta;
+        let excerpt =
+            meta.lines.map_or_else(String::new, |lines| report::excerpt(&self.file, lines.first, lines.last));
+        format!("\n------\n > {}\n{excerpt}", meta.name)
+    }
+}
+
+/// What goes on in a build, and what with.
+pub(crate) struct Work<'a> {
+    pub(crate) plan: &'a Plan,
+    pub(crate) build: &'a Arc<Build>,
+    store: &'a Store,
+    client: &'a registry::Client,
+    pub(crate) worker: &'a LocalWorker,
+}
+
+/// Whether a solve is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Yes,
+    No,
+}
+
+impl<'a> Work<'a> {
+    /// Solves for one target.
+    pub(crate) async fn solve(
+        &self,
+        (graph, target): (&Arc<solver::Graph>, VertexId),
+        shown: Shown,
+        salt: Vec<u8>,
+        cancel: &CancellationToken,
+    ) -> Result<Output, SolveError<WorkerError>> {
+        let progress = Some(Arc::clone(&self.plan.progress)).filter(|_| shown == Shown::Yes);
+        let options = SolveOptions {
+            parallelism: self.plan.parallelism,
+            salt,
+            cancel: cancel.clone(),
+            events: Arc::new(move |event| {
+                if let Some(progress) = &progress {
+                    progress.event(event);
+                }
+            }),
+        };
+        let worker = Arc::new(self.worker.clone());
+        let solved = solver::solve(Arc::clone(graph), &[target], worker, options).await?;
+        Ok(solved.outputs.into_iter().next().expect("there is an output for each target"))
+    }
+
+    /// What writes `outputs`.
+    pub(crate) fn export(&self, outputs: &'a Outputs, epoch: Option<i64>) -> export::Export<'a> {
+        export::Export {
+            outputs,
+            progress: &self.plan.progress,
+            store: self.store,
+            client: self.client,
+            worker: self.worker,
+            epoch,
+        }
+    }
 }
 
 /// Seals what a failed build has made and removes what dead runs have left, which other builds do beside their export.
@@ -349,52 +456,40 @@ fn show_definition(plan: &Plan, file: &SourceFile) {
     plan.progress.done(step);
 }
 
-async fn lower(plan: &Plan, file: &SourceFile, images: &ImageStore) -> Result<Lowered, Failure> {
-    let mut resolver = Resolver {
+async fn lower(plan: &Plan, file: SourceFile, images: &ImageStore) -> Result<Build, Failure> {
+    let mut images = Remembering::new(Resolver {
         handle: Handle::current(),
         images: images.clone(),
         progress: Arc::clone(&plan.progress),
         hints: Vec::new(),
-    };
-    let (source, options) = (file.clone(), plan.options.clone());
-    let (lowered, hints) = blocking(move || {
-        let dockerfile = frontend::parse(&source);
-        let lowered = frontend::lower(&dockerfile, &options, &mut resolver);
-        (lowered, resolver.hints)
+    });
+    let options = plan.options.clone();
+    blocking(move || {
+        let dockerfile = frontend::parse(&file);
+        match frontend::lower(&dockerfile, &options, &mut images) {
+            Ok(mut lowered) => {
+                let graph = Arc::new(std::mem::take(&mut lowered.graph));
+                Ok(Build { file, options, images: Mutex::new(images), graph, lowered })
+            }
+            Err(diagnostics) => {
+                let warnings: Vec<Diagnostic> =
+                    diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
+                let failure = Failure::diagnostics(&file, &diagnostics).with_hints(images.resolver.hints);
+                Err(failure.after(&warnings_text(&warnings)))
+            }
+        }
     })
-    .await;
-    lowered.map_err(|diagnostics| {
-        let warnings: Vec<Diagnostic> = diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
-        Failure::diagnostics(file, &diagnostics).with_hints(hints).after(&warnings_text(&warnings))
-    })
-}
-
-async fn solve(
-    plan: &Plan,
-    (graph, target): (&Arc<solver::Graph>, VertexId),
-    worker: &LocalWorker,
-    salt: Vec<u8>,
-    cancel: &CancellationToken,
-) -> Result<Output, SolveError<WorkerError>> {
-    plan.progress.attach(Arc::clone(graph));
-    let progress = Arc::clone(&plan.progress);
-    let options = SolveOptions {
-        parallelism: plan.parallelism,
-        salt,
-        cancel: cancel.clone(),
-        events: Arc::new(move |event| progress.event(event)),
-    };
-    let solved = solver::solve(Arc::clone(graph), &[target], Arc::new(worker.clone()), options).await?;
-    Ok(solved.outputs.into_iter().next().expect("there is an output for each target"))
+    .await
 }
 
 fn solve_failure(
     plan: &Plan,
     session: &Session,
-    (file, graph): (&SourceFile, &solver::Graph),
+    build: &Build,
     error: &SolveError<WorkerError>,
     interrupt: &Interrupt,
 ) -> Failure {
+    let (file, graph) = (&build.file, &build.graph);
     let (vertex, failure) = match error {
         SolveError::Cancelled => return interrupt.failure(),
         SolveError::Unstable { vertex } => {

@@ -33,13 +33,8 @@ impl Outputs {
     /// image made: the rest of such builds fill the cache.
     pub(crate) fn of(arguments: &BuildArguments) -> Result<Self, Failure> {
         let mut tags = Vec::new();
-        for tag in &arguments.tags {
-            let reference: ImageReference =
-                tag.parse().map_err(|error| Failure::usage(format!("invalid tag `{tag}`: {error}")))?;
-            if reference.digest().is_some() {
-                return Err(Failure::usage(format!("invalid tag `{tag}`: a tag cannot hold a digest")));
-            }
-            tags.push(reference.with_default_tag());
+        for text in &arguments.tags {
+            tags.push(tag(text)?);
         }
         let mut specs = Vec::new();
         for text in &arguments.outputs {
@@ -64,6 +59,11 @@ impl Outputs {
         };
         outputs.check()?;
         Ok(outputs)
+    }
+
+    /// An image that is kept in the store under these names.
+    pub(crate) fn tagging(tags: Vec<ImageReference>) -> Self {
+        Self { specs: vec![OutputSpec::Image(stored_image())], tags, iidfile: None, metadata_file: None }
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -92,6 +92,16 @@ impl Outputs {
     fn names(&self, own: &[ImageReference]) -> Vec<ImageReference> {
         if own.is_empty() { self.tags.clone() } else { own.to_vec() }
     }
+}
+
+/// Reads the name of an image that is to be kept.
+pub(crate) fn tag(text: &str) -> Result<ImageReference, Failure> {
+    let reference: ImageReference =
+        text.parse().map_err(|error| Failure::usage(format!("invalid tag `{text}`: {error}")))?;
+    if reference.digest().is_some() {
+        return Err(Failure::usage(format!("invalid tag `{text}`: a tag cannot hold a digest")));
+    }
+    Ok(reference.with_default_tag())
 }
 
 fn stored_image() -> ImageOutput {

@@ -7,6 +7,7 @@ mod agents;
 mod arguments;
 mod build;
 mod call;
+mod debug;
 mod doctor;
 mod entitlements;
 mod export;
@@ -26,10 +27,12 @@ mod session;
 mod settings;
 mod space;
 mod stderr;
+mod terminal;
 mod values;
 
 use std::future::Future;
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use arguments::{Action, CommandLine};
@@ -126,18 +129,10 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
     let root = Environment::store_root(line.root)?;
     let ids = line.ids;
     match line.action {
-        Action::Build(arguments) => {
-            let plan = build::plan(&arguments)?;
-            let session = Session::begin(&root, ids)?;
-            return block_on(async |interrupt| {
-                if let Some(timeout) = &plan.timeout {
-                    interrupt.after(timeout.clone(), Arc::clone(&plan.progress));
-                }
-                match plan.call {
-                    Some(call) => interrupt.unless(call::run(plan, call, (session, root), &interrupt)).await,
-                    None => build::run(plan, session, root, &interrupt).await.map(Answer::from),
-                }
-            });
+        Action::Build(arguments) => return begin_build(build::plan(&arguments)?, root, ids),
+        Action::Debug(mut arguments) => {
+            debug::want_shell(&mut arguments);
+            return begin_build(build::plan(&arguments)?, root, ids);
         }
         Action::Doctor { format } => return Ok(doctor::run(&root, ids, format)),
         Action::Fmt(arguments) => return format::run(&arguments),
@@ -149,6 +144,19 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Gc => simple(space::collect(Session::begin(&root, ids)?, root)),
     }
     .map(Answer::from)
+}
+
+fn begin_build(plan: build::Plan, root: PathBuf, ids: arguments::Ids) -> Result<Answer, Failure> {
+    let session = Session::begin(&root, ids)?;
+    block_on(async |interrupt| {
+        if let Some(timeout) = &plan.timeout {
+            interrupt.after(timeout.clone(), Arc::clone(&plan.progress));
+        }
+        match plan.call {
+            Some(call) => interrupt.unless(call::run(plan, call, (session, root), &interrupt)).await,
+            None => build::run(plan, session, root, &interrupt).await.map(Answer::from),
+        }
+    })
 }
 
 /// A command that has nothing to put in order when it is interrupted.

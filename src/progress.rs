@@ -15,6 +15,8 @@ use limits::{Clip, Clipping};
 
 pub(crate) use limits::LogLimits;
 
+/// How much is kept of what comes while nothing may be shown.
+const MOST_HELD_BYTES: usize = 8 << 20;
 /// How many lines of a step's output an error repeats.
 const TAIL_LINES: usize = 10;
 /// A line longer than this is shown in parts.
@@ -59,6 +61,8 @@ struct State {
     current: Option<usize>,
     /// Whether anything was written yet: blocks are separated by empty lines.
     begun: bool,
+    /// What is to be shown once the terminal is free again; `None` while it is.
+    held: Option<String>,
 }
 
 struct Step {
@@ -249,9 +253,26 @@ impl Progress {
     /// A text that belongs to no step.
     pub(crate) fn note(&self, text: &str) {
         if self.show == Show::Plain {
-            self.lock().current = None;
-            stderr::write(text.as_bytes());
+            let mut state = self.lock();
+            state.current = None;
+            state.print(text);
         }
+    }
+
+    /// A text that is shown whatever else is.
+    pub(crate) fn tell(&self, text: &str) {
+        let mut state = self.lock();
+        // Lines that follow begin with the name of their step again.
+        state.current = None;
+        state.print(text);
+    }
+
+    /// Keeps back what comes until the answer is dropped, and shows it then: something else has the terminal. What came
+    /// before has been written when this returns.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        self.lock().held.get_or_insert_default();
+        stderr::flush();
+        Hold(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -275,7 +296,7 @@ impl Progress {
         }
         state.current = Some(number);
         state.begun = true;
-        stderr::write((text + lines).as_bytes());
+        state.print(&(text + lines));
     }
 
     fn end(&self, state: &mut State, number: usize, lines: &str) {
@@ -285,7 +306,30 @@ impl Progress {
     }
 }
 
+/// While this lives, nothing is shown.
+pub(crate) struct Hold<'a>(&'a Progress);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        stderr::write(state.held.take().unwrap_or_default().as_bytes());
+    }
+}
+
 impl State {
+    fn print(&mut self, text: &str) {
+        match &mut self.held {
+            None => stderr::write(text.as_bytes()),
+            Some(held) if held.len() + text.len() > MOST_HELD_BYTES => {
+                // What came last tells most of how things stand.
+                held.clear();
+                held.push_str("(what came before is left out)\n");
+                held.push_str(text);
+            }
+            Some(held) => held.push_str(text),
+        }
+    }
+
     fn add(&mut self, name: String) -> usize {
         self.steps.push(Step {
             name,
@@ -406,6 +450,20 @@ pub(crate) fn bytes(number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_comes_meanwhile_is_kept() {
+        let progress = Progress::new(Show::Plain);
+        let hold = progress.hold();
+        progress.note("one\n");
+        progress.note("two\n");
+        assert_eq!(progress.lock().held.as_deref(), Some("one\ntwo\n"));
+        progress.note(&"x".repeat(MOST_HELD_BYTES));
+        assert!(progress.lock().held.as_ref().is_some_and(|held| held.starts_with("(what came before")));
+        progress.lock().held = Some(String::new());
+        drop(hold);
+        assert!(progress.lock().held.is_none());
+    }
 
     #[test]
     fn output_is_shown_by_whole_lines() {

@@ -6,6 +6,7 @@ mod concurrency;
 mod container;
 mod contexts;
 mod crash;
+mod debug;
 mod devices;
 mod doctor;
 mod escapes;
