@@ -321,9 +321,20 @@ fn has_same_content(a: &File, b: &File, size: u64) -> std::io::Result<bool> {
     Ok(true)
 }
 
-/// The whole of a tree, as a difference from nothing.
-pub(super) fn write_whole(view: &TreeView, out: impl Write) -> Result<(), LayerError> {
+/// Whole trees, as differences from nothing, each beneath its directory if it has one.
+pub(super) fn write_whole(trees: &[(Option<&OsStr>, &TreeView)], out: impl Write) -> Result<(), LayerError> {
     let mut writer = DifferenceWriter::new(out);
-    writer.directory(view.root(), None, Lower::Hidden)?;
+    for (directory, view) in trees {
+        // A file that two trees share is one in each.
+        writer.links.clear();
+        writer.path = PathBuf::from("/");
+        if let Some(directory) = directory {
+            writer.path.push(directory);
+            let header =
+                MemberHeader { kind: TarKind::Directory, mode: 0o755, ..MemberHeader::empty(&writer.path) };
+            writer.tar.header(&header).map_err(LayerError::Write)?;
+        }
+        writer.directory(view.root(), None, Lower::Hidden)?;
+    }
     writer.finish()
 }

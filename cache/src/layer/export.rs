@@ -1,6 +1,7 @@
 //! Writing whole trees.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,13 @@ use crate::tree::{Attributes, Entry, FileContent, FileKind, Hashing, TreeError, 
 
 /// Writes the whole of `view` as an uncompressed archive, in the same form as layers.
 pub fn write_tree(view: &TreeView, out: impl Write) -> Result<(), LayerError> {
-    write_whole(view, out)
+    write_whole(&[(None, view)], out)
+}
+
+/// Writes several trees as one archive, each beneath the directory that is named with it, or together where none is. A
+/// made directory has mode 0755, root as its owner and no time.
+pub fn write_trees(trees: &[(Option<&OsStr>, &TreeView)], out: impl Write) -> Result<(), LayerError> {
+    write_whole(trees, out)
 }
 
 /// Copies the whole of `view` into the host directory `destination`, which is made if it is missing. What is there

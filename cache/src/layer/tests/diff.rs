@@ -7,7 +7,7 @@ use expect_test::expect;
 
 use super::archive_builder::ArchiveBuilder;
 use super::listing::{OVERLAY, Times, list, list_archive};
-use crate::layer::{LayerSource, apply_layer, export_tree, write_layer, write_tree};
+use crate::layer::{LayerSource, apply_layer, export_tree, write_layer, write_tree, write_trees};
 use crate::tree::{
     Attributes, FileContent, FileKind, Hashing, Timestamp, TreeKind, TreeMode, TreeView, TreeWriter,
 };
@@ -235,6 +235,21 @@ fn whole_trees_as_archive_and_as_directory() {
         l Symlink d 0777 3:4 @1600000000
     "]]
     .assert_eq(&list_archive(&archive, Times::Seconds));
+    let mut both = Vec::new();
+    write_trees(&[(Some("x".as_ref()), &view), (Some("y".as_ref()), &view)], &mut both).unwrap();
+    expect![[r"
+        x/ dir 0755 0:0 @0
+        x/d/ dir 0750 3:4 @1500000000
+        x/d/f file 1 0644 3:4 @1500000000
+        x/f Link x/d/f 0644 3:4 @1500000000
+        x/l Symlink d 0777 3:4 @1600000000
+        y/ dir 0755 0:0 @0
+        y/d/ dir 0750 3:4 @1500000000
+        y/d/f file 1 0644 3:4 @1500000000
+        y/f Link y/d/f 0644 3:4 @1500000000
+        y/l Symlink d 0777 3:4 @1600000000
+    "]]
+    .assert_eq(&list_archive(&both, Times::Seconds));
     let destination = chain.scratch.path().join("new/destination");
     std::fs::create_dir_all(destination.join("d")).unwrap();
     std::fs::write(destination.join("stays"), "").unwrap();
