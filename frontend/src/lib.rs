@@ -43,10 +43,10 @@ pub use fuzz::{fuzz_expand, fuzz_format, fuzz_lint, fuzz_parse};
 pub use git::GitReference;
 pub use heredoc::Heredoc;
 pub use lint::Rule;
-pub use lower::{check, lower, lower_before, outline};
+pub use lower::{check, lower, lower_before, lower_platforms, outline};
 pub use options::{
-    Before, Breakpoint, DeviceOptions, ImageRequest, ImageResolver, LowerOptions, Lowered, NamedContext,
-    NoCache, Place, RegisteredDevice, ResolveError, ResolvedImage,
+    Before, Breakpoint, DeviceOptions, ImageRequest, ImageResolver, LowerOptions, Lowered, LoweredImage,
+    LoweredPlatforms, NamedContext, NoCache, Place, RegisteredDevice, ResolveError, ResolvedImage,
 };
 pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;

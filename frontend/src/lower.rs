@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
+use oci::Platform;
 use solver::{
     ContextOp, CopyOp, CopySource, Graph, GraphBuilder, GraphError, Input, InputKey, Op, Selector, Unpack,
     VertexId, VertexMeta,
@@ -15,7 +16,9 @@ use solver::{
 use crate::diagnostic::Phase;
 use crate::directive;
 use crate::lint::{self, Findings, Settings};
-use crate::options::{Before, ImageResolver, LowerOptions, Lowered, NoCache, Place};
+use crate::options::{
+    Before, ImageResolver, LowerOptions, Lowered, LoweredImage, LoweredPlatforms, NoCache, Place,
+};
 use crate::outline::Outline;
 use crate::tree::Dockerfile;
 use crate::{Diagnostic, Span};
@@ -75,11 +78,50 @@ pub fn lower(
     options: &LowerOptions,
     resolver: &mut dyn ImageResolver,
 ) -> Result<Lowered, Vec<Diagnostic>> {
+    lower_onto(GraphBuilder::new(), dockerfile, options, resolver)
+}
+
+/// Makes one graph of a tree for several platforms, of which there is at least one: what is the same for several, such
+/// as a stage for the platform of the machine that builds, is in it once. [`LowerOptions::platform`] means nothing here.
+///
+/// # Errors
+/// As [`lower()`], for the first platform that something is wrong for.
+pub fn lower_platforms(
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    platforms: &[Platform],
+    resolver: &mut dyn ImageResolver,
+) -> Result<LoweredPlatforms, Vec<Diagnostic>> {
+    let mut all =
+        LoweredPlatforms { graph: Graph::default(), images: Vec::new(), warnings: Vec::new(), epoch: None };
+    for platform in platforms {
+        let options = LowerOptions { platform: platform.clone(), ..options.clone() };
+        let builder = GraphBuilder::from(std::mem::take(&mut all.graph));
+        let lowered = lower_onto(builder, dockerfile, &options, resolver)?;
+        let Lowered { graph, target, config, warnings, epoch, .. } = lowered;
+        (all.graph, all.epoch) = (graph, epoch);
+        all.images.push(LoweredImage { platform: platform.clone(), target, config });
+        for warning in warnings {
+            if !all.warnings.contains(&warning) {
+                all.warnings.push(warning);
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The same as [`lower()`] with the vertices of a graph that there is already.
+fn lower_onto(
+    builder: GraphBuilder,
+    dockerfile: &Dockerfile,
+    options: &LowerOptions,
+    resolver: &mut dyn ImageResolver,
+) -> Result<Lowered, Vec<Diagnostic>> {
     let findings = match begin(dockerfile, options) {
         Ok(findings) => findings,
         Err(findings) => return Err(in_order(findings.into_list())),
     };
-    let mut lowering = Lowering::new(dockerfile, options, findings, Purpose::Build);
+    let mut lowering = Lowering { builder, ..Lowering::new(dockerfile, options, findings, Purpose::Build) };
     let lowered = lowering.run(resolver).and_then(|state| lowering.finish(state));
     lowering.findings.extend(lowering.findings.violation());
     match lowered {

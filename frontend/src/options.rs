@@ -21,6 +21,8 @@ pub struct LowerOptions {
     pub labels: BTreeMap<String, String>,
     /// The platform of the result.
     pub platform: Platform,
+    /// Whether the build is for more platforms than this one, so that steps tell theirs.
+    pub is_one_of_several: bool,
     /// The platform of the machine that builds.
     pub build_platform: Platform,
     /// `--build-context`, by the name that was given: a stage's name, or an image's (`alpine`, `alpine:3`,
@@ -61,6 +63,7 @@ impl LowerOptions {
             labels: BTreeMap::new(),
             build_platform: platform.clone(),
             platform,
+            is_one_of_several: false,
             named_contexts: BTreeMap::new(),
             no_cache: NoCache::None,
             network: NetworkMode::Default,
@@ -177,6 +180,30 @@ pub struct ResolvedImage {
 pub struct ResolveError {
     /// What went wrong, with the name of the image.
     pub message: String,
+}
+
+/// What a Dockerfile means for several platforms.
+#[derive(Debug, Clone)]
+pub struct LoweredPlatforms {
+    /// All steps that the targets need. What is the same for several platforms is there once.
+    pub graph: Graph,
+    /// The image for each platform, in the order in which they were asked for.
+    pub images: Vec<LoweredImage>,
+    /// As in [`Lowered`], what holds for several platforms once.
+    pub warnings: Vec<Diagnostic>,
+    /// As in [`Lowered`].
+    pub epoch: Option<i64>,
+}
+
+/// The image for one of several platforms.
+#[derive(Debug, Clone)]
+pub struct LoweredImage {
+    /// The platform.
+    pub platform: Platform,
+    /// As in [`Lowered`].
+    pub target: VertexId,
+    /// As in [`Lowered`].
+    pub config: ImageConfig,
 }
 
 /// What a Dockerfile means.

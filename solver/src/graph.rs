@@ -158,6 +158,14 @@ pub struct GraphBuilder {
     by_digest: HashMap<VertexDigest, VertexId>,
 }
 
+impl From<Graph> for GraphBuilder {
+    /// Goes on with a graph; its vertices keep their indexes.
+    fn from(graph: Graph) -> Self {
+        let by_digest = graph.ids().map(|id| (graph.vertex(id).digest, id)).collect();
+        Self { graph, by_digest }
+    }
+}
+
 impl GraphBuilder {
     /// The most vertices that a graph may have.
     pub const MAX_VERTICES: usize = 1 << 20;

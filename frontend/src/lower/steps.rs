@@ -1,6 +1,6 @@
 //! One stage, instruction by instruction.
 
-use oci::ChainId;
+use oci::{ChainId, Platform};
 use solver::{ImageOp, Input, InputKey, MkdirOp, NetworkMode, Op, VertexId, VertexMeta};
 
 use crate::expand::{Expander, Quotes, Variables};
@@ -29,6 +29,8 @@ pub(super) struct Current<'n> {
     /// How many instructions came before, triggers included.
     pub(super) instruction: usize,
     pub(super) is_trigger: bool,
+    /// Whether steps tell their platform.
+    tells_platform: bool,
     pub(super) no_cache: bool,
     pub(super) proxies: Vec<(String, String)>,
 }
@@ -51,7 +53,21 @@ impl Current<'_> {
         let width = self.steps.max(1).ilog10() as usize + 1;
         let space = if self.name.is_empty() { "" } else { " " };
         let onbuild = if self.is_trigger { "ONBUILD " } else { "" };
-        format!("[{}{space}{:>width$}/{}] {onbuild}", self.name, self.steps_done, self.steps)
+        let platform = if self.tells_platform { self.platforms() } else { String::new() };
+        format!("[{platform}{}{space}{:>width$}/{}] {onbuild}", self.name, self.steps_done, self.steps)
+    }
+
+    /// The platform of the stage, and the one that it is known to build for, with a blank: `linux/amd64->arm64 `.
+    fn platforms(&self) -> String {
+        let own = &self.state.platform;
+        match platform_built_for(&self.state.run_environment, own) {
+            Some(other) if other.os != own.os => format!("{own}->{other} "),
+            Some(Platform { architecture, variant, .. }) if architecture != own.architecture => {
+                let variant = variant.map_or_else(String::new, |variant| format!("/{variant}"));
+                format!("{own}->{architecture}{variant} ")
+            }
+            _ => format!("{own} "),
+        }
     }
 
     /// What people see of an instruction that is a step: `[build 2/5] RUN make`.
@@ -104,6 +120,7 @@ impl Lowering<'_> {
             steps_done: 0,
             instruction: 0,
             is_trigger: false,
+            tells_platform: self.options.is_one_of_several,
             no_cache,
             proxies,
         };
@@ -313,4 +330,15 @@ pub(super) fn is_step(instruction: &Instruction) -> bool {
             | InstructionKind::Run(_)
             | InstructionKind::Workdir(_)
     )
+}
+
+/// The platform that the arguments in scope tell of; what they do not tell is that of `own`.
+fn platform_built_for(variables: &Environment, own: &Platform) -> Option<Platform> {
+    let value = |name: &str| variables.value(name);
+    if let Some(platform) = value("TARGETPLATFORM").and_then(|text| text.parse().ok()) {
+        return Some(platform);
+    }
+    let (os, architecture, variant) = (value("TARGETOS"), value("TARGETARCH"), value("TARGETVARIANT"));
+    let is_told = os.is_some() || architecture.is_some() || variant.is_some();
+    is_told.then(|| Platform::new(os.unwrap_or(&own.os), architecture.unwrap_or(&own.architecture), variant))
 }
