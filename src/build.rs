@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{IdMode, Store};
-use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, Lowered, NoCache, SourceFile};
+use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, LoweredPlatforms, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
 use sandbox::OwnerChanges;
@@ -23,7 +23,7 @@ use crate::arguments::{BuildArguments, ProgressMode, Switches};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
 use crate::entitlements::Entitlements;
-use crate::export::{self, Outputs};
+use crate::export::{self, BuiltImage, Form, Outputs};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::interrupt::Interrupt;
 use crate::lockfile;
@@ -40,7 +40,10 @@ use crate::values;
 
 /// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
 pub(crate) struct Plan {
+    /// For the first platform.
     pub(crate) options: LowerOptions,
+    /// The platforms that are built for, each once.
+    platforms: Vec<Platform>,
     pub(crate) inputs: Arc<Inputs>,
     secrets: Arc<BTreeMap<String, Secret>>,
     agents: BTreeMap<String, SshAgent>,
@@ -85,7 +88,8 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let device_settings = Environment::device_settings()?;
     let devices = DeviceRegistry::load(&device_settings.directories());
-    let options = lower_options(arguments, &inputs, device_settings.options(&devices))?;
+    let platforms = values::platforms(arguments.platform.as_deref()).map_err(Failure::usage)?;
+    let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, &outputs)?;
     let show = match arguments.progress {
@@ -102,6 +106,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
     Ok(Plan {
         options,
+        platforms,
         inputs: Arc::new(inputs),
         secrets: Arc::new(secrets),
         agents,
@@ -229,6 +234,17 @@ impl Plan {
         }
     }
 
+    /// What answers the frontend's questions about images.
+    pub(crate) fn resolver(&self, images: &ImageStore) -> Resolver {
+        Resolver {
+            handle: Handle::current(),
+            images: images.clone(),
+            progress: Arc::clone(&self.progress),
+            tells_platform: self.options.is_one_of_several,
+            hints: Vec::new(),
+        }
+    }
+
     /// Fetches what is elsewhere, and reads what is left to read.
     async fn ready(&self, options: &WorkerOptions, salt: Vec<u8>) -> Result<ReadyInputs, Failure> {
         let worker = LocalWorker::new(options.clone());
@@ -241,6 +257,7 @@ impl Plan {
 fn lower_options(
     arguments: &BuildArguments,
     inputs: &Inputs,
+    platforms: &[Platform],
     devices: DeviceOptions,
 ) -> Result<LowerOptions, Failure> {
     let mut entitlements = Entitlements::read(&arguments.allow).map_err(Failure::usage)?;
@@ -268,6 +285,14 @@ fn lower_options(
         (false, []) => NoCache::None,
         (false, stages) => NoCache::Stages(stages.to_vec()),
     };
+    // An index for a single platform can be asked for.
+    let is_index_wanted = match build_args.get(MULTI_PLATFORM) {
+        None => false,
+        Some(text) => frontend::go_bool(text).ok_or_else(|| {
+            Failure::usage(format!("invalid value `{text}` for the build argument `{MULTI_PLATFORM}`"))
+        })?,
+    };
+    let is_one_of_several = platforms.len() > 1 || is_index_wanted;
     Ok(LowerOptions {
         target: arguments.target.clone(),
         hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
@@ -285,21 +310,15 @@ fn lower_options(
         ignore: inputs.ignore().filter(|patterns| !patterns.is_empty()).cloned(),
         proxy_args: Environment::proxy_args()?,
         build_platform: Platform::host(),
-        ..LowerOptions::new(platform(arguments.platform.as_deref())?)
+        is_one_of_several,
+        ..LowerOptions::new(platforms.first().cloned().unwrap_or_else(Platform::host))
     })
 }
 
-fn platform(text: Option<&str>) -> Result<Platform, Failure> {
-    match text {
-        None | Some("" | "local") => Ok(Platform::host()),
-        Some(list) if list.contains(',') => {
-            Err(Failure::usage(format!("several platforms at once are not supported yet: `{list}`")))
-        }
-        Some(one) => one.parse().map_err(|error: oci::PlatformError| Failure::usage(error.to_string())),
-    }
-}
-
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// The build argument that asks for an index and for steps with their platforms, however many there are.
+const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
 /// Builds. The result is what goes to standard output.
 pub(crate) async fn run(
@@ -321,13 +340,13 @@ pub(crate) async fn run(
     let work = Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker };
     plan.progress.attach(Arc::clone(&build.graph));
     let salt = session.salt(plan.ignore_chown);
-    let target = (&build.graph, build.lowered.target);
-    let solved = work.solve(target, Shown::Yes, salt.clone(), interrupt.token()).await;
+    let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
+    let solved = work.solve((&build.graph, &targets), Shown::Yes, salt.clone(), interrupt.token()).await;
     if let Some(shells) = &plan.shells {
         shells.end();
     }
     let outcome = match solved {
-        Ok(output) => Ok(output),
+        Ok(outputs) => Ok(outputs),
         Err(error) => {
             let hints = work.after_failure(&error, salt, interrupt).await;
             Err(solve_failure(&plan, &session, &build, &error, interrupt).with_hints(hints))
@@ -341,7 +360,7 @@ pub(crate) async fn run(
     // What was learned of the contexts holds whether or not the build succeeded.
     let remembered = blocking(move || contexts.finish()).await;
     plan.progress.note(&warnings);
-    let output = outcome.map_err(|failure| {
+    let outputs = outcome.map_err(|failure| {
         failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
     })?;
     if let Some(shells) = &plan.shells {
@@ -352,8 +371,14 @@ pub(crate) async fn run(
         let found = worker.source_versions();
         blocking(move || lockfile::write(&path, found)).await?;
     }
-    let export = work.export(&plan.outputs, build.lowered.epoch);
-    let exported = interrupt.unless(export.run(build.lowered.config.clone(), output)).await;
+    let form = if plan.options.is_one_of_several { Form::Index } else { Form::Single };
+    let export = work.export(&plan.outputs, build.lowered.epoch, form);
+    let images = build.lowered.images.iter().zip(outputs).map(|(image, output)| BuiltImage {
+        platform: image.platform.clone(),
+        config: image.config.clone(),
+        output,
+    });
+    let exported = interrupt.unless(export.run(images.collect())).await;
     space::collect_in_background(&store);
     exported
 }
@@ -365,16 +390,17 @@ pub(crate) struct Build {
     pub(crate) images: Mutex<Remembering>,
     pub(crate) graph: Arc<solver::Graph>,
     /// What else came of lowering; its graph is `graph`.
-    pub(crate) lowered: Lowered,
+    pub(crate) lowered: LoweredPlatforms,
 }
 
 impl Build {
     /// The stage before the instruction that `vertex` was made for; `None` for a base image. Blocks.
     pub(crate) fn before(&self, vertex: VertexId) -> Result<Option<Before>, Vec<Diagnostic>> {
-        let Some(place) = self.lowered.place_of(vertex) else { return Ok(None) };
+        let Some((platform, place)) = self.lowered.place_of(vertex) else { return Ok(None) };
+        let options = LowerOptions { platform: platform.clone(), ..self.options.clone() };
         let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
         let dockerfile = frontend::parse(&self.file);
-        frontend::lower_before(&dockerfile, &self.options, &mut *images, place).map(Some)
+        frontend::lower_before(&dockerfile, &options, &mut *images, place).map(Some)
     }
 
     /// What a step is called, and where it is.
@@ -403,14 +429,14 @@ pub(crate) enum Shown {
 }
 
 impl<'a> Work<'a> {
-    /// Solves for one target.
+    /// Solves for some targets.
     pub(crate) async fn solve(
         &self,
-        (graph, target): (&Arc<solver::Graph>, VertexId),
+        (graph, targets): (&Arc<solver::Graph>, &[VertexId]),
         shown: Shown,
         salt: Vec<u8>,
         cancel: &CancellationToken,
-    ) -> Result<Output, SolveError<WorkerError>> {
+    ) -> Result<Vec<Output>, SolveError<WorkerError>> {
         let progress = Some(Arc::clone(&self.plan.progress)).filter(|_| shown == Shown::Yes);
         let options = SolveOptions {
             parallelism: self.plan.parallelism,
@@ -423,12 +449,12 @@ impl<'a> Work<'a> {
             }),
         };
         let worker = Arc::new(self.worker.clone());
-        let solved = solver::solve(Arc::clone(graph), &[target], worker, options).await?;
-        Ok(solved.outputs.into_iter().next().expect("there is an output for each target"))
+        let solved = solver::solve(Arc::clone(graph), targets, worker, options).await?;
+        Ok(solved.outputs)
     }
 
     /// What writes `outputs`.
-    pub(crate) fn export(&self, outputs: &'a Outputs, epoch: Option<i64>) -> export::Export<'a> {
+    pub(crate) fn export(&self, outputs: &'a Outputs, epoch: Option<i64>, form: Form) -> export::Export<'a> {
         export::Export {
             outputs,
             progress: &self.plan.progress,
@@ -436,6 +462,7 @@ impl<'a> Work<'a> {
             client: self.client,
             worker: self.worker,
             epoch,
+            form,
         }
     }
 }
@@ -457,16 +484,11 @@ fn show_definition(plan: &Plan, file: &SourceFile) {
 }
 
 async fn lower(plan: &Plan, file: SourceFile, images: &ImageStore) -> Result<Build, Failure> {
-    let mut images = Remembering::new(Resolver {
-        handle: Handle::current(),
-        images: images.clone(),
-        progress: Arc::clone(&plan.progress),
-        hints: Vec::new(),
-    });
-    let options = plan.options.clone();
+    let mut images = Remembering::new(plan.resolver(images));
+    let (options, platforms) = (plan.options.clone(), plan.platforms.clone());
     blocking(move || {
         let dockerfile = frontend::parse(&file);
-        match frontend::lower(&dockerfile, &options, &mut images) {
+        match frontend::lower_platforms(&dockerfile, &options, &platforms, &mut images) {
             Ok(mut lowered) => {
                 let graph = Arc::new(std::mem::take(&mut lowered.graph));
                 Ok(Build { file, options, images: Mutex::new(images), graph, lowered })

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use base64::Engine as _;
 use frontend::{
@@ -10,7 +9,6 @@ use frontend::{
     OutlineMount, SourceFile, Span, Target,
 };
 use serde_json::{Map, Value, json};
-use tokio::runtime::Handle;
 
 use crate::Answer;
 use crate::build::{Opened, Plan};
@@ -161,12 +159,7 @@ async fn begin(
     interrupt: &Interrupt,
 ) -> Result<Work, Failure> {
     let Opened { worker, definition, .. } = plan.open(&session, root, interrupt).await?;
-    let resolver = Resolver {
-        handle: Handle::current(),
-        images: worker.images().clone(),
-        progress: Arc::clone(&plan.progress),
-        hints: Vec::new(),
-    };
+    let resolver = plan.resolver(worker.images());
     Ok(Work { options: plan.options.clone(), resolver, definition })
 }
 

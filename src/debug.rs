@@ -128,7 +128,7 @@ impl Shells {
     fn reaches(&self, build: &Build, vertex: VertexId) -> bool {
         let mut reached = self.reached();
         let mut is_new = false;
-        for (number, vertices) in build.lowered.breakpoints.iter().enumerate() {
+        for (number, vertices) in build.lowered.breakpoints().iter().enumerate() {
             is_new |= vertices.contains(&vertex) && reached.insert(number);
         }
         is_new

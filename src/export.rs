@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use cache::Store;
 use exporter::{
-    ArchiveForm, ArchiveKind, ArchiveOutput, Assembled, Compression, Destination, ExportError, ImageBuild,
-    ImageOutput, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec,
+    ArchiveForm, ArchiveKind, ArchiveOutput, Compression, Destination, ExportError, ImageBuild, ImageOutput,
+    ImageSet, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec, PlatformFiles, PlatformSplit,
 };
-use oci::{ImageConfig, ImageReference};
+use oci::{ImageConfig, ImageReference, Platform};
 use serde_json::json;
-use worker::{LocalWorker, Output, OutputLayer};
+use worker::{LocalWorker, Output, OutputLayer, WorkerError};
 
 use crate::arguments::BuildArguments;
 use crate::progress::{Progress, StepNumber};
@@ -131,9 +131,27 @@ fn push_images(specs: &mut Vec<OutputSpec>) {
 fn goes_to_stdout(spec: &OutputSpec) -> bool {
     match spec {
         OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => archive.destination == Destination::Stdout,
-        OutputSpec::Tar(destination) => *destination == Destination::Stdout,
+        OutputSpec::Tar(files) => files.destination == Destination::Stdout,
         OutputSpec::Image(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => false,
     }
+}
+
+/// The image that was built for a platform.
+pub(crate) struct BuiltImage {
+    pub(crate) platform: Platform,
+    /// Save diff IDs and times.
+    pub(crate) config: ImageConfig,
+    /// Its files.
+    pub(crate) output: Output,
+}
+
+/// What an image is pushed and kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// A manifest.
+    Single,
+    /// An index, for several platforms.
+    Index,
 }
 
 /// The end of a build: writes its outputs while the store brings what is new to the disk.
@@ -144,12 +162,13 @@ pub(crate) struct Export<'a> {
     pub(crate) client: &'a registry::Client,
     pub(crate) worker: &'a LocalWorker,
     pub(crate) epoch: Option<i64>,
+    pub(crate) form: Form,
 }
 
 impl Export<'_> {
-    /// Writes all outputs. The result is what goes to standard output: the digest of the image, unless something
-    /// else went there.
-    pub(crate) async fn run(&self, config: ImageConfig, output: Output) -> Result<Option<String>, Failure> {
+    /// Writes all outputs, of `built` in its order. The result is what goes to standard output: the digest of the image,
+    /// unless something else went there.
+    pub(crate) async fn run(&self, built: Vec<BuiltImage>) -> Result<Option<String>, Failure> {
         let seal = {
             let store = self.store.clone();
             tokio::spawn(blocking(move || {
@@ -161,7 +180,7 @@ impl Export<'_> {
                 Ok(())
             }))
         };
-        let digest = self.write_outputs(config, &output).await?;
+        let digest = self.write_outputs(&built).await?;
         match seal.await {
             Ok(sealed) => sealed.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
@@ -169,8 +188,8 @@ impl Export<'_> {
         Ok(digest)
     }
 
-    async fn write_outputs(&self, config: ImageConfig, output: &Output) -> Result<Option<String>, Failure> {
-        let mut images = Images { export: self, config, layers: None, made: Vec::new() };
+    async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Option<String>, Failure> {
+        let mut images = Images { export: self, built, layers: None, made: Vec::new() };
         for spec in &self.outputs.specs {
             let step = match spec {
                 OutputSpec::Image(_) => self.progress.begin("exporting to image"),
@@ -180,14 +199,14 @@ impl Export<'_> {
                 OutputSpec::CacheOnly => continue,
             };
             let result = match spec {
-                OutputSpec::Image(image) => self.write_image(&mut images, output, image, step).await,
+                OutputSpec::Image(image) => self.write_image(&mut images, image, step).await,
                 OutputSpec::Oci(archive) => {
-                    self.write_archive(&mut images, output, (archive, ArchiveKind::Oci), step).await
+                    self.write_archive(&mut images, (archive, ArchiveKind::Oci), step).await
                 }
                 OutputSpec::Docker(archive) => {
-                    self.write_archive(&mut images, output, (archive, ArchiveKind::Docker), step).await
+                    self.write_archive(&mut images, (archive, ArchiveKind::Docker), step).await
                 }
-                spec => self.write_files(output, spec.clone()).await,
+                spec => self.write_files(built, spec.clone()).await,
             };
             match result {
                 Ok(()) => self.progress.done(step),
@@ -197,27 +216,26 @@ impl Export<'_> {
                 }
             }
         }
-        let Some((_, image)) = images.made.first() else { return Ok(None) };
-        self.write_digests(image).await?;
+        let Some((_, made)) = images.made.first() else { return Ok(None) };
+        self.write_digests(made).await?;
         let is_taken = self.outputs.specs.iter().any(goes_to_stdout);
-        Ok((!is_taken).then(|| format!("{}\n", image.descriptor.digest)))
+        Ok((!is_taken).then(|| format!("{}\n", made.descriptor().digest)))
     }
 
     async fn write_image(
         &self,
         images: &mut Images<'_, '_>,
-        output: &Output,
         wanted: &ImageOutput,
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(output, wanted.compression, wanted.media_types, step).await?;
+        let image = images.get(wanted.compression, wanted.media_types, step).await?;
         let names = self.outputs.names(&wanted.names);
         if wanted.store {
             let (store, saved, tags) = (self.store.clone(), Arc::clone(&image), names.clone());
             blocking(move || {
                 saved.save(&store)?;
                 for name in &tags {
-                    store.tag(name, &saved.descriptor)?;
+                    store.tag(name, saved.descriptor())?;
                 }
                 Ok::<_, ExportError>(())
             })
@@ -234,7 +252,7 @@ impl Export<'_> {
                 .await
                 .map_err(|error| failure(&error))?;
             for name in &names {
-                let digest = &image.descriptor.digest;
+                let digest = &image.descriptor().digest;
                 self.progress.line(step, &format!("pushing manifest for {name}@{digest} done"));
             }
         }
@@ -244,11 +262,10 @@ impl Export<'_> {
     async fn write_archive(
         &self,
         images: &mut Images<'_, '_>,
-        output: &Output,
         (wanted, kind): (&ArchiveOutput, ArchiveKind),
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(output, wanted.compression, wanted.media_types, step).await?;
+        let image = images.get(wanted.compression, wanted.media_types, step).await?;
         exporter::fetch_layers(self.store, &image, &self.fetcher()).await.map_err(|error| failure(&error))?;
         self.progress.line(step, "sending tarball");
         let names = self.outputs.names(&wanted.names);
@@ -263,14 +280,26 @@ impl Export<'_> {
         .map_err(|error| failure(&error))
     }
 
-    async fn write_files(&self, output: &Output, spec: OutputSpec) -> Result<(), Failure> {
-        let snapshot = self.worker.snapshot_of(output).await.map_err(|error| {
-            Failure::from_error(FailureKind::Build, &error).with_hints(crate::report::hint_of(&error))
-        })?;
+    async fn write_files(&self, built: &[BuiltImage], spec: OutputSpec) -> Result<(), Failure> {
+        let mut files = Vec::with_capacity(built.len());
+        for image in built {
+            let snapshot = self.worker.snapshot_of(&image.output).await.map_err(|error| {
+                Failure::from_error(FailureKind::Build, &error).with_hints(crate::report::hint_of(&error))
+            })?;
+            files.push(PlatformFiles { platform: image.platform.clone(), snapshot });
+        }
+        let form = self.form;
+        let split = move |asked: Option<bool>| {
+            if asked.unwrap_or(form == Form::Index) { PlatformSplit::Split } else { PlatformSplit::Together }
+        };
         let store = self.store.clone();
         blocking(move || match spec {
-            OutputSpec::Tar(destination) => exporter::write_files(&store, snapshot.as_ref(), &destination),
-            OutputSpec::Local(path) => exporter::copy_files(&store, snapshot.as_ref(), &path),
+            OutputSpec::Tar(tar) => {
+                exporter::write_files(&store, &files, split(tar.platform_split), &tar.destination)
+            }
+            OutputSpec::Local(local) => {
+                exporter::copy_files(&store, &files, split(local.platform_split), &local.destination)
+            }
             OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_) | OutputSpec::CacheOnly => {
                 Ok(())
             }
@@ -279,17 +308,22 @@ impl Export<'_> {
         .map_err(|error| failure(&error))
     }
 
-    async fn write_digests(&self, image: &Assembled) -> Result<(), Failure> {
+    /// An index has no config, and thus no ID but its digest.
+    async fn write_digests(&self, images: &ImageSet) -> Result<(), Failure> {
+        let descriptor = images.descriptor();
+        let config = images.single().map(|image| &image.config_descriptor.digest);
         if let Some(path) = self.outputs.iidfile.clone() {
-            let id = image.config_descriptor.digest.to_string();
+            let id = config.unwrap_or(&descriptor.digest).to_string();
             write_small_file(path, id.into_bytes()).await?;
         }
         if let Some(path) = self.outputs.metadata_file.clone() {
             let mut metadata = json!({
-                "containerimage.config.digest": image.config_descriptor.digest,
-                "containerimage.descriptor": image.descriptor,
-                "containerimage.digest": image.descriptor.digest,
+                "containerimage.descriptor": descriptor,
+                "containerimage.digest": descriptor.digest,
             });
+            if let Some(config) = config {
+                metadata["containerimage.config.digest"] = config.as_str().into();
+            }
             if !self.outputs.tags.is_empty() {
                 let names: Vec<String> = self.outputs.tags.iter().map(ToString::to_string).collect();
                 metadata["image.name"] = names.join(",").into();
@@ -329,53 +363,72 @@ fn failure(error: &ExportError) -> Failure {
     Failure::from_error(kind, error).with_hints(hint)
 }
 
-type Form = (Compression, MediaTypes);
+/// What the same layers may be written as.
+type Encoding = (Compression, MediaTypes);
 
-/// The image in the forms that outputs ask for, each made once.
+/// The images in the encodings that outputs ask for, each made once.
 struct Images<'a, 'e> {
     export: &'a Export<'e>,
-    config: ImageConfig,
-    layers: Option<Vec<LayerOrigin>>,
-    made: Vec<(Form, Arc<Assembled>)>,
+    built: &'a [BuiltImage],
+    /// The layers of each.
+    layers: Option<Vec<Vec<LayerOrigin>>>,
+    made: Vec<(Encoding, Arc<ImageSet>)>,
 }
 
 impl Images<'_, '_> {
     async fn get(
         &mut self,
-        output: &Output,
         compression: Compression,
         media_types: MediaTypes,
         step: StepNumber,
-    ) -> Result<Arc<Assembled>, Failure> {
-        if let Some((_, image)) = self.made.iter().find(|(form, _)| *form == (compression, media_types)) {
-            return Ok(Arc::clone(image));
+    ) -> Result<Arc<ImageSet>, Failure> {
+        let encoding = (compression, media_types);
+        if let Some((_, images)) = self.made.iter().find(|(made, _)| *made == encoding) {
+            return Ok(Arc::clone(images));
         }
-        let progress = self.export.progress;
+        let (progress, form) = (self.export.progress, self.export.form);
         progress.line(step, "exporting layers");
-        let build = ImageBuild {
-            config: self.config.clone(),
-            layers: self.layers_of(output).await?,
-            epoch: self.export.epoch,
-        };
-        let store = self.export.store.clone();
-        let image = blocking(move || exporter::assemble(&store, build, compression, media_types)).await;
-        let image = Arc::new(image.map_err(|error| failure(&error))?);
-        progress.line(step, &format!("exporting manifest {} done", image.descriptor.digest));
-        progress.line(step, &format!("exporting config {} done", image.config_descriptor.digest));
-        self.made.push(((compression, media_types), Arc::clone(&image)));
-        Ok(image)
+        let (store, builds) = (self.export.store.clone(), self.builds().await?);
+        let images = blocking(move || {
+            let assemble = |build| exporter::assemble(&store, build, compression, media_types);
+            let mut images: Vec<_> = builds.into_iter().map(assemble).collect::<Result<_, _>>()?;
+            match (form, images.pop()) {
+                (Form::Single, Some(image)) => Ok(ImageSet::from(image)),
+                (_, last) => {
+                    images.extend(last);
+                    ImageSet::with_index(images, media_types)
+                }
+            }
+        });
+        let images = Arc::new(images.await.map_err(|error| failure(&error))?);
+        for image in images.images() {
+            progress.line(step, &format!("exporting manifest {} done", image.descriptor.digest));
+            progress.line(step, &format!("exporting config {} done", image.config_descriptor.digest));
+        }
+        if images.single().is_none() {
+            progress.line(step, &format!("exporting manifest list {} done", images.descriptor().digest));
+        }
+        self.made.push((encoding, Arc::clone(&images)));
+        Ok(images)
     }
 
-    async fn layers_of(&mut self, output: &Output) -> Result<Vec<LayerOrigin>, Failure> {
-        if let Some(layers) = &self.layers {
-            return Ok(layers.clone());
-        }
-        let (worker, output) = (self.export.worker.clone(), output.clone());
-        let layers = blocking(move || worker.layers_of(&output)).await;
-        let layers = layers.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
-        let layers: Vec<LayerOrigin> = layers.into_iter().map(origin).collect();
-        self.layers = Some(layers.clone());
-        Ok(layers)
+    async fn builds(&mut self) -> Result<Vec<ImageBuild>, Failure> {
+        let layers = if let Some(layers) = &self.layers {
+            layers.clone()
+        } else {
+            let worker = self.export.worker.clone();
+            let outputs: Vec<Output> = self.built.iter().map(|image| image.output.clone()).collect();
+            let layers = blocking(move || {
+                let layers_of = |output| Ok(worker.layers_of(output)?.into_iter().map(origin).collect());
+                outputs.iter().map(layers_of).collect::<Result<Vec<Vec<LayerOrigin>>, WorkerError>>()
+            });
+            let layers =
+                layers.await.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+            self.layers.insert(layers).clone()
+        };
+        let epoch = self.export.epoch;
+        let images = self.built.iter().zip(layers);
+        Ok(images.map(|(image, layers)| ImageBuild { config: image.config.clone(), layers, epoch }).collect())
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::{ImageTag, Store};
-use exporter::{Assembled, LayerFetcher};
+use exporter::{ImageSet, LayerFetcher};
 use jiff::Timestamp;
 use oci::ImageReference;
 use serde_json::json;
@@ -51,7 +51,7 @@ struct Row {
 impl Row {
     /// An image whose manifest cannot be read is listed all the same, so that it can be removed.
     fn of(store: &Store, image: &ImageTag) -> Self {
-        let assembled = Assembled::load(store, &image.target).ok();
+        let images = ImageSet::load(store, &image.target).ok();
         let familiar = image.reference.familiar();
         let tag = image.reference.tag().unwrap_or_default().to_owned();
         let name = familiar.strip_suffix(&format!(":{tag}")).unwrap_or(&familiar).to_owned();
@@ -59,10 +59,10 @@ impl Row {
             name,
             tag,
             digest: image.target.digest.to_string(),
-            size_bytes: assembled
+            size_bytes: images
                 .as_ref()
-                .map_or(0, |image| image.layers.iter().map(|layer| layer.size).sum()),
-            created: assembled.and_then(|image| image.created),
+                .map_or(0, |images| images.layers().iter().map(|layer| layer.size).sum()),
+            created: images.and_then(|images| images.created().map(str::to_owned)),
         }
     }
 
@@ -136,23 +136,23 @@ pub(crate) async fn push(session: Session, root: PathBuf, name: String) -> Resul
     let store = session.open_store(root).await?;
     let client = registry::Client::new(Environment::client_options()?);
     let (opened, wanted) = (store.clone(), reference.clone());
-    let image = blocking(move || {
+    let images = blocking(move || {
         let Some(image) = opened.image(&wanted).map_err(|error| store_failure(&error))? else {
             return Err(unknown(&name));
         };
-        Assembled::load(&opened, &image.target)
+        ImageSet::load(&opened, &image.target)
             .map_err(|error| Failure::from_error(FailureKind::Environment, &error))
     })
     .await?;
     let fetcher: Arc<dyn LayerFetcher> = Arc::new(Fetcher(ImageStore::new(store.clone(), client.clone())));
-    exporter::push(&store, &client, &fetcher, &image, &[reference]).await.map_err(|error| {
+    exporter::push(&store, &client, &fetcher, &images, &[reference]).await.map_err(|error| {
         let hint = match &error {
             exporter::ExportError::Push { source, .. } => source.hint(),
             _ => None,
         };
         Failure::from_error(FailureKind::Build, &error).with_hints(hint)
     })?;
-    Ok(Some(format!("{}\n", image.descriptor.digest)))
+    Ok(Some(format!("{}\n", images.descriptor().digest)))
 }
 
 /// `rbuild rmi`. All names are looked up before the first is removed.

@@ -21,8 +21,17 @@ pub(crate) struct Resolver {
     pub(crate) handle: Handle,
     pub(crate) images: ImageStore,
     pub(crate) progress: Arc<Progress>,
+    /// Whether steps tell the platform that is asked for.
+    pub(crate) tells_platform: bool,
     /// What may help with the requests that failed.
     pub(crate) hints: Vec<String>,
+}
+
+impl Resolver {
+    fn step_name(&self, request: &ImageRequest, name: &str) -> String {
+        let platform = if self.tells_platform { format!("{} ", request.platform) } else { String::new() };
+        format!("[{platform}internal] load metadata for {name}")
+    }
 }
 
 impl ImageResolver for Resolver {
@@ -33,7 +42,7 @@ impl ImageResolver for Resolver {
             .map(|request| {
                 let (images, request) = (self.images.clone(), request.clone());
                 let name = full_name(&request);
-                let step = self.progress.begin(format!("[internal] load metadata for {name}"));
+                let step = self.progress.begin(self.step_name(&request, &name));
                 let progress = Arc::clone(&self.progress);
                 handle.spawn(async move {
                     let found = images.resolve(&request.location, &request.platform, &request.name).await;

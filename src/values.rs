@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oci::Platform;
 use solver::{ExtraHost, NetworkMode, Ulimit};
 use worker::{PullPolicy, TimeLimit};
 
@@ -261,6 +262,24 @@ pub(crate) fn duration(text: &str) -> Result<Duration, Mistake> {
     number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(malformed)
 }
 
+/// `--platform`: the platforms of a comma-separated list, each once and normalised. `local`, or nothing, is this machine's.
+pub(crate) fn platforms(text: Option<&str>) -> Result<Vec<Platform>, Mistake> {
+    let mut platforms = Vec::new();
+    for word in text.filter(|text| !text.is_empty()).unwrap_or(LOCAL).split(',') {
+        let platform = match word {
+            LOCAL => Platform::host(),
+            word => word.parse().map_err(|error: oci::PlatformError| error.to_string())?,
+        };
+        if !platforms.contains(&platform) {
+            platforms.push(platform);
+        }
+    }
+    Ok(platforms)
+}
+
+/// The platform of this machine.
+const LOCAL: &str = "local";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,5 +394,20 @@ mod tests {
     fn durations() {
         assert_eq!(duration("2h"), Ok(Duration::from_secs(7200)));
         assert!(duration("2").is_err() && duration("").is_err() && duration("h").is_err());
+    }
+
+    #[test]
+    fn platforms_are_told_apart() {
+        let read =
+            |text| platforms(text).map(|list| list.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let host = Platform::host().to_string();
+        assert_eq!(read(None), Ok(vec![host.clone()]));
+        assert_eq!(read(Some("")), Ok(vec![host.clone()]));
+        assert_eq!(read(Some("local,linux/s390x")), Ok(vec![host, "linux/s390x".to_owned()]));
+        let several = ["linux/arm64", "linux/amd64", "linux/arm/v7"].map(str::to_owned).to_vec();
+        let text = "linux/aarch64,linux/amd64,linux/arm64/v8,linux/arm,linux/x86_64/v1";
+        assert_eq!(read(Some(text)), Ok(several));
+        assert!(read(Some("linux/amd64,")).unwrap_err().contains("`` is not a platform"));
+        assert!(read(Some("linux/amd64,nonsense")).unwrap_err().contains("`nonsense`"));
     }
 }

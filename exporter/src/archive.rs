@@ -13,6 +13,7 @@ use crate::destination::{OutputFile, write_file};
 use crate::error::ExportError;
 use crate::image::Assembled;
 use crate::output::Destination;
+use crate::set::ImageSet;
 
 /// The annotation with an image's full name, as containerd reads it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
@@ -39,18 +40,21 @@ struct DockerManifest {
     layers: Vec<String>,
 }
 
-/// Writes an image as a tar. All its layers must be in the store. The same image gives the same bytes: entries are
-/// sorted and have no times. Blocks.
+/// Writes an image, or an index with its images, as a tar. All layers must be in the store. The same image gives the
+/// same bytes: entries are sorted and have no times. Docker takes no index. Blocks.
 pub fn write_archive(
     store: &Store,
-    image: &Assembled,
+    images: &ImageSet,
     names: &[ImageReference],
     kind: ArchiveKind,
     destination: &Destination,
 ) -> Result<(), ExportError> {
+    if kind == ArchiveKind::Docker && images.single().is_none() {
+        return Err(ExportError::IndexForDocker);
+    }
     let file = OutputFile::create(destination)?;
     let mut tar = tar::Builder::new(file);
-    write_entries(store, image, names, kind, &mut tar)?;
+    write_entries(store, images, names, kind, &mut tar)?;
     // The builder's own error names no file; the file knows its name.
     let file = tar.into_inner().map_err(|source| match destination {
         Destination::Path(path) => ExportError::Write { path: path.clone(), source },
@@ -61,29 +65,26 @@ pub fn write_archive(
 
 fn write_entries(
     store: &Store,
-    image: &Assembled,
+    images: &ImageSet,
     names: &[ImageReference],
     kind: ArchiveKind,
     tar: &mut tar::Builder<OutputFile>,
 ) -> Result<(), ExportError> {
     append_directory(tar, "blobs/")?;
     append_directory(tar, "blobs/sha256/")?;
-    let mut blobs = image.blobs();
-    blobs.push(&image.descriptor);
-    blobs.sort_by_key(|descriptor| descriptor.digest.hex().to_owned());
+    let documents = images.documents().into_iter().map(|(descriptor, _)| descriptor);
+    let mut blobs: Vec<&Descriptor> = images.layers().into_iter().chain(documents).collect();
+    blobs.sort_by_key(|descriptor| descriptor.digest.hex());
     for blob in blobs {
         let path = blob_path(&blob.digest);
-        if blob.digest == image.descriptor.digest {
-            append_file(tar, &path, image.manifest.len() as u64, image.manifest.as_slice())?;
-        } else if image.is_config(&blob.digest) {
-            append_file(tar, &path, image.config.len() as u64, image.config.as_slice())?;
-        } else {
-            append_file(tar, &path, blob.size, store.blobs().open(&blob.digest)?)?;
+        match images.document(&blob.digest) {
+            Some(bytes) => append_file(tar, &path, bytes.len() as u64, bytes)?,
+            None => append_file(tar, &path, blob.size, store.blobs().open(&blob.digest)?)?,
         }
     }
-    let index = serde_json::to_vec(&index_of(entries_of(image, names))).map_err(ExportError::Json)?;
+    let index = serde_json::to_vec(&index_of(entries_of(images, names))).map_err(ExportError::Json)?;
     append_file(tar, "index.json", index.len() as u64, index.as_slice())?;
-    if kind == ArchiveKind::Docker {
+    if let (ArchiveKind::Docker, Some(image)) = (kind, images.single()) {
         let manifest = serde_json::to_vec(&[docker_manifest(image, names)]).map_err(ExportError::Json)?;
         append_file(tar, "manifest.json", manifest.len() as u64, manifest.as_slice())?;
     }
@@ -98,32 +99,29 @@ fn docker_manifest(image: &Assembled, names: &[ImageReference]) -> DockerManifes
     }
 }
 
-/// Writes an image into a directory that is an OCI layout or becomes one. Images that are there stay, save those of
-/// the same name. All layers must be in the store. Blocks.
+/// Writes an image, or an index with its images, into a directory that is an OCI layout or becomes one. Images that are
+/// there stay, save those of the same name. All layers must be in the store. Blocks.
 pub fn write_layout(
     store: &Store,
-    image: &Assembled,
+    images: &ImageSet,
     names: &[ImageReference],
     directory: &Path,
 ) -> Result<(), ExportError> {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|source| ExportError::Write { path: blobs.clone(), source })?;
-    for blob in image.blobs() {
-        let path = directory.join(blob_path(&blob.digest));
-        if fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == blob.size) {
-            continue;
-        }
-        if image.is_config(&blob.digest) {
-            write_file(&path, &image.config)?;
-        } else {
-            copy_blob(store, &blob.digest, &path)?;
+    for layer in images.layers() {
+        let path = directory.join(blob_path(&layer.digest));
+        if !fs::metadata(&path).is_ok_and(|found| found.is_file() && found.len() == layer.size) {
+            copy_blob(store, &layer.digest, &path)?;
         }
     }
-    write_file(&directory.join(blob_path(&image.descriptor.digest)), &image.manifest)?;
+    for (document, bytes) in images.documents() {
+        write_file(&directory.join(blob_path(&document.digest)), bytes)?;
+    }
     write_file(&directory.join("oci-layout"), LAYOUT)?;
     // The index comes last: what it names is there.
     let path = directory.join("index.json");
-    let entries = merged(read_index(&path)?, entries_of(image, names));
+    let entries = merged(read_index(&path)?, entries_of(images, names));
     let index = serde_json::to_vec(&index_of(entries)).map_err(ExportError::Json)?;
     write_file(&path, &index)
 }
@@ -160,11 +158,11 @@ fn merged(mut entries: Vec<Descriptor>, new: Vec<Descriptor>) -> Vec<Descriptor>
 }
 
 /// An entry for each name; one without a name where there is none.
-fn entries_of(image: &Assembled, names: &[ImageReference]) -> Vec<Descriptor> {
+fn entries_of(images: &ImageSet, names: &[ImageReference]) -> Vec<Descriptor> {
     let entry = |name: Option<&ImageReference>| {
         let mut annotations = BTreeMap::new();
-        if let Some(created) = &image.created {
-            annotations.insert(CREATED.to_owned(), created.clone());
+        if let Some(created) = images.created() {
+            annotations.insert(CREATED.to_owned(), created.to_owned());
         }
         if let Some(name) = name {
             annotations.insert(IMAGE_NAME.to_owned(), name.to_string());
@@ -172,7 +170,7 @@ fn entries_of(image: &Assembled, names: &[ImageReference]) -> Vec<Descriptor> {
                 annotations.insert(REF_NAME.to_owned(), tag.to_owned());
             }
         }
-        Descriptor { annotations, ..image.index_entry() }
+        Descriptor { annotations, ..images.layout_entry() }
     };
     if names.is_empty() { vec![entry(None)] } else { names.iter().map(|name| entry(Some(name))).collect() }
 }

@@ -130,6 +130,14 @@ impl MediaTypes {
         }
     }
 
+    /// The media type of an index.
+    pub fn index(self) -> &'static str {
+        match self {
+            Self::Oci => MediaType::OCI_INDEX,
+            Self::Docker => MediaType::DOCKER_INDEX,
+        }
+    }
+
     /// The media type of an image config.
     pub fn config(self) -> &'static str {
         match self {

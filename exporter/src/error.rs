@@ -64,6 +64,9 @@ pub enum ExportError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// Images of several platforms were to be written for `docker load`, in the words of the peers.
+    #[error("docker exporter does not currently support exporting manifest lists")]
+    IndexForDocker,
     /// A registry refused something.
     #[error("failed to push `{reference}`")]
     Push {
@@ -96,6 +99,16 @@ pub enum ExportError {
         /// Why.
         #[source]
         source: LayerError,
+    },
+    /// Two platforms have a file of one name, and no directories of their own.
+    #[error("cannot overwrite {} from {owner} with {platform} when split option is disabled", path.display())]
+    NameTaken {
+        /// The file.
+        path: PathBuf,
+        /// The platform whose file came first.
+        owner: String,
+        /// The other.
+        platform: String,
     },
     /// The files of the result could not be read.
     #[error("cannot read the files of the result")]

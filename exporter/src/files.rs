@@ -1,38 +1,89 @@
 //! The files of the result, as a tar or in a directory.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use cache::layer::{export_tree, write_tree};
-use cache::tree::TreeView;
+use cache::layer::{LayerError, export_tree, write_trees};
+use cache::tree::{FileKind, TreeError, TreeView};
 use cache::{Snapshot, Store};
+use oci::Platform;
 
 use crate::destination::OutputFile;
 use crate::error::ExportError;
 use crate::output::Destination;
 
-/// Writes the files of `snapshot` (none: no files) as one tar. Blocks.
+/// The files of the result for a platform.
+#[derive(Debug, Clone)]
+pub struct PlatformFiles {
+    /// The platform.
+    pub platform: Platform,
+    /// What holds the files; there are none for `None`.
+    pub snapshot: Option<Snapshot>,
+}
+
+impl PlatformFiles {
+    /// The directory of the platform where each has its own: `linux_arm_v7`.
+    fn directory(&self) -> String {
+        self.platform.to_string().replace('/', "_")
+    }
+}
+
+/// Where the files of several platforms go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PlatformSplit {
+    /// Each platform has a directory of its own.
+    Split,
+    /// All together; no two may have a file of the same name.
+    Together,
+}
+
+/// Writes files as one tar. Blocks.
 pub fn write_files(
     store: &Store,
-    snapshot: Option<&Snapshot>,
+    files: &[PlatformFiles],
+    split: PlatformSplit,
     destination: &Destination,
 ) -> Result<(), ExportError> {
-    let view = view_of(store, snapshot)?;
-    let mut file = OutputFile::create(destination)?;
+    let views = views_of(store, files)?;
     let path = match destination {
         Destination::Path(path) => path.as_path(),
         Destination::Stdout => Path::new("-"),
     };
-    write_tree(&view, &mut file)
-        .and_then(|()| file.flush().map_err(cache::layer::LayerError::Write))
+    check_names(files, &views, split, path)?;
+    let mut file = OutputFile::create(destination)?;
+    let directories: Vec<String> = files.iter().map(PlatformFiles::directory).collect();
+    let directories =
+        directories.iter().map(|name| (split == PlatformSplit::Split).then_some(OsStr::new(name)));
+    let trees: Vec<(Option<&OsStr>, &TreeView)> = directories.zip(&views).collect();
+    write_trees(&trees, &mut file)
+        .and_then(|()| file.flush().map_err(LayerError::Write))
         .map_err(|source| ExportError::Files { path: path.to_owned(), source })?;
     file.finish()
 }
 
-/// Copies the files of `snapshot` (none: no files) into a directory, which is made if it is not there. Blocks.
-pub fn copy_files(store: &Store, snapshot: Option<&Snapshot>, directory: &Path) -> Result<(), ExportError> {
-    let view = view_of(store, snapshot)?;
-    export_tree(&view, directory).map_err(|source| ExportError::Files { path: directory.to_owned(), source })
+/// Copies files into a directory, which is made if it is not there. Blocks.
+pub fn copy_files(
+    store: &Store,
+    files: &[PlatformFiles],
+    split: PlatformSplit,
+    directory: &Path,
+) -> Result<(), ExportError> {
+    let views = views_of(store, files)?;
+    check_names(files, &views, split, directory)?;
+    for (files, view) in files.iter().zip(&views) {
+        let path = match split {
+            PlatformSplit::Split => directory.join(files.directory()),
+            PlatformSplit::Together => directory.to_owned(),
+        };
+        export_tree(view, &path).map_err(|source| ExportError::Files { path, source })?;
+    }
+    Ok(())
+}
+
+fn views_of(store: &Store, files: &[PlatformFiles]) -> Result<Vec<TreeView>, ExportError> {
+    files.iter().map(|files| view_of(store, files.snapshot.as_ref())).collect()
 }
 
 fn view_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<TreeView, ExportError> {
@@ -45,4 +96,43 @@ fn view_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<TreeView, Expor
         vec![path]
     };
     TreeView::open(&directories, store.tree_mode()).map_err(ExportError::Tree)
+}
+
+/// Sees to it that no file would take the place of another platform's.
+fn check_names(
+    files: &[PlatformFiles],
+    views: &[TreeView],
+    split: PlatformSplit,
+    destination: &Path,
+) -> Result<(), ExportError> {
+    if split == PlatformSplit::Split || files.len() < 2 {
+        return Ok(());
+    }
+    let mut owners: HashMap<PathBuf, &Platform> = HashMap::new();
+    for (files, view) in files.iter().zip(views) {
+        let unreadable = |source: TreeError| ExportError::Files {
+            path: destination.to_owned(),
+            source: LayerError::Tree(source),
+        };
+        for path in names_of(view).map_err(unreadable)? {
+            if let Some(owner) = owners.get(&path) {
+                let (owner, platform) = (owner.to_string(), files.platform.to_string());
+                return Err(ExportError::NameTaken { path, owner, platform });
+            }
+            owners.insert(path, &files.platform);
+        }
+    }
+    Ok(())
+}
+
+/// The paths of all that is no directory.
+fn names_of(view: &TreeView) -> Result<Vec<PathBuf>, TreeError> {
+    let (mut found, mut open) = (Vec::new(), vec![PathBuf::from("/")]);
+    while let Some(directory) = open.pop() {
+        for (name, entry) in view.read_dir(&directory)? {
+            let path = directory.join(name);
+            if entry.kind == FileKind::Directory { open.push(path) } else { found.push(path) }
+        }
+    }
+    Ok(found)
 }

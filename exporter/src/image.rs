@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cache::{Layer, Snapshot, Store};
-use oci::{Descriptor, DiffId, Digest, ImageConfig, Manifest, Platform};
+use oci::{Descriptor, DiffId, ImageConfig, Manifest, Platform};
 
 use crate::compression::{Compression, MediaTypes};
 use crate::error::ExportError;
@@ -58,7 +58,7 @@ pub struct Assembled {
 }
 
 /// Makes what is missing of an image: layers that are not compressed yet are, side by side; config and manifest are
-/// written into memory only ([`Assembled::save`] puts them into the store). Blocks; not on a thread of rayon's.
+/// written into memory only ([`crate::ImageSet::save`] puts them into the store). Blocks; not on a thread of rayon's.
 pub fn assemble(
     store: &Store,
     build: ImageBuild,
@@ -102,15 +102,8 @@ pub fn assemble(
 }
 
 impl Assembled {
-    /// Writes manifest and config into the store.
-    pub fn save(&self, store: &Store) -> Result<(), ExportError> {
-        store.blobs().write_bytes(&self.config)?;
-        store.blobs().write_bytes(&self.manifest)?;
-        Ok(())
-    }
-
     /// The image that a manifest in the store describes.
-    pub fn load(store: &Store, descriptor: &Descriptor) -> Result<Self, ExportError> {
+    pub(crate) fn load(store: &Store, descriptor: &Descriptor) -> Result<Self, ExportError> {
         let manifest = store.blobs().read(&descriptor.digest)?;
         let malformed = |source| ExportError::Document { digest: descriptor.digest.clone(), source };
         let parsed: Manifest = serde_json::from_slice(&manifest).map_err(malformed)?;
@@ -131,20 +124,6 @@ impl Assembled {
     /// The manifest's descriptor as it stands in an index: with the platform.
     pub(crate) fn index_entry(&self) -> Descriptor {
         Descriptor { platform: Some(self.platform.clone()), ..self.descriptor.clone() }
-    }
-
-    /// The digests of everything but the manifest: config and layers, each once.
-    pub(crate) fn blobs(&self) -> Vec<&Descriptor> {
-        let mut seen = std::collections::BTreeSet::new();
-        std::iter::once(&self.config_descriptor)
-            .chain(&self.layers)
-            .filter(|descriptor| seen.insert(&descriptor.digest))
-            .collect()
-    }
-
-    /// Whether `digest` is the config, whose bytes are here and perhaps not in the store.
-    pub(crate) fn is_config(&self, digest: &Digest) -> bool {
-        *digest == self.config_descriptor.digest
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the result of a build to what people asked for: image assembly and outputs.
 //!
-//! [`assemble`] makes an image of a config and layers, compressing what was never compressed; the rest writes it
-//! somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
+//! [`assemble`] makes an image of a config and layers, compressing what was never compressed; an [`ImageSet`] is one
+//! image or an index of several; the rest writes it somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
 //! [`write_files`] and [`copy_files`] without the image around the files.
 //!
 //! What is deliberately absent: the graph and its steps (whoever built says which snapshots make up the image),
@@ -18,13 +18,15 @@ mod image;
 mod layer;
 mod output;
 mod push;
+mod set;
 
 pub use archive::{ArchiveKind, write_archive, write_layout};
 pub use compression::{Compression, CompressionKind, EncodedLayer, LayerEncoder, LevelError, MediaTypes};
 pub use error::ExportError;
-pub use files::{copy_files, write_files};
+pub use files::{PlatformFiles, PlatformSplit, copy_files, write_files};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
 pub use output::{
-    ArchiveForm, ArchiveOutput, Destination, ImageOutput, OutputError, OutputSpec, parse_output,
+    ArchiveForm, ArchiveOutput, Destination, FilesOutput, ImageOutput, OutputError, OutputSpec, parse_output,
 };
 pub use push::{LayerFetcher, fetch_layers, push};
+pub use set::ImageSet;

@@ -17,9 +17,9 @@ pub enum OutputSpec {
     /// A tar that `docker load` reads; an OCI layout as well.
     Docker(ArchiveOutput),
     /// The files, as one tar.
-    Tar(Destination),
+    Tar(FilesOutput<Destination>),
     /// The files, in a directory.
-    Local(PathBuf),
+    Local(FilesOutput<PathBuf>),
     /// Nothing: the build fills the cache.
     CacheOnly,
 }
@@ -52,6 +52,21 @@ pub struct ArchiveOutput {
     pub compression: Compression,
     /// Whose media types.
     pub media_types: MediaTypes,
+}
+
+/// `type=tar` and `type=local`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilesOutput<D> {
+    /// Where to.
+    pub destination: D,
+    /// Whether each platform has a directory of its own. Where nothing was said, it has if there are several.
+    pub platform_split: Option<bool>,
+}
+
+impl<D> FilesOutput<D> {
+    fn new(destination: D) -> Self {
+        Self { destination, platform_split: None }
+    }
 }
 
 /// One file or a directory.
@@ -171,7 +186,6 @@ const LATER_KEYS: &[&str] = &[
     "attestation-prefix",
     "compatibility-version",
     "context",
-    "platform-split",
     "mode",
     "buildinfo",
 ];
@@ -184,8 +198,8 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
         && !single.contains('=')
     {
         return Ok(match single.as_str() {
-            "-" => OutputSpec::Tar(Destination::Stdout),
-            path => OutputSpec::Local(PathBuf::from(path)),
+            "-" => OutputSpec::Tar(FilesOutput::new(Destination::Stdout)),
+            path => OutputSpec::Local(FilesOutput::new(PathBuf::from(path))),
         });
     }
     let mut pairs = BTreeMap::new();
@@ -210,14 +224,14 @@ struct Fields {
 
 const IMAGE_KEYS: &[&str] = &["name", "push", "oci-mediatypes", "compression", "compression-level"];
 const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name", "oci-mediatypes", "compression", "compression-level"];
-const DESTINATION_KEYS: &[&str] = &["dest"];
+const FILES_KEYS: &[&str] = &["dest", "platform-split"];
 
 impl Fields {
     fn read(mut self) -> Result<OutputSpec, OutputError> {
         let keys = match self.kind {
             "image" | "registry" => IMAGE_KEYS,
             "oci" | "docker" => ARCHIVE_KEYS,
-            "tar" | "local" => DESTINATION_KEYS,
+            "tar" | "local" => FILES_KEYS,
             _ => &[],
         };
         self.check_keys(keys)?;
@@ -226,9 +240,18 @@ impl Fields {
             "registry" => self.image(true, false),
             "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
             "docker" => Ok(OutputSpec::Docker(self.archive(MediaTypes::Docker)?)),
-            "tar" => Ok(OutputSpec::Tar(self.destination("out.tar")?)),
+            "tar" => {
+                let destination = self.destination("out.tar")?;
+                Ok(OutputSpec::Tar(FilesOutput {
+                    destination,
+                    platform_split: self.boolean("platform-split")?,
+                }))
+            }
             "local" => match self.destination("out")? {
-                Destination::Path(path) => Ok(OutputSpec::Local(path)),
+                Destination::Path(destination) => Ok(OutputSpec::Local(FilesOutput {
+                    destination,
+                    platform_split: self.boolean("platform-split")?,
+                })),
                 Destination::Stdout => Err(OutputError::DirectoryToStdout(self.kind)),
             },
             _ => Ok(OutputSpec::CacheOnly),
@@ -425,10 +448,14 @@ mod tests {
         let zstd = Compression::new(CompressionKind::Zstd, Some(9)).unwrap();
         let names = vec!["a:1".parse().unwrap(), "b:latest".parse().unwrap()];
         let cases = [
-            ("out", OutputSpec::Local("out".into())),
-            ("-", OutputSpec::Tar(Destination::Stdout)),
-            ("type=local,dest=a b", OutputSpec::Local("a b".into())),
-            ("type=tar,dest=-", OutputSpec::Tar(Destination::Stdout)),
+            ("out", OutputSpec::Local(FilesOutput::new("out".into()))),
+            ("-", OutputSpec::Tar(FilesOutput::new(Destination::Stdout))),
+            ("type=local,dest=a b", OutputSpec::Local(FilesOutput::new("a b".into()))),
+            ("type=tar,dest=-", OutputSpec::Tar(FilesOutput::new(Destination::Stdout))),
+            (
+                "type=local,dest=x,platform-split=false",
+                OutputSpec::Local(FilesOutput { destination: "x".into(), platform_split: Some(false) }),
+            ),
             ("type=cacheonly", OutputSpec::CacheOnly),
             ("type=image", OutputSpec::Image(image())),
             ("type=image,push=true", OutputSpec::Image(ImageOutput { push: true, ..image() })),

@@ -1,4 +1,4 @@
-//! Pushing an image.
+//! Pushing images.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use oci::{Descriptor, Digest, ImageReference, MediaType};
 use registry::{BlobSource, Client, PushBlob, RegistryError};
 
 use crate::error::ExportError;
-use crate::image::Assembled;
+use crate::set::ImageSet;
 
 /// Brings layers of base images into the store, which were never needed there so far.
 pub trait LayerFetcher: Send + Sync {
@@ -25,15 +25,15 @@ pub trait LayerFetcher: Send + Sync {
 /// How many blobs of one image are sent at once.
 const BLOBS_AT_ONCE: usize = 4;
 
-/// Makes sure that all layers of `image` are in the store, fetching those that are not, side by side.
+/// Makes sure that all layers of `images` are in the store, fetching those that are not, side by side.
 pub async fn fetch_layers(
     store: &Store,
-    image: &Assembled,
+    images: &ImageSet,
     fetcher: &Arc<dyn LayerFetcher>,
 ) -> Result<(), ExportError> {
     let mut missing: Vec<Descriptor> = Vec::new();
-    for layer in image.blobs() {
-        if !image.is_config(&layer.digest) && !store.blobs().contains(&layer.digest)? {
+    for layer in images.layers() {
+        if !store.blobs().contains(&layer.digest)? {
             missing.push(layer.clone());
         }
     }
@@ -46,13 +46,13 @@ async fn fetch(fetcher: &dyn LayerFetcher, layer: &Descriptor) -> Result<(), Exp
     fetcher.fetch(layer).await.map_err(|source| ExportError::Fetch { digest: layer.digest.clone(), source })
 }
 
-/// Pushes `image` under each of `names`: what the registry lacks is mounted from another of its repositories where
-/// that can be, else uploaded; the manifest goes last.
+/// Pushes `images` under each of `names`: what the registry lacks is mounted from another of its repositories where
+/// that can be, else uploaded; manifests go after what they name, and what gets the tag goes last.
 pub async fn push(
     store: &Store,
     client: &Client,
     fetcher: &Arc<dyn LayerFetcher>,
-    image: &Assembled,
+    images: &ImageSet,
     names: &[ImageReference],
 ) -> Result<(), ExportError> {
     if names.is_empty() {
@@ -60,14 +60,15 @@ pub async fn push(
     }
     let mut done: Vec<&ImageReference> = Vec::new();
     for name in names {
-        let pusher = Pusher { store, client, fetcher, image, name, pushed: done.clone() };
+        let pusher = Pusher { store, client, fetcher, images, name, pushed: done.clone() };
         let repository_is_done = done
             .iter()
             .any(|other| other.registry() == name.registry() && other.repository() == name.repository());
         if !repository_is_done {
             pusher.push_blobs().await?;
+            pusher.push_indexed_manifests().await?;
         }
-        pusher.push_manifest().await?;
+        pusher.push_root().await?;
         done.push(name);
     }
     Ok(())
@@ -77,7 +78,7 @@ struct Pusher<'a> {
     store: &'a Store,
     client: &'a Client,
     fetcher: &'a Arc<dyn LayerFetcher>,
-    image: &'a Assembled,
+    images: &'a ImageSet,
     name: &'a ImageReference,
     /// Names under which the image was pushed already.
     pushed: Vec<&'a ImageReference>,
@@ -85,35 +86,44 @@ struct Pusher<'a> {
 
 impl Pusher<'_> {
     async fn push_blobs(&self) -> Result<(), ExportError> {
-        let blobs: Vec<Descriptor> = self
-            .image
-            .blobs()
-            .into_iter()
-            .filter(|blob| !MediaType::is_foreign_layer(&blob.media_type))
-            .cloned()
-            .collect();
+        let layers = self.images.layers().into_iter();
+        let layers = layers.filter(|layer| !MediaType::is_foreign_layer(&layer.media_type));
+        let layers = layers.map(|layer| (layer.clone(), None));
+        let configs = self.images.configs().into_iter();
+        let configs = configs.map(|(config, bytes)| (config.clone(), Some(Bytes::copy_from_slice(bytes))));
+        let blobs: Vec<(Descriptor, Option<Bytes>)> = configs.chain(layers).collect();
         stream::iter(blobs)
-            .map(|blob| async move { self.push_blob(blob).await })
+            .map(|(blob, bytes)| async move {
+                match bytes {
+                    Some(bytes) => self.send(blob, BlobSource::Bytes(bytes), Vec::new()).await,
+                    None => self.push_layer(blob).await,
+                }
+            })
             .buffer_unordered(BLOBS_AT_ONCE)
             .try_collect::<()>()
             .await
     }
 
-    async fn push_blob(&self, blob: Descriptor) -> Result<(), ExportError> {
-        let (source, mount_from) = if self.image.is_config(&blob.digest) {
-            (BlobSource::Bytes(Bytes::copy_from_slice(&self.image.config)), Vec::new())
-        } else {
-            let mount_from = self.mount_candidates(&blob.digest).await;
-            // A layer that was never pulled is only fetched if the registry neither has nor can mount it.
-            if !self.store.blobs().contains(&blob.digest)? {
-                if self.is_there_or_mounted(&blob, &mount_from).await? {
-                    return Ok(());
-                }
-                fetch(&**self.fetcher, &blob).await?;
+    async fn push_layer(&self, layer: Descriptor) -> Result<(), ExportError> {
+        let mount_from = self.mount_candidates(&layer.digest).await;
+        // A layer that was never pulled is only fetched if the registry neither has nor can mount it.
+        if !self.store.blobs().contains(&layer.digest)? {
+            if self.is_there_or_mounted(&layer, &mount_from).await? {
+                return Ok(());
             }
-            (BlobSource::File(self.store.blobs().path(&blob.digest)?), mount_from)
-        };
-        let push = PushBlob { target: self.name.clone(), descriptor: blob, mount_from, source };
+            fetch(&**self.fetcher, &layer).await?;
+        }
+        let source = BlobSource::File(self.store.blobs().path(&layer.digest)?);
+        self.send(layer, source, mount_from).await
+    }
+
+    async fn send(
+        &self,
+        descriptor: Descriptor,
+        source: BlobSource,
+        mount_from: Vec<String>,
+    ) -> Result<(), ExportError> {
+        let push = PushBlob { target: self.name.clone(), descriptor, mount_from, source };
         self.client.push_blob(&push).await.map(drop).map_err(|source| self.refused(source))
     }
 
@@ -146,9 +156,27 @@ impl Pusher<'_> {
         repositories
     }
 
-    async fn push_manifest(&self) -> Result<(), ExportError> {
-        let manifest = Bytes::copy_from_slice(&self.image.manifest);
-        let pushed = self.client.push_manifest(self.name, &self.image.descriptor.media_type, manifest).await;
+    /// The manifests of an index are known by their digests alone.
+    async fn push_indexed_manifests(&self) -> Result<(), ExportError> {
+        for (descriptor, bytes) in self.images.indexed_manifests() {
+            let target = self.name.by_digest(descriptor.digest.clone());
+            self.push_manifest(&target, descriptor, bytes).await?;
+        }
+        Ok(())
+    }
+
+    async fn push_root(&self) -> Result<(), ExportError> {
+        self.push_manifest(self.name, self.images.descriptor(), self.images.root()).await
+    }
+
+    async fn push_manifest(
+        &self,
+        target: &ImageReference,
+        descriptor: &Descriptor,
+        bytes: &[u8],
+    ) -> Result<(), ExportError> {
+        let bytes = Bytes::copy_from_slice(bytes);
+        let pushed = self.client.push_manifest(target, &descriptor.media_type, bytes).await;
         pushed.map(drop).map_err(|source| self.refused(source))
     }
 

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 
 use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
-    ArchiveKind, Assembled, Compression, CompressionKind, Destination, ImageBuild, LayerFetcher, LayerOrigin,
-    MediaTypes, assemble, fetch_layers, write_archive, write_layout,
+    ArchiveKind, Assembled, Compression, CompressionKind, Destination, ImageBuild, ImageSet, LayerFetcher,
+    LayerOrigin, MediaTypes, PlatformFiles, PlatformSplit, assemble, copy_files, fetch_layers, write_archive,
+    write_files, write_layout,
 };
 use oci::{Descriptor, DiffId, Digest, History, ImageConfig, ImageReference, MediaType};
 
@@ -125,10 +126,120 @@ fn a_saved_image_is_loaded_as_it_was() {
     let scratch = tempfile::tempdir().unwrap();
     let store = store(scratch.path(), SnapshotterKind::Overlay);
     let image = assembled(&store, &snapshots(&[snapshot(&store, None, "a", b"one")]), Compression::default());
-    image.save(&store).unwrap();
-    let loaded = Assembled::load(&store, &image.descriptor).unwrap();
+    let set = ImageSet::from(image.clone());
+    set.save(&store).unwrap();
+    let loaded = ImageSet::load(&store, set.descriptor()).unwrap().single().unwrap().clone();
     assert_eq!((loaded.manifest, loaded.config), (image.manifest, image.config));
     assert_eq!((loaded.layers, loaded.platform), (image.layers, image.platform));
+}
+
+/// An index of two images that share their first layer.
+fn two_platforms(store: &Store, media_types: MediaTypes) -> ImageSet {
+    let shared = snapshot(store, None, "a", b"one");
+    let own = snapshot(store, Some(&shared), "b", b"two");
+    let mut arm = build(&snapshots(&[shared, own]));
+    (arm.config.architecture, arm.config.variant) = ("arm".into(), Some("v7".into()));
+    let images = [build(&snapshots(&[shared])), arm]
+        .map(|build| assemble(store, build, Compression::default(), media_types).unwrap());
+    ImageSet::with_index(images.to_vec(), media_types).unwrap()
+}
+
+#[test]
+fn an_index_names_its_images_in_their_order() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    for (media_types, index_type, manifest_type) in [
+        (MediaTypes::Oci, MediaType::OCI_INDEX, MediaType::OCI_MANIFEST),
+        (MediaTypes::Docker, MediaType::DOCKER_INDEX, MediaType::DOCKER_MANIFEST),
+    ] {
+        let set = two_platforms(&store, media_types);
+        assert!(set.single().is_none());
+        assert_eq!(set.layers().len(), 2, "the shared layer counts once");
+        set.save(&store).unwrap();
+        let index: oci::Index =
+            serde_json::from_slice(&store.blobs().read(&set.descriptor().digest).unwrap()).unwrap();
+        assert_eq!(index.media_type.as_deref(), Some(index_type));
+        let entries: Vec<_> =
+            index.manifests.iter().map(|entry| (&entry.digest, &entry.media_type)).collect();
+        let wanted: Vec<_> = set.images().iter().map(|image| &image.descriptor.digest).collect();
+        let manifest_type = manifest_type.to_owned();
+        assert_eq!(entries, [(wanted[0], &manifest_type), (wanted[1], &manifest_type)]);
+        let platforms: Vec<String> =
+            index.manifests.iter().map(|entry| entry.platform.as_ref().unwrap().to_string()).collect();
+        assert_eq!(platforms, ["linux/amd64", "linux/arm/v7"]);
+        let loaded = ImageSet::load(&store, set.descriptor()).unwrap();
+        assert_eq!(loaded.descriptor(), set.descriptor());
+        assert_eq!(loaded.images()[1].manifest, set.images()[1].manifest);
+    }
+}
+
+#[test]
+fn an_index_is_written_with_its_images() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let set = two_platforms(&store, MediaTypes::Oci);
+    let path = scratch.path().join("image.tar");
+    let destination = Destination::Path(path.clone());
+    let refused = write_archive(&store, &set, &[], ArchiveKind::Docker, &destination).unwrap_err();
+    assert_eq!(refused.to_string(), "docker exporter does not currently support exporting manifest lists");
+    assert!(!path.exists());
+    write_archive(&store, &set, &names(&["app:v1"]), ArchiveKind::Oci, &destination).unwrap();
+    let layout = scratch.path().join("layout");
+    write_layout(&store, &set, &names(&["app:v1"]), &layout).unwrap();
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(fs::read(&path).unwrap().as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        entry.read_to_end(&mut content).unwrap();
+        files.insert(entry.path().unwrap().to_string_lossy().into_owned(), content);
+    }
+    files.retain(|name, _| !name.ends_with('/'));
+    // The layout's index, the index, two manifests, two configs, two layers.
+    assert_eq!(files.keys().filter(|name| name.starts_with("blobs/")).count(), 7);
+    for (name, content) in &files {
+        assert_eq!(&fs::read(layout.join(name)).unwrap(), content, "{name}");
+    }
+    let index: oci::Index = serde_json::from_slice(&files["index.json"]).unwrap();
+    let entry = &index.manifests[0];
+    assert_eq!((&entry.digest, index.manifests.len()), (&set.descriptor().digest, 1));
+    assert_eq!((entry.media_type.as_str(), &entry.platform), (MediaType::OCI_INDEX, &None));
+    assert_eq!(entry.annotations["io.containerd.image.name"], "docker.io/library/app:v1");
+}
+
+#[test]
+fn files_of_platforms_are_apart_or_must_not_meet() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let files = |platform: &str, name: &str| PlatformFiles {
+        platform: platform.parse().unwrap(),
+        snapshot: Some(snapshot(&store, None, name, platform.as_bytes())),
+    };
+    let same = [files("linux/amd64", "a"), files("linux/arm/v7", "a")];
+    let split = scratch.path().join("split");
+    copy_files(&store, &same, PlatformSplit::Split, &split).unwrap();
+    assert_eq!(fs::read(split.join("linux_amd64/a")).unwrap(), b"linux/amd64");
+    assert_eq!(fs::read(split.join("linux_arm_v7/a")).unwrap(), b"linux/arm/v7");
+    let together = scratch.path().join("together");
+    let refused = copy_files(&store, &same, PlatformSplit::Together, &together).unwrap_err();
+    let wanted = "cannot overwrite /a from linux/amd64 with linux/arm/v7 when split option is disabled";
+    assert_eq!(refused.to_string(), wanted);
+    assert!(!together.exists());
+    let other = [files("linux/amd64", "a"), files("linux/arm64", "b")];
+    copy_files(&store, &other, PlatformSplit::Together, &together).unwrap();
+    assert_eq!(fs::read(together.join("b")).unwrap(), b"linux/arm64");
+
+    let entries = |files: &[PlatformFiles], split| {
+        let path = scratch.path().join("files.tar");
+        write_files(&store, files, split, &Destination::Path(path.clone())).unwrap();
+        let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
+        let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
+        names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        entries(&same, PlatformSplit::Split),
+        ["linux_amd64/", "linux_amd64/a", "linux_arm_v7/", "linux_arm_v7/a"]
+    );
+    assert_eq!(entries(&other, PlatformSplit::Together), ["a", "b"]);
 }
 
 fn names(list: &[&str]) -> Vec<ImageReference> {
@@ -142,9 +253,10 @@ fn an_archive_holds_the_image_and_its_names() {
     let image = assembled(&store, &snapshots(&[snapshot(&store, None, "a", b"one")]), Compression::default());
     let path = scratch.path().join("image.tar");
     let destination = Destination::Path(path.clone());
-    write_archive(&store, &image, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
+    let set = ImageSet::from(image.clone());
+    write_archive(&store, &set, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
     let first = fs::read(&path).unwrap();
-    write_archive(&store, &image, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
+    write_archive(&store, &set, &names(&["app:v1"]), ArchiveKind::Docker, &destination).unwrap();
     assert_eq!(fs::read(&path).unwrap(), first, "the same image gives the same bytes");
 
     let mut files = BTreeMap::new();
@@ -183,9 +295,10 @@ fn a_layout_keeps_its_other_images() {
     let old = assembled(&store, &snapshots(&[first]), Compression::default());
     let new = assembled(&store, &snapshots(&[first, second]), Compression::default());
     let layout = scratch.path().join("layout");
-    write_layout(&store, &old, &names(&["app:v1"]), &layout).unwrap();
-    write_layout(&store, &old, &names(&["app:v2"]), &layout).unwrap();
-    write_layout(&store, &new, &names(&["app:v2"]), &layout).unwrap();
+    let set = |image: &Assembled| ImageSet::from(image.clone());
+    write_layout(&store, &set(&old), &names(&["app:v1"]), &layout).unwrap();
+    write_layout(&store, &set(&old), &names(&["app:v2"]), &layout).unwrap();
+    write_layout(&store, &set(&new), &names(&["app:v2"]), &layout).unwrap();
     let index: oci::Index = serde_json::from_slice(&fs::read(layout.join("index.json")).unwrap()).unwrap();
     let digests: Vec<&Digest> = index.manifests.iter().map(|entry| &entry.digest).collect();
     assert_eq!(digests, [&old.descriptor.digest, &new.descriptor.digest]);
@@ -233,18 +346,19 @@ async fn layers_of_the_base_are_fetched_when_they_are_needed_and_once() {
     };
     let own = LayerOrigin::Snapshot(snapshot(&store, None, "a", b"one"));
     let image = assembled(&store, &[base.clone(), own], Compression::default());
+    let set = ImageSet::from(image.clone());
     assert_eq!(image.layers[0].media_type, MediaType::OCI_LAYER_GZIP, "Docker's word becomes OCI's");
     let blobs = Arc::new(OneBlob { store: store.clone(), bytes, asked: Mutex::default() });
     let fetcher: Arc<dyn LayerFetcher> = Arc::clone(&blobs) as _;
-    fetch_layers(&store, &image, &fetcher).await.unwrap();
-    fetch_layers(&store, &image, &fetcher).await.unwrap();
+    fetch_layers(&store, &set, &fetcher).await.unwrap();
+    fetch_layers(&store, &set, &fetcher).await.unwrap();
     assert_eq!(*blobs.asked.lock().unwrap(), [image.layers[0].digest.clone()]);
 
     let gone = LayerOrigin::Image {
         diff_id: DiffId(Digest::sha256(b"plain")),
         descriptor: Descriptor::of(MediaType::OCI_LAYER_GZIP, b"gone"),
     };
-    let image = assembled(&store, &[gone], Compression::default());
-    let error = fetch_layers(&store, &image, &fetcher).await.unwrap_err();
+    let set = ImageSet::from(assembled(&store, &[gone], Compression::default()));
+    let error = fetch_layers(&store, &set, &fetcher).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot fetch layer `{}`", Digest::sha256(b"gone")));
 }

@@ -98,9 +98,9 @@ pub fn lower_platforms(
         let options = LowerOptions { platform: platform.clone(), ..options.clone() };
         let builder = GraphBuilder::from(std::mem::take(&mut all.graph));
         let lowered = lower_onto(builder, dockerfile, &options, resolver)?;
-        let Lowered { graph, target, config, warnings, epoch, .. } = lowered;
+        let Lowered { graph, target, config, warnings, contexts: _, epoch, breakpoints, steps } = lowered;
         (all.graph, all.epoch) = (graph, epoch);
-        all.images.push(LoweredImage { platform: platform.clone(), target, config });
+        all.images.push(LoweredImage { platform: platform.clone(), target, config, breakpoints, steps });
         for warning in warnings {
             if !all.warnings.contains(&warning) {
                 all.warnings.push(warning);

@@ -204,6 +204,33 @@ pub struct LoweredImage {
     pub target: VertexId,
     /// As in [`Lowered`].
     pub config: ImageConfig,
+    /// As in [`Lowered`].
+    pub breakpoints: Vec<Vec<VertexId>>,
+    pub(crate) steps: Vec<(Place, Range<usize>)>,
+}
+
+impl LoweredPlatforms {
+    /// The platform and the instruction that a vertex was made for, as [`Lowered::place_of`]: of several platforms the
+    /// first.
+    pub fn place_of(&self, vertex: VertexId) -> Option<(&Platform, Place)> {
+        self.images.iter().find_map(|image| Some((&image.platform, place_among(&image.steps, vertex)?)))
+    }
+
+    /// For each breakpoint, the vertices before which it stops, of all platforms.
+    pub fn breakpoints(&self) -> Vec<Vec<VertexId>> {
+        let mut all: Vec<Vec<VertexId>> = Vec::new();
+        for image in &self.images {
+            all.resize(all.len().max(image.breakpoints.len()), Vec::new());
+            for (vertices, more) in all.iter_mut().zip(&image.breakpoints) {
+                vertices.extend(more);
+            }
+        }
+        all
+    }
+}
+
+fn place_among(steps: &[(Place, Range<usize>)], vertex: VertexId) -> Option<Place> {
+    steps.iter().find(|(_, vertices)| vertices.contains(&vertex.index())).map(|(place, _)| *place)
 }
 
 /// What a Dockerfile means.
@@ -251,7 +278,6 @@ impl Lowered {
     /// The instruction that a vertex was made for; none for base images and contexts. Of several with the same vertex it
     /// is the first.
     pub fn place_of(&self, vertex: VertexId) -> Option<Place> {
-        let found = self.steps.iter().find(|(_, vertices)| vertices.contains(&vertex.index()));
-        found.map(|(place, _)| *place)
+        place_among(&self.steps, vertex)
     }
 }

@@ -4,12 +4,13 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 
 use frontend::{Diagnostic, Lowered};
+use oci::Platform;
 use solver::{ExecContext, RunOp, SolveError, VertexId};
 use tokio_util::sync::CancellationToken;
 use worker::{Output, WorkerError};
 
 use crate::build::{Shown, Work};
-use crate::export::Outputs;
+use crate::export::{BuiltImage, Form, Outputs};
 use crate::interrupt::Interrupt;
 use crate::report;
 use crate::session::blocking;
@@ -75,15 +76,18 @@ impl Work<'_> {
             before.map_err(|diagnostics| diagnostics.iter().map(Diagnostic::summary).collect::<String>())?;
         let mut before = before.ok_or("the base image is what failed")?;
         let graph = Arc::new(std::mem::take(&mut before.lowered.graph));
-        let solved = self.solve((&graph, before.lowered.target), Shown::No, salt, cancel).await;
-        solved.map(|output| (before, output)).map_err(|error| report::chain(&error))
+        let solved = self.solve((&graph, &[before.lowered.target]), Shown::No, salt, cancel).await;
+        let output = |outputs: Vec<Output>| outputs.into_iter().next().expect("there is one for each target");
+        solved.map(|outputs| (before, output(outputs))).map_err(|error| report::chain(&error))
     }
 
     async fn tag(&self, lowered: Lowered, output: Output, interrupt: &Interrupt) -> String {
         let names = self.plan.wanted.tags.iter().map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
         let outputs = Outputs::tagging(self.plan.wanted.tags.clone());
-        let export = self.export(&outputs, lowered.epoch);
-        let result = interrupt.unless(export.run(lowered.config, output)).await;
+        let export = self.export(&outputs, lowered.epoch, Form::Single);
+        let config = lowered.config;
+        let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+        let result = interrupt.unless(export.run(vec![BuiltImage { platform, config, output }])).await;
         match result {
             Ok(_) => format!("tagged the stage before this step as {names}"),
             Err(failure) => format!("cannot tag the stage before this step as {names}: {}", failure.cause()),

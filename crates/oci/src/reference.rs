@@ -83,6 +83,12 @@ impl ImageReference {
         self
     }
 
+    /// What has `digest` in the same repository, whatever its tag.
+    #[must_use]
+    pub fn by_digest(&self, digest: Digest) -> Self {
+        Self { tag: None, digest: Some(digest), ..self.clone() }
+    }
+
     /// The reference as docker shows it to people: without `docker.io/library/` and `docker.io/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
