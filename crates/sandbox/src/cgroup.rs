@@ -335,7 +335,7 @@ fn set(
 }
 
 /// The number of the process, in this pid namespace.
-fn pid_of(pidfd: &OwnedFd) -> io::Result<String> {
+pub(crate) fn pid_of(pidfd: &OwnedFd) -> io::Result<String> {
     use std::os::fd::AsRawFd;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).map(|pid| pid.trim().to_owned());

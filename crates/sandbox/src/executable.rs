@@ -40,7 +40,7 @@ pub(crate) fn own(protection: Protection) -> io::Result<BorrowedFd<'static>> {
     if let Some(copy) = COPY.get() {
         return Ok(copy.as_fd());
     }
-    let copy = sealed_copy()?;
+    let copy = sealed(&mut File::open(OWN)?)?;
     Ok(COPY.get_or_init(|| copy).as_fd())
 }
 
@@ -57,13 +57,14 @@ fn read_only_mount() -> io::Result<OwnedFd> {
     Ok(tree)
 }
 
-fn sealed_copy() -> io::Result<OwnedFd> {
+/// A file in memory that can be executed and not be changed.
+pub(crate) fn sealed(content: &mut impl io::Read) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     // The flag is needed where the kernel makes such files not executable otherwise, and unknown before Linux 6.3.
     let copy = memfd_create("sandbox-init", flags | MemfdFlags::EXEC)
         .or_else(|_| memfd_create("sandbox-init", flags))?;
     let mut to = File::from(copy);
-    io::copy(&mut File::open(OWN)?, &mut to)?;
+    io::copy(content, &mut to)?;
     // Closed for writing, too: an executable that is open for writing cannot be run.
     let copy = File::open(format!("/proc/self/fd/{}", to.as_raw_fd()))?;
     let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
@@ -81,7 +82,7 @@ mod tests {
         let mount = read_only_mount().unwrap();
         let refused = rustix::fs::chmod(name(&mount), rustix::fs::Mode::RWXU).unwrap_err();
         assert_eq!(refused, rustix::io::Errno::ROFS);
-        let copy = sealed_copy().unwrap();
+        let copy = sealed(&mut File::open(OWN).unwrap()).unwrap();
         let seals = rustix::fs::fcntl_get_seals(&copy).unwrap();
         assert!(seals.contains(SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE));
         let own = std::fs::read(OWN).unwrap();

@@ -199,6 +199,25 @@ pub(crate) fn execute(program: &CStr, arguments: &[CString], environment: &[CStr
     io::Error::last_os_error()
 }
 
+/// Replaces this process by the program in a file, without arguments but `name`; comes back only with the reason why
+/// not.
+pub(crate) fn execute_descriptor(program: BorrowedFd<'_>, name: &CStr) -> io::Error {
+    let arguments = [name.as_ptr(), ptr::null()];
+    let environment: [*const libc::c_char; 1] = [ptr::null()];
+    // SAFETY: both arrays end in a null pointer, the strings in a null byte, and they outlive the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            program.as_raw_fd(),
+            c"".as_ptr(),
+            arguments.as_ptr(),
+            environment.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        );
+    }
+    io::Error::last_os_error()
+}
+
 /// Takes over a descriptor that this process was started with.
 ///
 /// # Safety
@@ -358,6 +377,13 @@ pub(crate) fn exit_now(code: c_int) -> ! {
 pub(crate) fn unshare_user_and_mounts() -> io::Result<()> {
     // SAFETY: touches no memory; no descriptor table is unshared.
     let result = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Moves this process, which must have one thread, into a new mount namespace, which belongs to its user namespace.
+pub(crate) fn unshare_mounts() -> io::Result<()> {
+    // SAFETY: touches no memory; no descriptor table is unshared.
+    let result = unsafe { libc::unshare(libc::CLONE_NEWNS) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

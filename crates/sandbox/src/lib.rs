@@ -17,6 +17,7 @@
 //! caller's.
 
 mod cgroup;
+mod emulation;
 mod error;
 mod executable;
 mod frame_filter;
@@ -36,6 +37,7 @@ mod user_namespace;
 mod wire;
 
 pub use cgroup::{CgroupSupport, cgroup_support};
+pub use emulation::{ElfClass, ElfData, ElfFormat, Emulation, HandlerNamespace, emulation};
 pub use error::{SandboxError, SetupFailure};
 pub use guard::guard_process_group;
 pub use memory::{available_memory_bytes, total_memory_bytes};

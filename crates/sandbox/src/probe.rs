@@ -58,7 +58,7 @@ pub fn probe_host() -> HostSupport {
 
 fn ask() -> Result<Probed, SandboxError> {
     let mut init = Init::start_probe()?;
-    let answer = init.ask(&Request::Probe, None);
+    let answer = init.ask(&Request::Probe);
     init.end();
     match answer {
         Ok(Answer::Probed(probed)) => Ok(probed),

@@ -17,10 +17,10 @@ use crate::cgroup::Cgroup;
 use crate::executable::{self, Protection};
 use crate::kernel::{self, Launch};
 use crate::seccomp::{self, Policy};
-use crate::wire::{self, Answer, Request, Stub, Surroundings};
+use crate::wire::{self, Answer, Execution, Request, Stub, Surroundings};
 use crate::{
-    Console, Fallback, Kept, Network, OwnerChanges, ProcessSpec, RootFs, SandboxError, Security,
-    SetupFailure, guard, init, memory, stubs,
+    Console, Emulation, Fallback, Kept, MountKind, MountSpec, Network, OwnerChanges, ProcessSpec, RootFs,
+    SandboxError, Security, SetupFailure, guard, init, memory, stubs,
 };
 
 /// The first argument of an init.
@@ -73,13 +73,15 @@ pub fn spawn_on(spec: &ProcessSpec, console: Console<'_>) -> Result<Running, San
         cgroup.as_ref(),
     )?;
     drop((stdout_inside, stderr_inside));
+    let (spec_inside, execution) = with_emulation(spec);
     let request = Request::Run {
-        spec: Box::new(spec.clone()),
+        spec: Box::new(spec_inside),
         surroundings: surroundings(),
         has_new_network: spec.network == Network::None,
         terminal: size,
+        execution,
     };
-    let answer = init.ask(&request, Some(&filter_bytes(spec)));
+    let answer = init.run(&request, &filter_bytes(spec), &spec.emulation);
     let (stubs, kept) = match answer {
         Ok(Answer::Ready { stubs, kept }) => (stubs, kept),
         other => {
@@ -138,7 +140,23 @@ fn check(spec: &ProcessSpec) -> Result<(), SandboxError> {
     Err(SandboxError::Invalid { reason })
 }
 
-fn refusal(answer: io::Result<Answer>) -> SandboxError {
+/// The specification with what the emulation needs.
+fn with_emulation(spec: &ProcessSpec) -> (ProcessSpec, Execution) {
+    let mut spec = spec.clone();
+    let execution = match &spec.emulation {
+        Emulation::Machine => Execution::Direct,
+        Emulation::Handler(_) => Execution::InNamespace,
+        Emulation::Prefix { format, emulator, .. } => {
+            let kind = MountKind::Bind { source: emulator.clone(), read_only: true };
+            spec.mounts.push(MountSpec { target: wire::EMULATOR.into(), kind });
+            Execution::Emulated(*format)
+        }
+    };
+    (spec, execution)
+}
+
+/// What an answer that was not hoped for tells.
+pub(crate) fn refusal(answer: io::Result<Answer>) -> SandboxError {
     match answer {
         Ok(Answer::Failed { step, path, errno }) => SandboxError::Setup(SetupFailure {
             step,
@@ -198,8 +216,8 @@ impl<'a> Namespaces<'a> {
 
 /// An init that has been started and not yet been told what to do.
 pub(crate) struct Init {
-    pidfd: OwnedFd,
-    socket: UnixStream,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) socket: UnixStream,
 }
 
 impl Init {
@@ -251,7 +269,7 @@ impl Init {
     ) -> io::Result<OwnedFd> {
         let none = Namespaces { new: 0, network: None };
         let mut init = Self::start(standard, &none, Protection::Mount, None).map_err(io::Error::other)?;
-        match init.ask(&Request::Execute { program: program.to_owned(), arguments }, None) {
+        match init.ask(&Request::Execute { program: program.to_owned(), arguments }) {
             Ok(Answer::Failed { errno, .. }) => {
                 init.end();
                 Err(io::Error::from_raw_os_error(errno))
@@ -262,10 +280,26 @@ impl Init {
     }
 
     /// Tells it what to do and gives its answer.
-    pub(crate) fn ask(&mut self, request: &Request, filter: Option<&[u8]>) -> io::Result<Answer> {
+    pub(crate) fn ask(&mut self, request: &Request) -> io::Result<Answer> {
+        let sent = wire::send(&mut self.socket, request);
+        self.answer(sent)
+    }
+
+    /// The same for a program, with its filter and the namespace that it is executed in.
+    fn run(&mut self, request: &Request, filter: &[u8], emulation: &Emulation) -> io::Result<Answer> {
         let sent = wire::send(&mut self.socket, request)
-            .and_then(|()| filter.map_or(Ok(()), |filter| wire::send_bytes(&mut self.socket, filter)));
-        // An init that failed early may have answered without reading all.
+            .and_then(|()| wire::send_bytes(&mut self.socket, filter))
+            .and_then(|()| match emulation {
+                Emulation::Handler(namespace) => {
+                    Ok(wire::send_descriptor(self.socket.as_fd(), b"d", Some(namespace.user_namespace()))?)
+                }
+                Emulation::Machine | Emulation::Prefix { .. } => Ok(()),
+            });
+        self.answer(sent)
+    }
+
+    /// An init that failed early may have answered without reading all.
+    fn answer(&mut self, sent: io::Result<()>) -> io::Result<Answer> {
         let answer = wire::receive(&mut self.socket);
         sent.and(answer)
     }

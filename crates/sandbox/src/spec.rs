@@ -7,13 +7,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::NetworkNamespace;
+use crate::emulation::Emulation;
 use crate::wire::{raw_bytes, raw_path, raw_paths};
 
 /// Bytes of `/dev/shm` where nothing else was asked for: 64 MiB, as Docker.
 pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
 
 /// One process and its surroundings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ProcessSpec {
     /// Its root file system.
     pub rootfs: RootFs,
@@ -58,6 +59,9 @@ pub struct ProcessSpec {
     pub cgroup_limits: CgroupLimits,
     /// What becomes of changes of owners.
     pub owner_changes: OwnerChanges,
+    /// How programs of another architecture are executed.
+    #[serde(skip)]
+    pub emulation: Emulation,
     /// Newer kernel calls that are to be left unused, so that tests run what stands in for them.
     pub fallbacks: BTreeSet<Fallback>,
 }
@@ -86,6 +90,7 @@ impl ProcessSpec {
             cgroup_parent: None,
             cgroup_limits: CgroupLimits::default(),
             owner_changes: OwnerChanges::Made,
+            emulation: Emulation::Machine,
             fallbacks: BTreeSet::new(),
         }
     }

@@ -1,13 +1,14 @@
 //! What the calling side and the init say to each other over their socket: length-prefixed JSON, and the system call
-//! filter as raw bytes after the specification.
+//! filter as raw bytes after the specification, perhaps with a descriptor.
 //!
 //! The two sides are always the same executable, so that the form needs no versions.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::net::{
@@ -16,6 +17,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::emulation::ElfFormat;
 use crate::{Kept, ProcessSpec, TerminalSize};
 
 /// No message comes near this; a longer one is a bug on the other side.
@@ -34,6 +36,8 @@ pub(crate) enum Request {
         has_new_network: bool,
         /// The size of its terminal, if it is to have one.
         terminal: Option<TerminalSize>,
+        /// How the program is executed.
+        execution: Execution,
     },
     /// Tell what works here.
     Probe,
@@ -46,7 +50,37 @@ pub(crate) enum Request {
         /// All arguments, with the name.
         arguments: Vec<String>,
     },
+    /// Tell whether programs of the format are executed here.
+    Executes(ElfFormat),
+    /// After [`Self::Executes`]: move into a user namespace.
+    MakeNamespace,
+    /// After [`Self::MakeNamespace`]: register this emulator there, and send the namespace and its handlers.
+    Register(RawPath),
 }
+
+/// A path of any bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct RawPath(#[serde(with = "raw_path")] pub(crate) PathBuf);
+
+impl From<PathBuf> for RawPath {
+    fn from(path: PathBuf) -> Self {
+        Self(path)
+    }
+}
+
+/// How the program is executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Execution {
+    /// As it is.
+    Direct,
+    /// In a user namespace that is sent after the system call filter.
+    InNamespace,
+    /// By the emulator at [`EMULATOR`] if it is of this format.
+    Emulated(ElfFormat),
+}
+
+/// Where an emulator is shown that is started with the program.
+pub(crate) const EMULATOR: &str = "/dev/.emulator";
 
 /// What the calling side knows of the machine.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -79,6 +113,12 @@ pub(crate) enum Answer {
     },
     /// What works here.
     Probed(Probed),
+    /// Whether programs of the format are executed here.
+    Executes(bool),
+    /// The init is in a user namespace without ids.
+    NamespaceMade,
+    /// The namespace and its handlers come next.
+    Registered,
 }
 
 /// What works here; an error number says what does not.
@@ -170,6 +210,12 @@ pub(crate) fn receive_descriptor(
         _ => None,
     });
     Ok((received.bytes, descriptor))
+}
+
+/// Receives a descriptor that has to come.
+pub(crate) fn receive_one_descriptor(from: &UnixStream) -> io::Result<OwnedFd> {
+    let (_, descriptor) = receive_descriptor(from.as_fd(), &mut [0])?;
+    descriptor.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
 /// Bytes as a string of the characters U+0000 to U+00FF: JSON knows no bytes, and most of them are ASCII.

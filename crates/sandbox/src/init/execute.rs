@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
 use super::{During, Step};
+use crate::emulation::ElfFormat;
+use crate::wire::{EMULATOR, Execution};
 use crate::{ProcessSpec, kernel};
 
 /// The exit code for a program that is not found or may not be executed.
@@ -49,7 +51,7 @@ fn make_all(path: &Path) -> io::Result<()> {
 }
 
 /// Replaces this process by the program, or tells on stderr why not and ends.
-pub(super) fn become_program(spec: &ProcessSpec) -> ! {
+pub(super) fn become_program(spec: &ProcessSpec, execution: Execution) -> ! {
     let environment = environment(spec);
     let path = environment.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="));
     let name = OsStr::from_bytes(spec.args.first().map_or(b"".as_slice(), Vec::as_slice));
@@ -63,11 +65,16 @@ pub(super) fn become_program(spec: &ProcessSpec) -> ! {
     let strings =
         |list: &[Vec<u8>]| list.iter().map(|one| CString::new(one.as_slice())).collect::<Result<Vec<_>, _>>();
     let executable = CString::new(program.as_os_str().as_bytes());
-    let (Ok(executable), Ok(arguments), Ok(environment)) =
+    let (Ok(mut executable), Ok(mut arguments), Ok(environment)) =
         (executable, strings(&spec.args), strings(&environment))
     else {
         fail(NOT_STARTED, "unable to start process: an argument or variable holds a null byte")
     };
+    if let Execution::Emulated(format) = execution
+        && is_of_format(&program, format)
+    {
+        (executable, arguments) = emulated(executable, arguments);
+    }
     if let Err(error) = kernel::close_on_execute() {
         fail(NOT_STARTED, &format!("unable to start process: {}", words(&error)));
     }
@@ -89,6 +96,22 @@ pub(super) fn become_other(program: &Path, arguments: Vec<String>) -> io::Error 
         Ok(kernel::execute(&program, &arguments, &[]))
     };
     become_it().unwrap_or_else(|error| error)
+}
+
+/// The emulator's own command line: `-0`, the program's first argument, the program and its other arguments.
+fn emulated(program: CString, arguments: Vec<CString>) -> (CString, Vec<CString>) {
+    let emulator = CString::new(EMULATOR).expect("the path holds no null byte");
+    let mut arguments = arguments.into_iter();
+    let own_name = arguments.next().unwrap_or_default();
+    let before = [emulator.clone(), c"-0".to_owned(), own_name, program];
+    (emulator, before.into_iter().chain(arguments).collect())
+}
+
+/// Whether a program begins like those of the format.
+fn is_of_format(program: &Path, format: ElfFormat) -> bool {
+    let mut begin = Vec::new();
+    let read = File::open(program).and_then(|file| file.take(64).read_to_end(&mut begin));
+    read.is_ok() && format.matches(&begin)
 }
 
 fn fail(code: i32, text: &str) -> ! {

@@ -2,6 +2,7 @@
 //! the namespaces yet.
 
 mod devices;
+mod emulation;
 mod execute;
 mod mounts;
 mod points;
@@ -17,8 +18,9 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
 
+use crate::emulation::ElfFormat;
 use crate::seccomp::Instruction;
-use crate::wire::{self, Answer, Probed, Request, Stub, Surroundings};
+use crate::wire::{self, Answer, Execution, Probed, Request, Stub, Surroundings};
 use crate::{Kept, ProcessSpec, TerminalSize, kernel};
 
 /// A step that failed.
@@ -26,6 +28,13 @@ struct Failed {
     step: &'static str,
     path: PathBuf,
     error: io::Error,
+}
+
+impl Failed {
+    fn into_answer(self) -> Answer {
+        let Self { step, path, error } = self;
+        Answer::Failed { step: step.to_owned(), path, errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
 }
 
 type Step<T = ()> = Result<T, Failed>;
@@ -51,9 +60,16 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
     // The calling side is gone, or died while it asked: nobody to tell.
     let Ok(request) = wire::receive(&mut socket) else { kernel::exit_now(FAILED) };
     match request {
-        Request::Run { spec, surroundings, has_new_network, terminal } => {
+        Request::Run { spec, surroundings, has_new_network, terminal, execution } => {
             let Ok(filter) = wire::receive_bytes(&mut socket) else { kernel::exit_now(FAILED) };
-            match set_up(&spec, (surroundings, terminal), has_new_network, &filter) {
+            let namespace = match execution {
+                Execution::InNamespace => match wire::receive_one_descriptor(&socket) {
+                    Ok(namespace) => Some(namespace),
+                    Err(_) => kernel::exit_now(FAILED),
+                },
+                Execution::Direct | Execution::Emulated(_) => None,
+            };
+            match set_up(&spec, (surroundings, terminal), has_new_network, (&filter, namespace.as_ref())) {
                 Ok(SetUp { stubs, kept, terminal }) => {
                     let told = wire::send(&mut socket, &Answer::Ready { stubs, kept });
                     let handed_over = terminal.map_or(Ok(()), |outer| {
@@ -63,11 +79,10 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
                         kernel::exit_now(FAILED);
                     }
                     drop(socket);
-                    execute::become_program(&spec)
+                    execute::become_program(&spec, execution)
                 }
-                Err(Failed { step, path, error }) => {
-                    let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                    let _ = wire::send(&mut socket, &Answer::Failed { step: step.to_owned(), path, errno });
+                Err(failed) => {
+                    let _ = wire::send(&mut socket, &failed.into_answer());
                     kernel::exit_now(FAILED)
                 }
             }
@@ -83,6 +98,14 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
             let _ = wire::send(&mut socket, &Answer::Probed(probe()));
             kernel::exit_now(0)
         }
+        Request::Executes(format) => {
+            if let Err(failed) = emulate(&mut socket, format) {
+                let _ = wire::send(&mut socket, &failed.into_answer());
+            }
+            kernel::exit_now(0)
+        }
+        // These follow another.
+        Request::MakeNamespace | Request::Register(_) => kernel::exit_now(FAILED),
     }
 }
 
@@ -96,12 +119,28 @@ struct SetUp {
     terminal: Option<OwnedFd>,
 }
 
+/// Answers what is asked about programs of another architecture, step by step, until the calling side has enough.
+fn emulate(socket: &mut UnixStream, format: ElfFormat) -> Step {
+    let tell = "answer";
+    wire::send(&mut *socket, &Answer::Executes(emulation::executes(format)?)).during(tell, "")?;
+    let Ok(Request::MakeNamespace) = wire::receive(&mut *socket) else { return Ok(()) };
+    emulation::make_namespace()?;
+    wire::send(&mut *socket, &Answer::NamespaceMade).during(tell, "")?;
+    let Ok(Request::Register(emulator)) = wire::receive(&mut *socket) else { return Ok(()) };
+    let descriptors = emulation::register(format, &emulator.0)?;
+    wire::send(&mut *socket, &Answer::Registered).during(tell, "")?;
+    for descriptor in &descriptors {
+        wire::send_descriptor(socket.as_fd(), b"d", Some(descriptor.as_fd())).during(tell, "")?;
+    }
+    Ok(())
+}
+
 /// The steps, in their order.
 fn set_up(
     spec: &ProcessSpec,
     (surroundings, terminal): (Surroundings, Option<TerminalSize>),
     has_new_network: bool,
-    filter: &[u8],
+    (filter, namespace): (&[u8], Option<&OwnedFd>),
 ) -> Step<SetUp> {
     // A session of its own: the terminal's Ctrl-C is for the build, which then kills the sandbox.
     rustix::process::setsid().during("make a session", "")?;
@@ -130,6 +169,9 @@ fn set_up(
     let terminal = terminal.map(terminal::open).transpose()?;
     privileges::limit(&spec.limits)?;
     execute::enter_working_directory(&spec.cwd)?;
+    if let Some(namespace) = namespace {
+        privileges::enter_namespace(namespace, spec.security)?;
+    }
     privileges::drop_all(spec, surroundings, filter)?;
     Ok(SetUp { stubs, kept, terminal })
 }

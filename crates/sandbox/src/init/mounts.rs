@@ -557,6 +557,18 @@ pub(super) fn try_fresh(kind: &str) -> io::Result<()> {
     fresh(kind, &[], CLOSED).map(drop)
 }
 
+/// An empty directory that is attached nowhere.
+pub(super) fn empty_root() -> rustix::io::Result<OwnedFd> {
+    // What is executed there is outside of it.
+    fresh("tmpfs", &[], CLOSED)
+        .map_err(|error| rustix::io::Errno::from_io_error(&error).unwrap_or(rustix::io::Errno::IO))
+}
+
+/// The handlers of this user namespace.
+pub(super) fn fresh_binfmt_misc() -> io::Result<OwnedFd> {
+    fresh("binfmt_misc", &[], CLOSED)
+}
+
 /// Whether a mount can be made read-only before it is attached.
 pub(super) fn try_read_only() -> io::Result<()> {
     let tree = fresh("tmpfs", &[], CLOSED)?;

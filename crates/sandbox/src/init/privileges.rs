@@ -1,14 +1,14 @@
 //! What the program may do: its limits, its user and groups, its capabilities and its system calls.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Gid, Uid, fchown};
 use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, clear_ambient_capability_set,
-    remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities, set_thread_groups,
-    set_thread_res_gid, set_thread_res_uid,
+    CapabilitySet, CapabilitySets, LinkNameSpaceType, capabilities, clear_ambient_capability_set,
+    move_into_link_name_space, remove_capability_from_bounding_set, set_capabilities, set_keep_capabilities,
+    set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
 use super::{During, Failed, Step};
@@ -66,6 +66,18 @@ fn resource(name: &str) -> Option<Resource> {
         "as" => Resource::As,
         _ => return None,
     })
+}
+
+/// Enters a user namespace with the same ids, beneath this one, where this process has all rights again. It has none
+/// over what was set up before.
+pub(super) fn enter_namespace(namespace: &OwnedFd, security: Security) -> Step {
+    let step = "enter a user namespace";
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User)).during(step, "")?;
+    if security == Security::Insecure {
+        // A program that may mount can do so only in a mount namespace of the user namespace it is in.
+        kernel::unshare_mounts().during("make a mount namespace", "")?;
+    }
+    Ok(())
 }
 
 /// Becomes the user, with no more rights than the security mode gives.

@@ -223,6 +223,7 @@ fn common(fixture: &Fixture) {
     part_of_overlay(fixture);
     crate::networks::shared(fixture);
     crate::terminal::shell_on_a_terminal(fixture);
+    crate::emulated::common(fixture);
 }
 
 fn part_of_overlay(fixture: &Fixture) {

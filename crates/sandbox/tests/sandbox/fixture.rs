@@ -28,6 +28,27 @@ const PROGRAM_32_BITS: &[u8] = &[
     b'3', b'2', b' ', b'b', b'i', b't', b's', b'\n',
 ];
 
+/// A program for arm64 without libraries: writes `arm64` and exits.
+const PROGRAM_ARM64: &[u8] = &[
+    0x7F, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, // ident: 64 bits, little endian
+    2, 0, 183, 0, 1, 0, 0, 0, 0x78, 0, 0x40, 0, 0, 0, 0, 0, // executable, arm64, entry 0x400078
+    64, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // program headers at 64
+    0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 0, 0, 0, 0, 0, 0, // one of them
+    1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, // load, readable and executable
+    0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, // at 0x400000
+    0x9E, 0, 0, 0, 0, 0, 0, 0, 0x9E, 0, 0, 0, 0, 0, 0, 0, // 158 bytes
+    0, 0x10, 0, 0, 0, 0, 0, 0, // aligned to 4096
+    0x20, 0x00, 0x80, 0xD2, // mov x0, stdout
+    0xE1, 0x00, 0x00, 0x10, // adr x1, text
+    0xC2, 0x00, 0x80, 0xD2, // mov x2, length
+    0x08, 0x08, 0x80, 0xD2, // mov x8, write
+    0x01, 0x00, 0x00, 0xD4, // svc
+    0x00, 0x00, 0x80, 0xD2, // mov x0, 0
+    0xA8, 0x0B, 0x80, 0xD2, // mov x8, exit
+    0x01, 0x00, 0x00, 0xD4, // svc
+    b'a', b'r', b'm', b'6', b'4', b'\n',
+];
+
 /// Directories of one run of the tests.
 pub(crate) struct Fixture {
     directory: tempfile::TempDir,
@@ -181,7 +202,8 @@ fn make_base(base: &Path, tests: &Path) {
     }
     fs::copy(tests, base.join("bin/tests")).unwrap();
     fs::write(base.join("bin/bits32"), PROGRAM_32_BITS).unwrap();
-    for program in ["bin/tests", "bin/bits32"] {
+    fs::write(base.join("bin/arm64"), PROGRAM_ARM64).unwrap();
+    for program in ["bin/tests", "bin/bits32", "bin/arm64"] {
         fs::set_permissions(base.join(program), fs::Permissions::from_mode(0o755)).unwrap();
     }
     let passwd = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n";

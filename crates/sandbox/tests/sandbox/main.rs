@@ -1,5 +1,5 @@
-//! Sandboxes on this machine, as root and as ordinary users. Needs root, `busybox-static`, `uidmap`, `passwd`, `passt`
-//! and `iproute2` (Debian packages).
+//! Sandboxes on this machine, as root and as ordinary users. Needs root, `busybox-static`, `uidmap`, `passwd`, `passt`,
+//! `iproute2` and `qemu-user-static` (Debian packages).
 //!
 //! A program of its own instead of the standard harness: it is the init of its sandboxes, a program inside of them, and
 //! runs itself again as an ordinary user.
@@ -13,6 +13,7 @@
 mod as_root;
 mod as_user;
 mod confinement;
+mod emulated;
 mod escapes;
 mod fixture;
 mod inside;
@@ -48,6 +49,7 @@ fn main() {
             let all = [
                 as_root::TESTS,
                 confinement::TESTS,
+                emulated::TESTS,
                 escapes::TESTS,
                 limits::TESTS,
                 networks::TESTS,
