@@ -100,6 +100,8 @@ pub fn spawn_on(spec: &ProcessSpec, console: Console<'_>) -> Result<Running, San
     let is_piped = terminal.is_none();
     Ok(Running {
         pidfd: init.pidfd,
+        last_words: init.socket,
+        not_executed: None,
         stdout: is_piped.then_some(stdout),
         stderr: is_piped.then_some(stderr),
         terminal,
@@ -158,12 +160,16 @@ fn with_emulation(spec: &ProcessSpec) -> (ProcessSpec, Execution) {
 /// What an answer that was not hoped for tells.
 pub(crate) fn refusal(answer: io::Result<Answer>) -> SandboxError {
     match answer {
-        Ok(Answer::Failed { step, path, errno }) => SandboxError::Setup(SetupFailure {
-            step,
-            path: Some(path).filter(|path| !path.as_os_str().is_empty()),
-            source: io::Error::from_raw_os_error(errno),
-        }),
+        Ok(Answer::Failed { step, path, errno }) => SandboxError::Setup(setup_failure(step, path, errno)),
         _ => SandboxError::InitDied,
+    }
+}
+
+fn setup_failure(step: String, path: PathBuf, errno: i32) -> SetupFailure {
+    SetupFailure {
+        step,
+        path: Some(path).filter(|path| !path.as_os_str().is_empty()),
+        source: io::Error::from_raw_os_error(errno),
     }
 }
 
@@ -326,6 +332,9 @@ pub(crate) fn start<E: Into<io::Error>>(step: &'static str) -> impl Fn(E) -> San
 #[derive(Debug)]
 pub struct Running {
     pidfd: OwnedFd,
+    /// Where the init tells that it could not become the program.
+    last_words: UnixStream,
+    not_executed: Option<SetupFailure>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -359,6 +368,12 @@ impl Running {
         &self.kept
     }
 
+    /// Why the kernel did not execute the program, once it is known to have ended: `ENOEXEC` for one of an architecture
+    /// that neither the machine nor an emulator executes.
+    pub fn not_executed(&self) -> Option<&SetupFailure> {
+        self.not_executed.as_ref()
+    }
+
     /// A descriptor that becomes readable when the process has ended (`pidfd_open(2)`).
     pub fn pidfd(&self) -> BorrowedFd<'_> {
         self.pidfd.as_fd()
@@ -385,6 +400,12 @@ impl Running {
         };
         let exit = self.judge(&status);
         self.exit = Some(exit);
+        // Whatever was said is there: it has ended.
+        if self.last_words.set_nonblocking(true).is_ok()
+            && let Ok(Answer::Failed { step, path, errno }) = wire::receive(&mut self.last_words)
+        {
+            self.not_executed = Some(setup_failure(step, path, errno));
+        }
         self.cgroup = None;
         stubs::remove(&self.written_to, &self.stubs)?;
         Ok(exit)

@@ -6,13 +6,14 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
 
 use super::{During, Step};
 use crate::emulation::ElfFormat;
-use crate::wire::{EMULATOR, Execution};
+use crate::wire::{self, Answer, EMULATOR, Execution};
 use crate::{ProcessSpec, kernel};
 
 /// The exit code for a program that is not found or may not be executed.
@@ -50,8 +51,9 @@ fn make_all(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Replaces this process by the program, or tells on stderr why not and ends.
-pub(super) fn become_program(spec: &ProcessSpec, execution: Execution) -> ! {
+/// Replaces this process by the program, or tells on stderr why not and ends. What the kernel does not execute is told to
+/// the calling side, too; the socket is closed by the execution.
+pub(super) fn become_program(spec: &ProcessSpec, execution: Execution, socket: &mut UnixStream) -> ! {
     let environment = environment(spec);
     let path = environment.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH="));
     let name = OsStr::from_bytes(spec.args.first().map_or(b"".as_slice(), Vec::as_slice));
@@ -80,6 +82,9 @@ pub(super) fn become_program(spec: &ProcessSpec, execution: Execution) -> ! {
     }
     kernel::reset_signals();
     let error = kernel::execute(&executable, &arguments, &environment);
+    let step = "execute".to_owned();
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    let _ = wire::send(socket, &Answer::Failed { step, path: program.clone(), errno });
     fail(NOT_EXECUTED, &format!("exec {}: {}", program.display(), words(&error)))
 }
 

@@ -78,8 +78,7 @@ pub(crate) fn run(socket: OwnedFd) -> ! {
                     if told.is_err() || handed_over.is_err() {
                         kernel::exit_now(FAILED);
                     }
-                    drop(socket);
-                    execute::become_program(&spec, execution)
+                    execute::become_program(&spec, execution, &mut socket)
                 }
                 Err(failed) => {
                     let _ = wire::send(&mut socket, &failed.into_answer());

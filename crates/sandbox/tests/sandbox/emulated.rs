@@ -1,11 +1,12 @@
 //! Programs of another architecture, as root and as ordinary users.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use sandbox::{ElfClass, ElfData, ElfFormat, Emulation, Exit, Fallback, Security, emulation};
+use sandbox::{ElfClass, ElfData, ElfFormat, Emulation, Exit, Fallback, Security, emulation, spawn};
 
 use crate::Test;
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, chain, empty, run, words};
 
 pub(crate) const TESTS: &[Test] = &[("emulation_as_root", as_root), ("what_cannot_be_executed", nothing)];
 
@@ -22,13 +23,30 @@ fn handler() -> Emulation {
     match found.unwrap() {
         // On a machine with a handler of its own, that is used.
         found @ (Emulation::Handler(_) | Emulation::Machine) => found,
-        Emulation::Prefix { reason, .. } => panic!("{}", crate::fixture::chain(&*reason)),
+        Emulation::Prefix { reason, .. } => panic!("{}", chain(&*reason)),
     }
 }
 
-fn nothing(_: &Fixture) {
+fn nothing(fixture: &Fixture) {
     assert!(matches!(emulation(I386, None), Ok(Some(Emulation::Machine))), "the processor executes them");
     assert!(matches!(emulation(UNKNOWN, None), Ok(None)));
+    let upper = fixture.upper();
+    let mut file = std::fs::read(fixture.path("base/bin/arm64")).unwrap();
+    file[18..20].copy_from_slice(&UNKNOWN.machine.to_le_bytes());
+    std::fs::write(upper.path().join("unknown"), file).unwrap();
+    std::fs::set_permissions(upper.path().join("unknown"), PermissionsExt::from_mode(0o755)).unwrap();
+    let mut spec = fixture.script_on(&upper, "");
+    spec.args = words(&["/unknown"]);
+    let mut running = spawn(&spec).unwrap();
+    assert_eq!(running.wait().unwrap(), Exit::Code(255));
+    let told = running.not_executed().unwrap();
+    assert_eq!(told.source.raw_os_error(), Some(8), "ENOEXEC");
+    assert_eq!(told.path.as_deref(), Some(Path::new("/unknown")));
+    spec.args = words(&["/bin/sh", "-c", "exit 255"]);
+    empty(&upper.path().with_file_name("work"));
+    let mut running = spawn(&spec).unwrap();
+    assert_eq!(running.wait().unwrap(), Exit::Code(255));
+    assert!(running.not_executed().is_none());
 }
 
 fn as_root(fixture: &Fixture) {
@@ -71,10 +89,10 @@ pub(crate) fn common(fixture: &Fixture) {
     let upper = fixture.upper();
     let mut spec = fixture.script_on(&upper, "");
     spec.emulation = prefix;
-    spec.args = crate::fixture::words(&["arm64"]);
-    assert_eq!(crate::fixture::run(&spec).unwrap().stdout, "arm64\n");
+    spec.args = words(&["arm64"]);
+    assert_eq!(run(&spec).unwrap().stdout, "arm64\n");
     let mut native = fixture.script_on(&upper, "echo native");
     native.emulation = spec.emulation;
-    assert_eq!(crate::fixture::run(&native).unwrap().stdout, "native\n");
+    assert_eq!(run(&native).unwrap().stdout, "native\n");
     assert!(!upper.path().join("dev/.emulator").exists());
 }
