@@ -210,6 +210,7 @@ impl Plan {
             step_timeout: self.step_timeout.clone(),
             owner_changes: self.owner_changes(session),
             debugger: self.shells.clone().map(|shells| shells as Arc<dyn Debugger>),
+            emulators: Environment::emulator_directories(),
         };
         let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {
@@ -521,7 +522,7 @@ fn solve_failure(
             image_to_blame(graph, *vertex, error).unwrap_or(*vertex),
             Failure::solve(&report::chain(error))
                 .of_kind(report::kind_of(error))
-                .with_hints(report::hint_of(error))
+                .with_hints(error.hint())
                 .with_hints(session.hints(error, &plan.progress.tail(*vertex), plan.ignore_chown)),
         ),
     };

@@ -283,9 +283,10 @@ impl Export<'_> {
     async fn write_files(&self, built: &[BuiltImage], spec: OutputSpec) -> Result<(), Failure> {
         let mut files = Vec::with_capacity(built.len());
         for image in built {
-            let snapshot = self.worker.snapshot_of(&image.output).await.map_err(|error| {
-                Failure::from_error(FailureKind::Build, &error).with_hints(crate::report::hint_of(&error))
-            })?;
+            let snapshot =
+                self.worker.snapshot_of(&image.output).await.map_err(|error| {
+                    Failure::from_error(FailureKind::Build, &error).with_hints(error.hint())
+                })?;
             files.push(PlatformFiles { platform: image.platform.clone(), snapshot });
         }
         let form = self.form;

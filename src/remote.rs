@@ -155,9 +155,9 @@ fn place(context: &RemoteContext, output: &Output, store: &Store) -> Result<Fetc
 
 fn failure(error: &SolveError<WorkerError>) -> Failure {
     match error {
-        SolveError::Vertex { error, .. } => Failure::solve(&report::chain(error))
-            .of_kind(report::kind_of(error))
-            .with_hints(report::hint_of(error)),
+        SolveError::Vertex { error, .. } => {
+            Failure::solve(&report::chain(error)).of_kind(report::kind_of(error)).with_hints(error.hint())
+        }
         other => Failure::solve(&other.to_string()),
     }
 }

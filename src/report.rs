@@ -115,10 +115,11 @@ impl Failure {
         self
     }
 
-    /// The same with a hint for a machine that does not play along.
+    /// The same with a hint for a machine that does not play along, where there is no better one.
     #[must_use]
     pub(crate) fn with_environment_hint(self, hint: impl FnOnce() -> String) -> Self {
-        if self.kind == FailureKind::Environment { self.with_hint(hint()) } else { self }
+        let is_needed = self.kind == FailureKind::Environment && self.hints.is_empty();
+        if is_needed { self.with_hint(hint()) } else { self }
     }
 
     /// The same with something above its message.
@@ -166,22 +167,6 @@ impl Failure {
     }
 }
 
-/// What may help with a failed step.
-pub(crate) fn hint_of(error: &worker::WorkerError) -> Option<String> {
-    match error {
-        worker::WorkerError::Image(error) => error.hint(),
-        worker::WorkerError::Copy(error) => error.hint(),
-        worker::WorkerError::Remote(error) => error.hint(),
-        worker::WorkerError::NoNetwork(_) => Some(
-            "`--network=host` or `networkMode = \"auto\"` in config.toml let steps use the network of this machine"
-                .to_owned(),
-        ),
-        worker::WorkerError::Sandbox { cause, .. } => cause.hint(),
-        worker::WorkerError::ProcessTimeout { .. } => Some("`--step-timeout` sets the limit".to_owned()),
-        _ => None,
-    }
-}
-
 /// Whether a failed step is the build's own fault, or that of a machine without room or without a program.
 pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
     let mut cause = Some(error);
@@ -191,8 +176,8 @@ pub(crate) fn kind_of(error: &(dyn Error + 'static)) -> FailureKind {
             matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
         });
         let is_without_program = error.downcast_ref::<worker::WorkerError>().is_some_and(|error| {
-            use worker::WorkerError::{NoNetwork, Remote};
-            matches!(error, Remote(worker::RemoteError::NoGit) | NoNetwork(_))
+            use worker::WorkerError::{NoNetwork, NotExecuted, Remote};
+            matches!(error, Remote(worker::RemoteError::NoGit) | NoNetwork(_) | NotExecuted { .. })
         });
         if is_disk || is_without_program {
             return FailureKind::Environment;

@@ -339,6 +339,16 @@ impl Environment {
         Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds, rules: gcpolicy })
     }
 
+    /// Where emulators for programs of other platforms are looked for: in the directories of `RBUILD_EMULATORS`, else in
+    /// those of `PATH` and where distributions put them.
+    pub(crate) fn emulator_directories() -> Vec<PathBuf> {
+        if let Some(own) = std::env::var_os("RBUILD_EMULATORS") {
+            return std::env::split_paths(&own).collect();
+        }
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).chain(["/usr/local/bin", "/usr/bin"].map(PathBuf::from)).collect()
+    }
+
     /// The proxies of docker's `config.json` as build arguments.
     pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
         let config = Self::docker_config()?;

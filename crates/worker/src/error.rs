@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cache::StoreError;
 use cache::tree::TreeError;
+use oci::Platform;
 use sandbox::SandboxError;
 
 use crate::cdi::DeviceError;
@@ -37,6 +39,31 @@ pub enum WorkerError {
         command: String,
         /// How long it was given.
         limit: TimeLimit,
+    },
+    /// The program of a RUN is for another platform, and nothing here executes it.
+    #[error(
+        "process {} did not complete successfully: exec {}: exec format error: this machine does not run programs of \
+         {platform}",
+        quoted(command),
+        program.display()
+    )]
+    NotExecuted {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// The program, in the root file system.
+        program: PathBuf,
+        /// The platform of the step.
+        platform: Box<Platform>,
+    },
+    /// The process of a RUN, which was started by an emulator, ended, and not well. What it started was not emulated.
+    #[error("process {} did not complete successfully: {failure}", quoted(command))]
+    PartlyEmulated {
+        /// The program and its arguments, joined by spaces.
+        command: String,
+        /// How it ended.
+        failure: ProcessFailure,
+        /// Why what it started was not emulated.
+        reason: Arc<SandboxError>,
     },
     /// The process of a RUN could not be started as that user.
     #[error("process {} did not complete successfully", quoted(command))]
@@ -157,6 +184,35 @@ pub struct TimeLimit {
 impl fmt::Display for TimeLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+impl WorkerError {
+    /// What a person can do about it, where that is known: a sentence without capital and period.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Image(error) => error.hint(),
+            Self::Copy(error) => error.hint(),
+            Self::Remote(error) => error.hint(),
+            Self::Sandbox { cause, .. } => cause.hint(),
+            Self::NoNetwork(_) => Some(
+                "`--network=host` or `networkMode = \"auto\"` in config.toml let steps use the network of this machine"
+                    .to_owned(),
+            ),
+            Self::ProcessTimeout { .. } => Some("`--step-timeout` sets the limit".to_owned()),
+            Self::NotExecuted { platform, .. } => Some(format!(
+                "install emulators (package `qemu-user-static`), or have binfmt_misc run programs of {platform}"
+            )),
+            Self::PartlyEmulated { reason, .. } => {
+                let cause = std::error::Error::source(&**reason).map(|cause| format!(": {cause}"));
+                let cause = cause.unwrap_or_default();
+                Some(format!(
+                    "the emulator ran this program, but not what it started ({reason}{cause}): that takes Linux 6.7 with \
+                     user namespaces, or a handler in binfmt_misc"
+                ))
+            }
+            _ => None,
+        }
     }
 }
 

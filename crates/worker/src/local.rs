@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree}
 use crate::image::ImageStore;
 use crate::output::{Images, Output};
 use crate::remote::{GitOptions, Remotes};
-use crate::run::{DefaultNetwork, Networks, Removals};
+use crate::run::{DefaultNetwork, Emulators, Networks, Removals};
 use crate::sources::Sources;
 use crate::{
     Debugger, Secret, SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, merge, mkdir, room, run,
@@ -65,6 +66,9 @@ pub struct WorkerOptions {
     pub owner_changes: OwnerChanges,
     /// Looks into steps.
     pub debugger: Option<Arc<dyn Debugger>>,
+    /// Directories in which emulators (`qemu-aarch64-static`) are looked for, in this order. What the machine itself
+    /// executes needs none.
+    pub emulators: Vec<PathBuf>,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -104,6 +108,7 @@ struct Shared {
     told_of: Mutex<Vec<Kept>>,
     removals: Arc<Removals>,
     debugger: Option<Arc<dyn Debugger>>,
+    emulators: Emulators,
 }
 
 /// A context, opened when a vertex reads it.
@@ -135,6 +140,7 @@ impl LocalWorker {
             step_timeout,
             owner_changes,
             debugger,
+            emulators,
         } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
@@ -163,6 +169,7 @@ impl LocalWorker {
             told_of: Mutex::default(),
             removals: Arc::default(),
             debugger,
+            emulators: Emulators::new(emulators),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -209,6 +216,11 @@ impl LocalWorker {
             None if required => Err(WorkerError::AgentNotFound(id.to_owned())),
             found => Ok(found),
         }
+    }
+
+    /// What runs programs of other platforms.
+    pub(crate) fn emulators(&self) -> &Emulators {
+        &self.shared.emulators
     }
 
     /// Who looks into steps.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod caches;
+mod emulation;
 mod hosts;
 mod mounts;
 mod network;
@@ -15,7 +16,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Snapshot;
-use sandbox::{Exit, Kept, ProcessSpec, ResourceLimit, RootFs, Running, Security};
+use oci::Platform;
+use sandbox::{Emulation, Exit, Kept, ProcessSpec, ResourceLimit, RootFs, Running, Security, SetupFailure};
 use solver::{Event, ExecContext, LogStream, RunOp, SecurityMode};
 
 use crate::error::ProcessFailure;
@@ -27,11 +29,15 @@ use crate::user::ProcessUser;
 use crate::{Debugger, LocalWorker, TimeLimit, WorkerError};
 
 pub(crate) use agent::AgentSocket;
+pub(crate) use emulation::Emulators;
 pub(crate) use network::Networks;
 pub use network::{DefaultNetwork, Otherwise};
 pub(crate) use removals::Removals;
 use scene::Setup;
 pub use scene::{Program, Scene};
+
+/// The kernel's answer to a program that it cannot execute.
+const ENOEXEC: i32 = 8;
 
 const DEFAULT_HOSTNAME: &str = "buildkitsandbox";
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -50,14 +56,20 @@ pub(crate) async fn run(
         redaction: Arc::new(setup.preparation.redaction()),
         limit: worker.step_timeout().cloned(),
     };
-    let (mut scene, running) = blocking(move || setup.scene()?.start()).await?;
+    let (mut scene, mut running) = blocking(move || setup.scene()?.start()).await?;
     for kept in running.kept().iter().filter(|kept| worker.is_to_tell_of(**kept)) {
         let message = told(*kept).to_owned();
         (execution.context.events)(Event::Warning { vertex: execution.context.vertex, message });
     }
-    let ended = finishing.finish(running, execution.context).await;
-    let outcome = ended.and_then(|exit| check(exit, &command));
-    if let (Err(error @ WorkerError::Process { .. }), Some(debugger)) = (&outcome, worker.debugger()) {
+    let ended = finishing.finish(&mut running, execution.context).await;
+    let outcome = ended.and_then(|exit| {
+        let (emulation, platform) = (scene.emulation().clone(), op.platform.clone());
+        Ended { exit, not_executed: running.not_executed(), emulation, platform }.check(&command)
+    });
+    drop(running);
+    if let (Err(error @ (WorkerError::Process { .. } | WorkerError::PartlyEmulated { .. })), Some(debugger)) =
+        (&outcome, worker.debugger())
+    {
         scene = debugger.after_failure(scene, execution.context, error).await;
     }
     blocking(move || scene.end(outcome)).await
@@ -94,15 +106,37 @@ fn told(kept: Kept) -> &'static str {
     }
 }
 
-/// Tells a process that did not end well.
-fn check(exit: Exit, command: &str) -> Result<(), WorkerError> {
-    let failure = match exit {
-        Exit::Code(0) => return Ok(()),
-        Exit::Code(code) => ProcessFailure::Code(code),
-        Exit::Signal(signal) => ProcessFailure::Signal(signal),
-        Exit::OutOfMemory => ProcessFailure::OutOfMemory,
-    };
-    Err(WorkerError::Process { command: command.to_owned(), failure })
+/// How a process ended, and how it was executed.
+struct Ended<'r> {
+    exit: Exit,
+    not_executed: Option<&'r SetupFailure>,
+    emulation: Emulation,
+    platform: Platform,
+}
+
+impl Ended<'_> {
+    /// Tells a process that did not end well.
+    fn check(self, command: &str) -> Result<(), WorkerError> {
+        let failure = match self.exit {
+            Exit::Code(0) => return Ok(()),
+            Exit::Code(code) => ProcessFailure::Code(code),
+            Exit::Signal(signal) => ProcessFailure::Signal(signal),
+            Exit::OutOfMemory => ProcessFailure::OutOfMemory,
+        };
+        let command = command.to_owned();
+        let no_format = |failure: &&SetupFailure| failure.source.raw_os_error() == Some(ENOEXEC);
+        let not_executed =
+            self.not_executed.filter(no_format).filter(|_| emulation::is_foreign(&self.platform));
+        if let Some(SetupFailure { path, .. }) = not_executed {
+            let program = path.clone().unwrap_or_default();
+            let platform = Box::new(self.platform);
+            return Err(WorkerError::NotExecuted { command, program, platform });
+        }
+        Err(match self.emulation {
+            Emulation::Prefix { reason, .. } => WorkerError::PartlyEmulated { command, failure, reason },
+            Emulation::Machine | Emulation::Handler(_) => WorkerError::Process { command, failure },
+        })
+    }
 }
 
 fn process_spec(rootfs: RootFs, op: &RunOp, user: &ProcessUser, place: &Place) -> ProcessSpec {
@@ -163,7 +197,7 @@ enum Kill {
 
 impl Finishing {
     /// Forwards the output and waits for the end. All of the output has been forwarded when this returns.
-    async fn finish(self, mut running: Running, context: &ExecContext) -> Result<Exit, WorkerError> {
+    async fn finish(self, running: &mut Running, context: &ExecContext) -> Result<Exit, WorkerError> {
         let stdout = forward(running.stdout(), LogStream::Stdout, &self.redaction, context);
         let stderr = forward(running.stderr(), LogStream::Stderr, &self.redaction, context);
         let exit = async {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cache::tree::{FileKind, Follow, TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot, Store};
-use sandbox::{CgroupLimits, Console, MountSpec, OwnerChanges, ProcessSpec, RootFs, Running};
+use sandbox::{Console, Emulation, MountSpec, OwnerChanges, ProcessSpec, RootFs, Running};
 use solver::{ExecContext, RunOp};
 
 use super::caches::Caches;
@@ -13,7 +13,6 @@ use super::mounts::{Mounts, Preparation};
 use super::network::Place;
 use super::removals::Removals;
 use super::{one_id, process_spec};
-use crate::cdi::DeviceRegistry;
 use crate::local::{Execution, blocking, unless_cancelled};
 use crate::{LocalWorker, Output, WorkerError, user};
 
@@ -25,10 +24,7 @@ pub(super) struct Setup {
     parent: Option<Snapshot>,
     op: RunOp,
     place: Place,
-    limits: CgroupLimits,
-    devices: Arc<DeviceRegistry>,
-    owner_changes: OwnerChanges,
-    removals: Arc<Removals>,
+    worker: LocalWorker,
 }
 
 impl Setup {
@@ -59,16 +55,13 @@ impl Setup {
             parent,
             op: op.clone(),
             place,
-            limits: worker.limits().clone(),
-            devices: Arc::clone(worker.devices()),
-            owner_changes: worker.owner_changes(),
-            removals: Arc::clone(worker.removals()),
+            worker: worker.clone(),
         }
     }
 
     /// Makes the scene. Blocks.
     pub(super) fn scene(self) -> Result<Scene, WorkerError> {
-        let Self { preparation, command, caches, parent, op, place, .. } = self;
+        let Self { preparation, command, caches, parent, op, place, worker } = self;
         let store = &preparation.store;
         let view = match &parent {
             Some(parent) => Some(TreeView::open(&store.layer_dirs(parent)?, store.tree_mode())?),
@@ -77,7 +70,7 @@ impl Setup {
         let user = user::process_user(view.as_ref(), &op.user)
             .map_err(|cause| WorkerError::ProcessUser { command: command.to_string(), cause })?;
         one_id::check(store, &user, &command)?;
-        let apt = match self.owner_changes {
+        let apt = match worker.owner_changes() {
             OwnerChanges::Ignored => one_id::apt_stays_root(view.as_ref())?,
             OwnerChanges::Made => None,
         };
@@ -85,16 +78,20 @@ impl Setup {
         let mut mounts = preparation.mounts(&op, caches)?;
         let active = store.prepare(parent.as_ref())?;
         let mut spec = process_spec(root_file_system(store, &active)?, &op, &user, &place);
-        spec.cgroup_limits = self.limits;
-        spec.owner_changes = self.owner_changes;
+        spec.cgroup_limits = worker.limits().clone();
+        spec.owner_changes = worker.owner_changes();
+        spec.emulation = worker
+            .emulators()
+            .emulation(&op.platform)
+            .map_err(|cause| WorkerError::Sandbox { command: command.to_string(), cause })?;
         spec.mounts = std::mem::take(&mut mounts.specs);
         spec.mounts.extend(apt);
         if !op.devices.is_empty() {
-            let given = self.devices.give(&op.devices, &mut spec);
+            let given = worker.devices().give(&op.devices, &mut spec);
             given.map_err(|cause| WorkerError::Device { command: command.to_string(), cause })?;
         }
         spec.env.extend(preparation.variables(&op));
-        let removals = self.removals;
+        let removals = Arc::clone(worker.removals());
         Ok(Scene { preparation, command, active, mounts, spec, place, removals, is_used: false })
     }
 }
@@ -161,6 +158,11 @@ impl Scene {
         let mut spec = ProcessSpec { args, env, ..self.spec.clone() };
         spec.mounts.extend(mounts);
         self.run(&spec, console)
+    }
+
+    /// How programs of its platform are executed.
+    pub(super) fn emulation(&self) -> &Emulation {
+        &self.spec.emulation
     }
 
     /// Runs the program of the step. Blocks for some milliseconds.

@@ -92,6 +92,7 @@ impl Bench {
             step_timeout: None,
             owner_changes: sandbox::OwnerChanges::Made,
             debugger: self.debugger.clone(),
+            emulators: vec!["/usr/bin".into()],
         })
     }
 
