@@ -155,10 +155,16 @@ async fn layouts_are_read_by_tag_and_digest() {
     let error = images.resolve(&layout("gone"), &amd64(), "x").await.unwrap_err();
     let expected = format!(
         "the OCI layout `{}` has no `gone`; it has `busybox:latest`, `rich-base:latest`, `onbuild-base:latest`, \
-         `links-base:latest`, `nonroot-base:latest`",
+         `links-base:latest`, `nonroot-base:latest`, `busybox-platforms:latest`",
         bases().display()
     );
     assert_eq!(error.to_string(), expected);
+    let platforms = layout("busybox-platforms");
+    let arm64 = images.resolve(&platforms, &Platform::new("linux", "arm64", None), "x").await.unwrap();
+    assert_eq!((arm64.config.architecture.as_str(), arm64.warning), ("arm64", None));
+    assert_ne!(arm64.index_or_manifest, arm64.descriptor.digest);
+    let error = images.resolve(&platforms, &Platform::new("linux", "s390x", None), "x").await.unwrap_err();
+    assert_eq!(error.to_string(), "`x` has no image for linux/s390x; it has `linux/amd64`, `linux/arm64`");
     let missing = ImageLocation::OciLayout { path: "/nonexistent".into(), tag_or_digest: "a".into() };
     let error = images.resolve(&missing, &amd64(), "x").await.unwrap_err();
     assert_eq!(error.to_string(), "cannot read `/nonexistent/index.json` of the OCI layout for `x`");
