@@ -212,10 +212,10 @@ pub(crate) struct BuildArguments {
     /// Label of the image
     #[arg(long = "label", value_name = "KEY=VALUE", help_heading = "Image")]
     pub(crate) labels: Vec<String>,
-    /// The platform of the image (`linux/amd64`)
+    /// The platform of the image, or several (`linux/amd64,linux/arm64`); `local` is this machine's
     #[arg(
         long,
-        value_name = "PLATFORM",
+        value_name = "PLATFORM[,PLATFORM]",
         env = "DOCKER_DEFAULT_PLATFORM",
         hide_env = true,
         help_heading = "Image"

@@ -92,6 +92,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, &outputs)?;
+    outputs.check_form(Form::of(&options))?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
@@ -372,8 +373,7 @@ pub(crate) async fn run(
         let found = worker.source_versions();
         blocking(move || lockfile::write(&path, found)).await?;
     }
-    let form = if plan.options.is_one_of_several { Form::Index } else { Form::Single };
-    let export = work.export(&plan.outputs, build.lowered.epoch, form);
+    let export = work.export(&plan.outputs, build.lowered.epoch, Form::of(&plan.options));
     let images = build.lowered.images.iter().zip(outputs).map(|(image, output)| BuiltImage {
         platform: image.platform.clone(),
         config: image.config.clone(),

@@ -8,6 +8,7 @@ use exporter::{
     ArchiveForm, ArchiveKind, ArchiveOutput, Compression, Destination, ExportError, ImageBuild, ImageOutput,
     ImageSet, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec, PlatformFiles, PlatformSplit,
 };
+use frontend::LowerOptions;
 use oci::{ImageConfig, ImageReference, Platform};
 use serde_json::json;
 use worker::{LocalWorker, Output, OutputLayer, WorkerError};
@@ -88,6 +89,16 @@ impl Outputs {
         self.specs.iter().any(|spec| matches!(spec, OutputSpec::Image(image) if image.push))
     }
 
+    /// Whether all of them can hold images of the form; told before anything is built.
+    pub(crate) fn check_form(&self, form: Form) -> Result<(), Failure> {
+        let is_docker = |spec: &OutputSpec| matches!(spec, OutputSpec::Docker(_));
+        if form == Form::Index && self.specs.iter().any(is_docker) {
+            return Err(Failure::from_error(FailureKind::Usage, &ExportError::IndexForDocker)
+                .with_hint("`type=oci` can hold several platforms, and so can the store and registries"));
+        }
+        Ok(())
+    }
+
     /// The names of an output: its own, else those of `-t`.
     fn names(&self, own: &[ImageReference]) -> Vec<ImageReference> {
         if own.is_empty() { self.tags.clone() } else { own.to_vec() }
@@ -152,6 +163,13 @@ pub(crate) enum Form {
     Single,
     /// An index, for several platforms.
     Index,
+}
+
+impl Form {
+    /// The one that a build asks for.
+    pub(crate) fn of(options: &LowerOptions) -> Self {
+        if options.is_one_of_several { Self::Index } else { Self::Single }
+    }
 }
 
 /// The end of a build: writes its outputs while the store brings what is new to the disk.

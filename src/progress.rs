@@ -453,7 +453,7 @@ mod tests {
 
     #[test]
     fn what_comes_meanwhile_is_kept() {
-        let progress = Progress::new(Show::Plain);
+        let progress = Progress::new(Show::Plain, LogLimits::default());
         let hold = progress.hold();
         progress.note("one\n");
         progress.note("two\n");
