@@ -20,6 +20,7 @@ mod mounts;
 mod networks;
 mod offline;
 mod outputs;
+mod platforms;
 mod registries;
 mod remote;
 mod rootless;
