@@ -10,13 +10,8 @@ use super::diff::write_whole;
 use super::unpack::write_directory;
 use crate::tree::{Attributes, Entry, FileContent, FileKind, Hashing, TreeError, TreeView, TreeWriter};
 
-/// Writes the whole of `view` as an uncompressed archive, in the same form as layers.
-pub fn write_tree(view: &TreeView, out: impl Write) -> Result<(), LayerError> {
-    write_whole(&[(None, view)], out)
-}
-
-/// Writes several trees as one archive, each beneath the directory that is named with it, or together where none is. A
-/// made directory has mode 0755, root as its owner and no time.
+/// Writes trees as one uncompressed archive, in the same form as layers: each beneath the directory that is named with
+/// it, or together where none is. A directory that is made for that has mode 0755, root as its owner and no time.
 pub fn write_trees(trees: &[(Option<&OsStr>, &TreeView)], out: impl Write) -> Result<(), LayerError> {
     write_whole(trees, out)
 }

@@ -7,7 +7,7 @@ use expect_test::expect;
 
 use super::archive_builder::ArchiveBuilder;
 use super::listing::{OVERLAY, Times, list, list_archive};
-use crate::layer::{LayerSource, apply_layer, export_tree, write_layer, write_tree, write_trees};
+use crate::layer::{LayerSource, apply_layer, export_tree, write_layer, write_trees};
 use crate::tree::{
     Attributes, FileContent, FileKind, Hashing, Timestamp, TreeKind, TreeMode, TreeView, TreeWriter,
 };
@@ -227,7 +227,7 @@ fn whole_trees_as_archive_and_as_directory() {
     writer.finish().unwrap();
     let view = TreeView::open(&chain.dirs, OVERLAY).unwrap();
     let mut archive = Vec::new();
-    write_tree(&view, &mut archive).unwrap();
+    write_trees(&[(None, &view)], &mut archive).unwrap();
     expect![[r"
         d/ dir 0750 3:4 @1500000000
         d/f file 1 0644 3:4 @1500000000
