@@ -17,11 +17,10 @@ const NAME: &CStr = c"probe";
 
 /// Whether programs of the format are executed in any root file system: the machine's processors can, or there is a
 /// handler that has its emulator open.
-pub(super) fn executes(format: ElfFormat) -> Step<bool> {
-    let step = "try a program of another architecture";
-    let program = executable::sealed(&mut format.probe().as_slice()).during(step, "")?;
-    let (answer, tell) = io::pipe().during(step, "")?;
-    let Some(child) = kernel::fork().during(step, "")? else {
+pub(super) fn executes(format: ElfFormat) -> io::Result<bool> {
+    let program = executable::sealed(&mut format.probe().as_slice())?;
+    let (answer, tell) = io::pipe()?;
+    let Some(child) = kernel::fork()? else {
         drop(answer);
         let error = execute_in_empty_root(&program);
         // Closed by an execution, without a word.
