@@ -154,7 +154,7 @@ fn begin_build(plan: build::Plan, root: PathBuf, ids: arguments::Ids) -> Result<
         }
         match plan.call {
             Some(call) => interrupt.unless(call::run(plan, call, (session, root), &interrupt)).await,
-            None => build::run(plan, session, root, &interrupt).await.map(Answer::from),
+            None => Box::pin(build::run(plan, session, root, &interrupt)).await.map(Answer::from),
         }
     })
 }

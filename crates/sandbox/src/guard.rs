@@ -218,7 +218,9 @@ pub(crate) fn run(socket: &OwnedFd) -> ! {
         let After::Remove(cgroups) = &one.after else { continue };
         let timeout = Timespec::try_from(REMOVAL_PATIENCE).ok();
         let _ = poll(&mut [PollFd::new(&one.pidfd, PollFlags::IN)], timeout.as_ref());
-        cgroups.iter().for_each(|path| cgroup::remove(path));
+        for path in cgroups {
+            cgroup::remove(path);
+        }
     }
     kernel::exit_now(0)
 }
