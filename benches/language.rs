@@ -141,7 +141,7 @@ impl Worker for Idle {
     type Error = Never;
     type Guard = ();
 
-    async fn lookup(&self, _: &CacheKey) -> Result<Option<()>, Never> {
+    async fn lookup(&self, _: &CacheKey, _: &ExecContext) -> Result<Option<()>, Never> {
         Ok(None)
     }
 

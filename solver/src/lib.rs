@@ -19,7 +19,7 @@ pub use op::{
     ImageLocation, ImageOp, ImageSource, MkdirOp, NetworkMode, Op, RemoteIdentity, RunAgent, RunCache,
     RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Ulimit, Unpack, is_commit,
 };
-pub use solve::{SolveError, SolveOptions, Solved, solve};
+pub use solve::{KnownContent, SolveError, SolveOptions, Solved, solve};
 pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Saving, Worker};
 
 #[cfg(test)]

@@ -60,6 +60,22 @@ pub struct Solved<O> {
     pub executed: usize,
     /// How many results came from the cache.
     pub cached: usize,
+    /// The key of each vertex, by its index; `None` for what has none or was not needed. All that a target is made
+    /// of has been needed for its key, whether or not it was made.
+    pub vertex_keys: Vec<Option<CacheKey>>,
+    /// What was found out about contents, in the order in which it was asked.
+    pub contents: Vec<KnownContent>,
+}
+
+/// The digest of the selected part of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownContent {
+    /// Whose result.
+    pub vertex: VertexId,
+    /// The digest of the selector.
+    pub selector: [u8; 32],
+    /// The digest of what is selected.
+    pub digest: ContentDigest,
 }
 
 /// Why a solve ended without a result.
@@ -225,7 +241,10 @@ impl<'g, W: Worker> Solve<'g, W> {
                 let identity = shared.worker.identify(shared.graph.vertex(vertex), &context).await;
                 Answer::Identified(vertex, identity)
             }
-            Request::Lookup { vertex, key } => Answer::Lookup(vertex, shared.worker.lookup(&key).await),
+            Request::Lookup { vertex, key } => {
+                let found = shared.worker.lookup(&key, &shared.context(vertex)).await;
+                Answer::Lookup(vertex, found)
+            }
             Request::Known { id, key, selector } => {
                 Answer::Known(id, shared.worker.known_digest(&key, selector).await)
             }

@@ -21,10 +21,12 @@ pub trait Worker: Send + Sync + 'static {
     /// Held while a step runs; see [`Worker::claim`].
     type Guard: Send + 'static;
 
-    /// The result that is stored under `key`, if there is one and it is whole.
+    /// The result that is stored under `key`, if there is one and it is whole. `context` is that of the vertex whose
+    /// key it is: what has to be done for the result later is told as being done for that.
     fn lookup(
         &self,
         key: &CacheKey,
+        context: &ExecContext,
     ) -> impl Future<Output = Result<Option<Self::Output>, Self::Error>> + Send;
 
     /// The digest of the selected part of the result stored under `key`, if it is known without looking at the

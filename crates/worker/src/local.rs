@@ -424,7 +424,7 @@ impl Worker for LocalWorker {
     type Error = WorkerError;
     type Guard = KeyLock;
 
-    async fn lookup(&self, key: &CacheKey) -> Result<Option<Output>, WorkerError> {
+    async fn lookup(&self, key: &CacheKey, _: &ExecContext) -> Result<Option<Output>, WorkerError> {
         self.stored(key)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::make::{Doubtful, Making, Origin};
-use super::{CacheKey, ContentDigest, Solved};
+use super::{CacheKey, ContentDigest, KnownContent, Solved};
 use crate::graph::{Graph, Input, InputKey, Selector, VertexId};
 use crate::key::{self, InputPart, Keyed};
 use crate::op::{Identity, Op, RemoteIdentity};
@@ -88,6 +88,13 @@ struct DigestState<'g> {
     /// Whether the worker knew it without the output.
     known: bool,
     progress: Progress,
+}
+
+impl DigestState<'_> {
+    fn content(&self) -> Option<KnownContent> {
+        let digest = self.value?;
+        Some(KnownContent { vertex: self.vertex, selector: self.selector.digest(), digest })
+    }
 }
 
 /// What is left to be done without the worker.
@@ -181,6 +188,8 @@ impl<'g, O: Clone> State<'g, O> {
             keys: targets.iter().map(|target| self.vertices[target.index()].key).collect(),
             executed: count(Origin::Executed),
             cached: count(Origin::Cached) + count(Origin::Adopted),
+            vertex_keys: self.vertices.iter().map(|vertex| vertex.key).collect(),
+            contents: self.digests.iter().filter_map(DigestState::content).collect(),
         }
     }
 

@@ -168,7 +168,7 @@ impl Worker for MemoryWorker {
     type Error = MemoryError;
     type Guard = Guard;
 
-    async fn lookup(&self, key: &CacheKey) -> Result<Option<Tree>, MemoryError> {
+    async fn lookup(&self, key: &CacheKey, _: &ExecContext) -> Result<Option<Tree>, MemoryError> {
         assert!(self.inside().looked_up.insert(*key), "one key is looked up once");
         self.inside().calls.lookups += 1;
         Ok(self.records().trees.get(key).cloned())

@@ -125,6 +125,27 @@ async fn what_is_known_of_an_input_spares_the_input() {
 }
 
 #[tokio::test]
+async fn what_a_target_is_made_of_is_told_also_where_nothing_was_made() {
+    let records = records();
+    let mut draft = Draft::default();
+    let image = draft.image("image");
+    let stage = draft.run(image, "f");
+    let other = draft.run(image, "other");
+    let target = draft.copy(other, stage, "f", "copy");
+    let graph = draft.graph();
+    let first = build(MemoryWorker::new(&records), &graph, target).await.result.unwrap();
+    let again = build(MemoryWorker::new(&records), &graph, target).await.result.unwrap();
+    assert_eq!((again.executed, again.cached), (0, 1));
+    assert_eq!(again.vertex_keys, first.vertex_keys);
+    for vertex in [image, stage, other, target] {
+        assert!(again.vertex_keys[vertex.index()].is_some(), "{vertex:?}");
+    }
+    assert_eq!(again.contents, first.contents);
+    let of: Vec<_> = again.contents.iter().map(|content| content.vertex).collect();
+    assert_eq!(of, [stage]);
+}
+
+#[tokio::test]
 async fn a_run_depends_on_what_its_mounts_show_and_on_nothing_else_of_it() {
     let records = records();
     let mut draft = Draft::default();

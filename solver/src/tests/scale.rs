@@ -19,7 +19,7 @@ impl Worker for Trivial {
     type Error = MemoryError;
     type Guard = ();
 
-    async fn lookup(&self, _key: &CacheKey) -> Result<Option<()>, MemoryError> {
+    async fn lookup(&self, _key: &CacheKey, _: &ExecContext) -> Result<Option<()>, MemoryError> {
         Ok(None)
     }
 
