@@ -339,7 +339,8 @@ pub(crate) async fn run(
     if let Some(shells) = &plan.shells {
         shells.attach(Arc::clone(&build));
     }
-    let work = Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker };
+    let work =
+        Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker, interrupt };
     plan.progress.attach(Arc::clone(&build.graph));
     let salt = session.salt(plan.ignore_chown);
     let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
@@ -420,6 +421,7 @@ pub(crate) struct Work<'a> {
     store: &'a Store,
     client: &'a registry::Client,
     pub(crate) worker: &'a LocalWorker,
+    interrupt: &'a Interrupt,
 }
 
 /// Whether a solve is shown.
@@ -464,6 +466,7 @@ impl<'a> Work<'a> {
             worker: self.worker,
             epoch,
             form,
+            cancel: self.interrupt.token(),
         }
     }
 }

@@ -11,6 +11,7 @@ use exporter::{
 use frontend::LowerOptions;
 use oci::{ImageConfig, ImageReference, Platform};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 use worker::{LocalWorker, Output, OutputLayer, WorkerError};
 
 use crate::arguments::BuildArguments;
@@ -181,6 +182,7 @@ pub(crate) struct Export<'a> {
     pub(crate) worker: &'a LocalWorker,
     pub(crate) epoch: Option<i64>,
     pub(crate) form: Form,
+    pub(crate) cancel: &'a CancellationToken,
 }
 
 impl Export<'_> {
@@ -302,7 +304,7 @@ impl Export<'_> {
         let mut files = Vec::with_capacity(built.len());
         for image in built {
             let snapshot =
-                self.worker.snapshot_of(&image.output).await.map_err(|error| {
+                self.worker.snapshot_for_export(&image.output, self.cancel).await.map_err(|error| {
                     Failure::from_error(FailureKind::Build, &error).with_hints(error.hint())
                 })?;
             files.push(PlatformFiles { platform: image.platform.clone(), snapshot });

@@ -94,6 +94,15 @@ fn a_directory_gets_the_files() {
 }
 
 #[test]
+fn the_files_of_an_image_that_no_step_needed_are_written() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\n")]);
+    let out = lab.path("out");
+    lab.build(&context, &["-o", &out.to_string_lossy()]).succeeded();
+    assert!(out.join("bin/busybox").exists());
+}
+
+#[test]
 fn several_outputs_come_of_one_build() {
     let (lab, context) = lab_with_context();
     let (tar, local) = (lab.path("x.tar"), lab.path("local"));

@@ -16,12 +16,13 @@ use solver::{
     Selector, Vertex, Worker,
 };
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use crate::cdi::DeviceRegistry;
 use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
 use crate::image::ImageStore;
-use crate::output::{Images, Output};
+use crate::output::{Images, Output, Until};
 use crate::remote::{GitOptions, Remotes};
 use crate::run::{DefaultNetwork, Emulators, Networks, Removals};
 use crate::sources::Sources;
@@ -268,10 +269,27 @@ impl LocalWorker {
     /// The snapshot that holds the files of `output`, pulling an image whose layers are not there yet. `None` for an
     /// output without any file.
     pub async fn snapshot_of(&self, output: &Output) -> Result<Option<Snapshot>, WorkerError> {
+        self.snapshot_until(output, Until::SolveEnds).await
+    }
+
+    /// [`LocalWorker::snapshot_of`] after the end of the solve that made `output`, until `cancel` is cancelled.
+    pub async fn snapshot_for_export(
+        &self,
+        output: &Output,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Snapshot>, WorkerError> {
+        self.snapshot_until(output, Until::Cancelled(cancel)).await
+    }
+
+    async fn snapshot_until(
+        &self,
+        output: &Output,
+        until: Until<'_>,
+    ) -> Result<Option<Snapshot>, WorkerError> {
         match output {
             Output::Scratch | Output::Context(_) => Ok(None),
             Output::Snapshot(snapshot) => Ok(Some(*snapshot)),
-            Output::Image(image) => self.shared.images.pull(image).await,
+            Output::Image(image) => self.shared.images.pull(image, until).await,
         }
     }
 

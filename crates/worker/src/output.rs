@@ -119,6 +119,15 @@ fn pulled_layer(
     Ok(descriptor.map(|descriptor| OutputLayer::Image { diff_id: layer.diff_id, descriptor }))
 }
 
+/// How long a pull may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until<'a> {
+    /// To the end of the solve that named the image.
+    SolveEnds,
+    /// Until this is cancelled.
+    Cancelled(&'a CancellationToken),
+}
+
 /// The images of a build, each pulled once.
 #[derive(Debug)]
 pub(crate) struct Images {
@@ -148,16 +157,20 @@ impl Images {
     }
 
     /// The snapshot of an image; `None` for one without layers. Whoever comes while it is being pulled waits for it.
-    pub(crate) async fn pull(&self, pending: &PendingImage) -> Result<Option<Snapshot>, WorkerError> {
+    pub(crate) async fn pull(
+        &self,
+        pending: &PendingImage,
+        until: Until<'_>,
+    ) -> Result<Option<Snapshot>, WorkerError> {
         let Some(chain) = pending.image.chain_ids.last() else { return Ok(None) };
         let cell = {
             let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(pulls.entry(chain.clone()).or_default())
         };
-        Ok(Some(*cell.get_or_try_init(|| self.pull_now(pending)).await?))
+        Ok(Some(*cell.get_or_try_init(|| self.pull_now(pending, until)).await?))
     }
 
-    async fn pull_now(&self, pending: &PendingImage) -> Result<Snapshot, WorkerError> {
+    async fn pull_now(&self, pending: &PendingImage, until: Until<'_>) -> Result<Snapshot, WorkerError> {
         let (store, layers) = (self.store.clone(), image_layers(&pending.image));
         if let Some(snapshot) = self.source.materialized(&pending.image)? {
             // Another build may have pulled it, and died before it remembered them.
@@ -165,15 +178,12 @@ impl Images {
             return Ok(snapshot);
         }
         let mut context = pending.context.0.clone();
-        if context.cancel.is_cancelled() {
-            // The solve that named the image has ended. Whoever wants its files now, where nothing was built on it, stops
-            // by dropping this.
-            context.cancel = CancellationToken::new();
+        if let Until::Cancelled(token) = until {
+            context.cancel = token.clone();
         }
-        let context = &context;
         let began = Instant::now();
         (context.events)(Event::Started(context.vertex));
-        let pulled = self.source.materialize(&pending.image, context).await;
+        let pulled = self.source.materialize(&pending.image, &context).await;
         let error = pulled.as_ref().err().map(ToString::to_string);
         (context.events)(Event::Finished { vertex: context.vertex, duration: began.elapsed(), error });
         let snapshot = pulled?.expect("an image with a chain ID has a snapshot");

@@ -13,7 +13,7 @@ use super::mounts::{Mounts, Preparation};
 use super::network::Place;
 use super::removals::Removals;
 use super::{one_id, process_spec};
-use crate::local::{Execution, blocking, unless_cancelled};
+use crate::local::{Execution, blocking};
 use crate::{LocalWorker, Output, WorkerError, user};
 
 /// Everything that a scene is made of.
@@ -206,7 +206,7 @@ impl LocalWorker {
         op: &RunOp,
         context: &ExecContext,
     ) -> Result<Scene, WorkerError> {
-        let parent = unless_cancelled(context, self.snapshot_of(output)).await?;
+        let parent = self.snapshot_for_export(output, &context.cancel).await?;
         let place = self.networks().take(op, context).await?;
         let preparation = Arc::new(Preparation::bare(self.store().clone(), context.cancel.clone()));
         let setup = Setup::bare(self, preparation, parent, (op, place));
