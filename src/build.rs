@@ -212,6 +212,7 @@ impl Plan {
             owner_changes: self.owner_changes(session),
             debugger: self.shells.clone().map(|shells| shells as Arc<dyn Debugger>),
             emulators: Environment::emulator_directories(),
+            imports: Arc::default(),
         };
         let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {

@@ -72,6 +72,11 @@ impl CacheMount {
     pub fn directory(&self) -> PathBuf {
         self.directory.join(FILES)
     }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(self.directory()).is_ok_and(|mut entries| entries.next().is_none())
+    }
 }
 
 /// A directory, in use or not.
@@ -85,10 +90,13 @@ pub(crate) struct MountRow {
 }
 
 /// What came of an attempt to take a directory.
-enum Attempt {
+#[derive(Debug)]
+pub enum MountAttempt {
+    /// It is in use.
     Taken(CacheMount),
-    /// Others use it.
+    /// Others use it in a way that excludes this one.
     Busy,
+    /// There is none.
     Missing,
 }
 
@@ -108,13 +116,32 @@ impl Store {
             let name = if number == 0 { name.clone() } else { format!("{name}.{number}") };
             let directory = self.mounts_directory().join(name);
             match attempt(&directory, sharing)? {
-                Attempt::Taken(mount) => return Ok(Some(mount)),
-                Attempt::Busy if sharing == MountSharing::Private => number += 1,
-                Attempt::Busy => return Ok(None),
+                MountAttempt::Taken(mount) => return Ok(Some(mount)),
+                MountAttempt::Busy if sharing == MountSharing::Private => number += 1,
+                MountAttempt::Busy => return Ok(None),
                 // Another process may be faster; then its directory is taken.
-                Attempt::Missing => self.make_mount(&directory, &key.id, &fill)?,
+                MountAttempt::Missing => self.make_mount(&directory, &key.id, &fill)?,
             }
         }
+    }
+
+    /// Takes the directory of `key` if there is one: of several, the first.
+    pub fn try_existing_mount(
+        &self,
+        key: &MountKey,
+        sharing: MountSharing,
+    ) -> Result<MountAttempt, StoreError> {
+        attempt(&self.mounts_directory().join(key.name()), sharing)
+    }
+
+    /// Removes the directory of `key` if there is nothing in it and nobody uses it.
+    pub fn remove_empty_mount(&self, key: &MountKey) -> Result<(), StoreError> {
+        let is_empty = match self.try_existing_mount(key, MountSharing::Locked)? {
+            MountAttempt::Taken(mount) => mount.is_empty(),
+            MountAttempt::Busy | MountAttempt::Missing => false,
+        };
+        // Between the two locks somebody may use it: what comes into it then is lost, as if prune had been there.
+        if is_empty { self.remove_mount(&key.name()).map(drop) } else { Ok(()) }
     }
 
     fn make_mount<E: From<StoreError>>(
@@ -207,10 +234,10 @@ impl Store {
     }
 }
 
-fn attempt(directory: &Path, sharing: MountSharing) -> Result<Attempt, StoreError> {
+fn attempt(directory: &Path, sharing: MountSharing) -> Result<MountAttempt, StoreError> {
     let path = directory.join(LOCK);
     let file = match File::options().read(true).write(true).open(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Attempt::Missing),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(MountAttempt::Missing),
         other => other.map_err(|error| StoreError::io("open", &path, error))?,
     };
     let operation = match sharing {
@@ -218,14 +245,14 @@ fn attempt(directory: &Path, sharing: MountSharing) -> Result<Attempt, StoreErro
         MountSharing::Private | MountSharing::Locked => FlockOperation::NonBlockingLockExclusive,
     };
     if !lock(&file, operation).map_err(|error| StoreError::io("lock", &path, error))? {
-        return Ok(Attempt::Busy);
+        return Ok(MountAttempt::Busy);
     }
     if !is_at(&file, &path) {
-        return Ok(Attempt::Missing);
+        return Ok(MountAttempt::Missing);
     }
     // Only prune goes by it.
     let _ = file.set_modified(SystemTime::now());
-    Ok(Attempt::Taken(CacheMount { directory: directory.to_owned(), _lock: file }))
+    Ok(MountAttempt::Taken(CacheMount { directory: directory.to_owned(), _lock: file }))
 }
 
 /// Takes a lock if nobody's excludes it.

@@ -39,7 +39,7 @@ pub mod layer;
 pub mod tree;
 
 pub use blob::{BlobReader, BlobStore, BlobWriter};
-pub use cache_mount::{CacheMount, MountKey, MountSharing};
+pub use cache_mount::{CacheMount, MountAttempt, MountKey, MountSharing};
 pub use claim::{Claim, KeyLock};
 pub use collect::{DiskSize, default_rules};
 pub use contents::{Contents, SnapshotTree};

@@ -4,6 +4,7 @@
 //! graph is made. A [`LazyImage`] is the output of an image's vertex: nothing but names, so that a build whose steps
 //! are all cached pulls nothing. [`ImageStore::materialize`] pulls and applies the layers once somebody needs them.
 
+mod carried;
 mod error;
 mod layout;
 mod location;
@@ -18,8 +19,9 @@ use tokio::sync::Semaphore;
 
 use crate::sources::Sources;
 
+pub(crate) use carried::CacheDocument;
 pub use error::ImageError;
-pub(crate) use error::NOT_LOCKED_HINT;
+pub(crate) use error::{Loss, NOT_LOCKED_HINT};
 
 /// Even a small machine overlaps the network of one layer with the disk of another.
 const MIN_LAYERS_AT_ONCE: usize = 4;

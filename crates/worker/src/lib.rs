@@ -8,6 +8,7 @@
 //! What is deliberately absent: the order of steps and their keys (`solver`), the form of anything on disk
 //! (`cache`), namespaces (`sandbox`), and images as results (`exporter`).
 
+mod carry;
 mod cdi;
 mod context;
 mod copy;
@@ -26,6 +27,10 @@ mod sources;
 mod ssh;
 mod user;
 
+pub use carry::{
+    CarriedLayer, CarriedMount, CarriedOutput, CarriedResults, CarryMode, CarryRequest, Import, ImportSource,
+    Imports, MountContent, MountFilter,
+};
 pub use cdi::{DEVICE_SPEC_DIRS, DeviceError, DeviceRegistry};
 pub use context::{ContextError, ContextSource, IgnoreRules};
 pub use copy::CopyError;

@@ -18,6 +18,7 @@ use solver::{
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::carry::Imports;
 use crate::cdi::DeviceRegistry;
 use crate::context::{Context, ContextSource};
 use crate::copy::{self, CopyRequest, Selection, Selections, Sharing, SourceTree};
@@ -70,6 +71,8 @@ pub struct WorkerOptions {
     /// Directories in which emulators (`qemu-aarch64-static`) are looked for, in this order. What the machine itself
     /// executes needs none.
     pub emulators: Vec<PathBuf>,
+    /// Caches that lie elsewhere.
+    pub imports: Arc<Imports>,
 }
 
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
@@ -110,6 +113,7 @@ struct Shared {
     removals: Arc<Removals>,
     debugger: Option<Arc<dyn Debugger>>,
     emulators: Emulators,
+    imports: Arc<Imports>,
 }
 
 /// A context, opened when a vertex reads it.
@@ -142,6 +146,7 @@ impl LocalWorker {
             owner_changes,
             debugger,
             emulators,
+            imports,
         } = options;
         let sources = Arc::new(Sources::new(sources));
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
@@ -171,6 +176,7 @@ impl LocalWorker {
             removals: Arc::default(),
             debugger,
             emulators: Emulators::new(emulators),
+            imports,
         };
         Self { shared: Arc::new(shared) }
     }
@@ -188,6 +194,16 @@ impl LocalWorker {
     /// The images that this worker pulls.
     pub fn images(&self) -> &ImageStore {
         self.shared.images.store()
+    }
+
+    /// The images that this build pulls, each once.
+    pub(crate) fn pulls(&self) -> &Images {
+        &self.shared.images
+    }
+
+    /// The caches that lie elsewhere.
+    pub fn imports(&self) -> &Arc<Imports> {
+        &self.shared.imports
     }
 
     /// What becomes of changes of owners in steps.
@@ -289,7 +305,11 @@ impl LocalWorker {
         match output {
             Output::Scratch | Output::Context(_) => Ok(None),
             Output::Snapshot(snapshot) => Ok(Some(*snapshot)),
-            Output::Image(image) => self.shared.images.pull(image, until).await,
+            Output::Image(image) => {
+                let images = &self.shared.images;
+                images.pull(images.store(), image, until).await
+            }
+            Output::Carried(carried) => self.carried_snapshot(carried, until).await.map(Some),
         }
     }
 
@@ -356,9 +376,23 @@ impl LocalWorker {
         Ok(snapshot.and_then(|snapshot| self.shared.selections.take(snapshot.id, selector)))
     }
 
-    /// The result stored under `key`.
-    fn stored(&self, key: &CacheKey) -> Result<Option<Output>, WorkerError> {
-        Ok(self.shared.store.lookup(&RecordKey(key.0))?.map(Output::Snapshot))
+    /// The result stored under `key`: here, else in a cache that lies elsewhere. What such a cache has answered for once
+    /// is asked there again.
+    pub(crate) async fn stored(
+        &self,
+        key: &CacheKey,
+        context: &ExecContext,
+    ) -> Result<Option<Output>, WorkerError> {
+        let imports = &self.shared.imports;
+        let here =
+            || Ok::<_, WorkerError>(self.shared.store.lookup(&RecordKey(key.0))?.map(Output::Snapshot));
+        if imports.has_answered(key) {
+            return Ok(imports.output(key, context).await.map(Arc::new).map(Output::Carried));
+        }
+        match here()? {
+            Some(output) => Ok(Some(output)),
+            None => Ok(imports.output(key, context).await.map(Arc::new).map(Output::Carried)),
+        }
     }
 }
 
@@ -442,8 +476,8 @@ impl Worker for LocalWorker {
     type Error = WorkerError;
     type Guard = KeyLock;
 
-    async fn lookup(&self, key: &CacheKey, _: &ExecContext) -> Result<Option<Output>, WorkerError> {
-        self.stored(key)
+    async fn lookup(&self, key: &CacheKey, context: &ExecContext) -> Result<Option<Output>, WorkerError> {
+        self.stored(key, context).await
     }
 
     async fn known_digest(
@@ -451,8 +485,11 @@ impl Worker for LocalWorker {
         key: &CacheKey,
         selector: &Selector,
     ) -> Result<Option<ContentDigest>, WorkerError> {
+        let imports = &self.shared.imports;
         // The look-up also keeps the result from being pruned while this build may need it.
-        let Some(snapshot) = self.shared.store.lookup(&RecordKey(key.0))? else { return Ok(None) };
+        let here =
+            if imports.has_answered(key) { None } else { self.shared.store.lookup(&RecordKey(key.0))? };
+        let Some(snapshot) = here else { return Ok(imports.known_digest(key, selector).await) };
         Ok(self.shared.store.content_digest(&snapshot.id, &selector.digest())?.map(ContentDigest))
     }
 
@@ -510,7 +547,7 @@ impl Worker for LocalWorker {
             let claim = blocking(move || Ok(store.try_claim(&record)?)).await?;
             match claim {
                 cache::Claim::Acquired(lock) => {
-                    let stored = if lookup { self.stored(key)? } else { None };
+                    let stored = if lookup { self.stored(key, context).await? } else { None };
                     return Ok(stored.map_or(Claim::Execute(lock), Claim::Hit));
                 }
                 cache::Claim::Held { process } if pauses.is_first() => {
@@ -528,7 +565,7 @@ impl Worker for LocalWorker {
         inputs: &[Output],
         context: &ExecContext,
     ) -> Result<(), WorkerError> {
-        let pulls = inputs.iter().filter(|input| matches!(input, Output::Image(_)));
+        let pulls = inputs.iter().filter(|input| matches!(input, Output::Image(_) | Output::Carried(_)));
         unless_cancelled(context, try_join_all(pulls.map(|input| self.snapshot_of(input)))).await?;
         Ok(())
     }
@@ -593,9 +630,7 @@ impl Worker for LocalWorker {
         let (store, key) = (self.shared.store.clone(), RecordKey(key.0));
         blocking(move || {
             let parts: Vec<_> = saving.parts.0.into_iter().map(|part| (part.name, part.value)).collect();
-            let is_git = parts.iter().any(|(name, value)| name == "op" && value == "git");
-            let kind = if is_git { EntryKind::GitCheckout } else { EntryKind::Regular };
-            let details = RecordDetails { description: saving.name, kind, parts };
+            let details = RecordDetails { description: saving.name, kind: entry_kind(&parts), parts };
             let replace = if saving.replace { Replace::Yes } else { Replace::No };
             let holds = store.save(&key, &details, &snapshot, replace)?;
             // Whoever waits for the claim finds the record.
@@ -604,4 +639,10 @@ impl Worker for LocalWorker {
         })
         .await
     }
+}
+
+/// What kind of thing a step with a key of these parts makes.
+pub(crate) fn entry_kind(parts: &[(String, String)]) -> EntryKind {
+    let is_git = parts.iter().any(|(name, value)| name == "op" && value == "git");
+    if is_git { EntryKind::GitCheckout } else { EntryKind::Regular }
 }

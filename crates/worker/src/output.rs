@@ -10,6 +10,7 @@ use solver::{Event, ExecContext, ImageSource};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
+use crate::carry::CarriedOutput;
 use crate::image::{ImageStore, LazyImage};
 use crate::local::blocking;
 use crate::{LocalWorker, WorkerError};
@@ -26,6 +27,8 @@ pub enum Output {
     Context(String),
     /// An image that need not have been pulled.
     Image(Arc<PendingImage>),
+    /// A result of a cache that lies elsewhere, which need not have been pulled.
+    Carried(Arc<CarriedOutput>),
     /// A snapshot of the store.
     Snapshot(Snapshot),
 }
@@ -47,6 +50,11 @@ impl std::fmt::Debug for PullContext {
 }
 
 impl PendingImage {
+    /// An image that the vertex of `context` stands for.
+    pub(crate) fn new(image: LazyImage, context: &ExecContext) -> Self {
+        Self { image, context: PullContext(context.clone()) }
+    }
+
     /// What the image consists of.
     pub fn image(&self) -> &LazyImage {
         &self.image
@@ -74,6 +82,7 @@ impl LocalWorker {
         match output {
             Output::Scratch | Output::Context(_) => Ok(Vec::new()),
             Output::Image(pending) => Ok(image_layers(&pending.image)),
+            Output::Carried(carried) => Ok(image_layers(&carried.pending.image)),
             Output::Snapshot(snapshot) => snapshot_layers(self.store(), snapshot),
         }
     }
@@ -153,12 +162,14 @@ impl Images {
         context: &ExecContext,
     ) -> Result<Arc<PendingImage>, WorkerError> {
         let image = self.source.lazy(image).await?;
-        Ok(Arc::new(PendingImage { image, context: PullContext(context.clone()) }))
+        Ok(Arc::new(PendingImage::new(image, context)))
     }
 
     /// The snapshot of an image; `None` for one without layers. Whoever comes while it is being pulled waits for it.
+    /// `source` reaches it.
     pub(crate) async fn pull(
         &self,
+        source: &ImageStore,
         pending: &PendingImage,
         until: Until<'_>,
     ) -> Result<Option<Snapshot>, WorkerError> {
@@ -167,12 +178,17 @@ impl Images {
             let mut pulls = self.pulls.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(pulls.entry(chain.clone()).or_default())
         };
-        Ok(Some(*cell.get_or_try_init(|| self.pull_now(pending, until)).await?))
+        Ok(Some(*cell.get_or_try_init(|| self.pull_now(source, pending, until)).await?))
     }
 
-    async fn pull_now(&self, pending: &PendingImage, until: Until<'_>) -> Result<Snapshot, WorkerError> {
+    async fn pull_now(
+        &self,
+        source: &ImageStore,
+        pending: &PendingImage,
+        until: Until<'_>,
+    ) -> Result<Snapshot, WorkerError> {
         let (store, layers) = (self.store.clone(), image_layers(&pending.image));
-        if let Some(snapshot) = self.source.materialized(&pending.image)? {
+        if let Some(snapshot) = source.materialized(&pending.image)? {
             // Another build may have pulled it, and died before it remembered them.
             blocking(move || remember_layers(&store, &layers)).await?;
             return Ok(snapshot);
@@ -183,7 +199,7 @@ impl Images {
         }
         let began = Instant::now();
         (context.events)(Event::Started(context.vertex));
-        let pulled = self.source.materialize(&pending.image, &context).await;
+        let pulled = source.materialize(&pending.image, &context).await;
         let error = pulled.as_ref().err().map(ToString::to_string);
         (context.events)(Event::Finished { vertex: context.vertex, duration: began.elapsed(), error });
         let snapshot = pulled?.expect("an image with a chain ID has a snapshot");

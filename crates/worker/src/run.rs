@@ -22,6 +22,7 @@ use solver::{Event, ExecContext, LogStream, RunOp, SecurityMode};
 
 use crate::error::ProcessFailure;
 use crate::local::{Execution, blocking};
+pub(crate) use crate::run::caches::mount_key;
 use crate::run::network::Place;
 use crate::run::output::forward;
 use crate::run::redaction::Redaction;

@@ -93,6 +93,14 @@ pub enum ImageError {
         /// What it is instead.
         problem: String,
     },
+    /// Something that is no cache, or none that can be read.
+    #[error("`{image}` is not a cache that can be read: {problem}")]
+    NotACache {
+        /// The cache.
+        image: String,
+        /// What it is instead.
+        problem: String,
+    },
     /// A manifest, index or config is malformed.
     #[error("the {what} of `{image}` is malformed")]
     Document {
@@ -174,7 +182,37 @@ pub enum ImageError {
 /// What to do about a lock file that does not name a source.
 pub(crate) const NOT_LOCKED_HINT: &str = "bring the lock file up to date with `--lock`";
 
+/// How much of an image, or of a cache, an error says to be lost.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// One blob: it is not there, or it is not what it should be.
+    Blob(Digest),
+    /// All of it: the place where it is cannot be reached.
+    Everything,
+}
+
 impl ImageError {
+    /// What cannot be had of the place that was asked, where that is why something failed.
+    pub(crate) fn loss(&self) -> Option<Loss> {
+        match self {
+            Self::LayerTransfer { layer, source, .. } => Some(match **source {
+                RegistryError::NotFound { .. }
+                | RegistryError::DigestMismatch { .. }
+                | RegistryError::WrongSize { .. } => Loss::Blob(layer.clone()),
+                _ => Loss::Everything,
+            }),
+            Self::LayerUnpack { layer, .. } | Self::LayerContent { layer, .. } => {
+                Some(Loss::Blob(layer.clone()))
+            }
+            Self::LayoutRead { path, .. } | Self::LayoutDigest { path, .. } => {
+                let name = path.file_name()?.to_str()?;
+                Some(Loss::Blob(format!("sha256:{name}").parse().ok()?))
+            }
+            Self::Gone { digest, .. } => Some(Loss::Blob(digest.clone())),
+            _ => None,
+        }
+    }
+
     /// What a person can do about it, where that is known: a sentence without capital and period.
     pub fn hint(&self) -> Option<String> {
         match self {

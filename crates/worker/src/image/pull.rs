@@ -17,7 +17,7 @@ use bytes::{Buf as _, Bytes};
 use cache::layer::{AppliedLayer, apply_blob};
 use cache::{ActiveSnapshot, BlobWriter, Claim, KeyLock, RecordKey, Snapshot, SnapshotterKind, Store};
 use oci::{ChainId, Descriptor, DiffId, Digest, Hasher, ImageReference};
-use solver::{Event, ExecContext};
+use solver::{Event, ExecContext, ImageLocation};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -248,6 +248,22 @@ impl ImageStore {
         }
         let gone = || ImageError::Gone { image: "a base image".to_owned(), digest: layer.digest.clone() };
         Err(last.unwrap_or_else(gone))
+    }
+
+    /// Brings a layer's compressed blob into the store, if it is not there, from `location`.
+    pub(crate) async fn fetch_layer_from(
+        &self,
+        location: &ImageLocation,
+        name: &str,
+        layer: &Descriptor,
+    ) -> Result<(), ImageError> {
+        let (store, digest) = (self.store.clone(), layer.digest.clone());
+        if blocking(move || Ok(store.blobs().contains(&digest)?)).await? {
+            return Ok(());
+        }
+        let gone = || ImageError::Gone { image: name.to_owned(), digest: layer.digest.clone() };
+        let place = location::place(location).ok_or_else(gone)?;
+        self.fetch_into_store(Remote { image: name, place: &place, layer }, |_| ()).await
     }
 
     /// The repositories that are known to have a blob, the latest first: a registry can mount it from there.

@@ -9,21 +9,21 @@ use super::{ImageError, ImageStore, LazyImage, ResolvedImage, blocking};
 use crate::PullPolicy;
 
 /// How deep indexes may be nested.
-const MAX_INDEX_DEPTH: usize = 4;
+pub(super) const MAX_INDEX_DEPTH: usize = 4;
 /// Marks what is no image in an index (BuildKit's attestations).
-const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+pub(super) const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 
 /// One look-up: where, and the image as the user wrote it.
-struct Lookup<'a> {
-    images: &'a ImageStore,
-    location: &'a ImageLocation,
-    name: &'a str,
+pub(super) struct Lookup<'a> {
+    pub(super) images: &'a ImageStore,
+    pub(super) location: &'a ImageLocation,
+    pub(super) name: &'a str,
 }
 
 /// What a reference leads to.
-struct Roots {
+pub(super) struct Roots {
     /// One index or manifest, or several manifests of a layout.
-    descriptors: Vec<Descriptor>,
+    pub(super) descriptors: Vec<Descriptor>,
     /// What people should know.
     warning: Option<String>,
 }
@@ -136,7 +136,7 @@ impl LazyImage {
 
 impl Lookup<'_> {
     /// What the reference leads to.
-    async fn roots(&self, platform: &Platform) -> Result<Roots, ImageError> {
+    pub(super) async fn roots(&self, platform: &Platform) -> Result<Roots, ImageError> {
         match self.location {
             ImageLocation::Registry(reference) => {
                 if reference.digest().is_some() {
@@ -208,7 +208,7 @@ impl Lookup<'_> {
     }
 
     /// What the registry says that the reference is.
-    async fn asked(&self, reference: &ImageReference) -> Result<Roots, ImageError> {
+    pub(super) async fn asked(&self, reference: &ImageReference) -> Result<Roots, ImageError> {
         let resolved = self.images.registry(self.name, "the manifest")?.resolve(reference).await;
         let resolved = resolved.map_err(|source| self.registry_error(source))?;
         self.keep(resolved.bytes.to_vec()).await?;
@@ -272,7 +272,7 @@ impl Lookup<'_> {
     }
 
     /// Whether `descriptor` is an index: by its type, or by its members where it has none that is known.
-    async fn is_index(&self, descriptor: &Descriptor) -> Result<bool, ImageError> {
+    pub(super) async fn is_index(&self, descriptor: &Descriptor) -> Result<bool, ImageError> {
         if MediaType::is_index(&descriptor.media_type) || MediaType::is_manifest(&descriptor.media_type) {
             return Ok(MediaType::is_index(&descriptor.media_type));
         }
@@ -280,7 +280,7 @@ impl Lookup<'_> {
         Ok(document.get("manifests").is_some())
     }
 
-    async fn document<T: serde::de::DeserializeOwned>(
+    pub(super) async fn document<T: serde::de::DeserializeOwned>(
         &self,
         digest: &Digest,
         what: &'static str,
@@ -289,7 +289,7 @@ impl Lookup<'_> {
         self.parse(&bytes, what)
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(
         &self,
         bytes: &[u8],
         what: &'static str,
@@ -303,7 +303,11 @@ impl Lookup<'_> {
 
     /// The bytes of a manifest, an index, or (with its descriptor) a config: from the store, else from the location, and
     /// then in the store too.
-    async fn bytes(&self, digest: &Digest, blob: Option<&Descriptor>) -> Result<Vec<u8>, ImageError> {
+    pub(super) async fn bytes(
+        &self,
+        digest: &Digest,
+        blob: Option<&Descriptor>,
+    ) -> Result<Vec<u8>, ImageError> {
         let (store, wanted) = (self.images.store.clone(), digest.clone());
         let stored = blocking(move || {
             if store.blobs().contains(&wanted)? { Ok(Some(store.blobs().read(&wanted)?)) } else { Ok(None) }

@@ -1,17 +1,22 @@
 //! The caches of a RUN: directories of the store that outlive the build.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cache::layer::{LayerError, apply_blob};
 use cache::tree::{Attributes, TreeKind, TreeMode, TreeWriter};
-use cache::{CacheMount, MountKey, MountSharing};
-use solver::{CacheSharing, Event, ExecContext, RunCache, RunMountKind, RunOp};
+use cache::{CacheMount, MountAttempt, MountKey, MountSharing};
+use solver::{CacheSharing, ContentDigest, Event, ExecContext, RunCache, RunMountKind, RunOp};
 
 use super::mounts::Preparation;
 use crate::WorkerError;
+use crate::carry::{ImportedMount, with_causes};
 use crate::copy;
-use crate::local::{Pauses, blocking};
+use crate::image::ImageError;
+use crate::local::{Pauses, blocking, unless_cancelled};
 
 /// The mode of the directory of a new cache.
 const DEFAULT_MODE: u32 = 0o755;
@@ -39,6 +44,7 @@ impl Caches {
         let mut taken = BTreeMap::new();
         // In the order of the keys, as all others take them: whoever waits holds only such as come before.
         for (key, (sharing, cache)) in wanted {
+            restore(preparation, &key, &cache, context).await?;
             let mount = wait_for(preparation, &key, (sharing, &cache), context).await?;
             taken.insert(key, mount);
         }
@@ -48,6 +54,47 @@ impl Caches {
     /// The directory of one of them.
     pub(super) fn directory(&self, key: &MountKey) -> PathBuf {
         self.0[key].directory()
+    }
+}
+
+/// Fills a cache that is not there yet, or has nothing in it, with what a cache that lies elsewhere has of it. Where that
+/// fails it begins as any other does: it is there to save time.
+async fn restore(
+    preparation: &Arc<Preparation>,
+    key: &MountKey,
+    cache: &RunCache,
+    context: &ExecContext,
+) -> Result<(), WorkerError> {
+    let Some((import, carried)) = preparation.imports.restorable_mount(key).await else { return Ok(()) };
+    let (store, wanted) = (preparation.store.clone(), key.clone());
+    let is_missing = blocking(move || {
+        store.remove_empty_mount(&wanted)?;
+        let found = store.try_existing_mount(&wanted, MountSharing::Shared)?;
+        Ok(matches!(found, MountAttempt::Missing))
+    });
+    if !is_missing.await? {
+        return Ok(());
+    }
+    let restoring = async {
+        import.fetch(&carried.descriptor).await?;
+        let (preparation, key, cache) = (Arc::clone(preparation), key.clone(), cache.clone());
+        let name = import.name().to_owned();
+        let mount = blocking(move || {
+            preparation.store.try_mount(&key, MountSharing::Shared, |directory| {
+                preparation.begin_cache(&cache, directory)?;
+                preparation.restore_cache((&carried, &name), directory)
+            })
+        });
+        mount.await.map(drop)
+    };
+    match unless_cancelled(context, restoring).await {
+        Err(WorkerError::Image(error)) => {
+            let id = key.id.strip_prefix('/').unwrap_or(&key.id);
+            let message = format!("the cache `{id}` cannot be restored: {}", with_causes(&error));
+            (context.events)(Event::Warning { vertex: context.vertex, message });
+            Ok(())
+        }
+        restored => restored,
     }
 }
 
@@ -74,6 +121,10 @@ async fn wait_for(
     }
 }
 
+fn names_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+}
+
 fn sharing(sharing: CacheSharing) -> MountSharing {
     match sharing {
         CacheSharing::Shared => MountSharing::Shared,
@@ -82,25 +133,61 @@ fn sharing(sharing: CacheSharing) -> MountSharing {
     }
 }
 
+/// Which directory of the store a cache is that begins with files of that digest. One that begins with other files, or
+/// belongs to another user, is another one.
+///
+/// Written format of the beginning: blake3 of `rbuild cache beginning 1` and four parts, each 1 and its value or 0 for
+/// none: the digest of the files; mode, owner and group (four bytes each, little endian).
+pub(crate) fn mount_key(cache: &RunCache, begins_with: Option<&ContentDigest>) -> MountKey {
+    let digest = begins_with.map(|digest| digest.0.to_vec());
+    let defaults = if cache.input.is_none() { [Some(DEFAULT_MODE), Some(0), Some(0)] } else { [None; 3] };
+    let attributes = [cache.mode, cache.uid, cache.gid].into_iter().zip(defaults);
+    let attributes =
+        attributes.map(|(value, default)| value.or(default).map(|value| value.to_le_bytes().to_vec()));
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(b"rbuild cache beginning 1");
+    for part in std::iter::once(digest).chain(attributes) {
+        hasher.update(&[u8::from(part.is_some())]);
+        hasher.update(&part.unwrap_or_default());
+    }
+    MountKey { id: cache.id.clone(), beginning: *hasher.finalize().as_bytes() }
+}
+
 impl Preparation {
-    /// Which directory of the store a cache is. One that begins with other files, or belongs to another user, is
-    /// another one.
-    ///
-    /// Written format of the beginning: blake3 of `rbuild cache beginning 1` and four parts, each 1 and its value or 0
-    /// for none: the digest of the files; mode, owner and group (four bytes each, little endian).
+    /// Which directory of the store a cache of this step is.
     pub(super) fn cache_key(&self, cache: &RunCache) -> MountKey {
-        let digest = cache.input.and_then(|input| self.digests[input]).map(|digest| digest.0.to_vec());
-        let defaults = if cache.input.is_none() { [Some(DEFAULT_MODE), Some(0), Some(0)] } else { [None; 3] };
-        let attributes = [cache.mode, cache.uid, cache.gid].into_iter().zip(defaults);
-        let attributes =
-            attributes.map(|(value, default)| value.or(default).map(|value| value.to_le_bytes().to_vec()));
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(b"rbuild cache beginning 1");
-        for part in std::iter::once(digest).chain(attributes) {
-            hasher.update(&[u8::from(part.is_some())]);
-            hasher.update(&part.unwrap_or_default());
+        mount_key(cache, cache.input.and_then(|input| self.digests[input].as_ref()))
+    }
+
+    /// Fills the directory of a new cache with the files of a layer instead of those that it begins with.
+    fn restore_cache(
+        &self,
+        (carried, name): (&ImportedMount, &str),
+        directory: &Path,
+    ) -> Result<(), WorkerError> {
+        let failed = |source| ImageError::LayerUnpack {
+            image: name.to_owned(),
+            layer: carried.descriptor.digest.clone(),
+            source,
+        };
+        let reader = self.store.blobs().reader(&carried.descriptor.digest)?;
+        let begun = names_in(directory).map_err(|error| failed(LayerError::Read(error)))?;
+        for path in begun {
+            let is_directory = path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir());
+            let removed = if is_directory { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|error| failed(LayerError::Read(error)))?;
         }
-        MountKey { id: cache.id.clone(), beginning: *hasher.finalize().as_bytes() }
+        let plain = TreeMode { kind: TreeKind::Plain, ..self.store.tree_mode() };
+        let applied = apply_blob(reader, directory, plain).map_err(failed)?;
+        if applied.diff_id != carried.diff_id {
+            return Err(WorkerError::Image(ImageError::LayerContent {
+                image: name.to_owned(),
+                layer: carried.descriptor.digest.clone(),
+                expected: carried.diff_id.clone(),
+                actual: applied.diff_id,
+            }));
+        }
+        Ok(applied.finish(&[]).map_err(failed)?)
     }
 
     /// Fills the directory of a new cache.

@@ -14,6 +14,7 @@ use super::agent::AgentSocket;
 use super::caches::Caches;
 use super::one_id;
 use super::redaction::Redaction;
+use crate::carry::Imports;
 use crate::context::Context;
 use crate::copy::{self, CopyError, Selection, SourceTree};
 use crate::local::{Execution, LocalWorker, write_snapshot};
@@ -45,6 +46,7 @@ impl Source {
 /// Makes the mounts of a RUN. Blocks.
 pub(super) struct Preparation {
     pub(super) store: Store,
+    pub(super) imports: Arc<Imports>,
     /// The inputs of the vertex, what they are made of, and what of them went into the key.
     inputs: Vec<Input>,
     sources: Vec<Source>,
@@ -108,6 +110,7 @@ impl Preparation {
             secrets,
             agents: agents(worker, op)?,
             store: worker.store().clone(),
+            imports: Arc::clone(worker.imports()),
             inputs: execution.vertex.inputs.clone(),
             sources: Source::all(worker, execution).await?,
             digests: execution.digests.to_vec(),
@@ -119,6 +122,7 @@ impl Preparation {
     pub(super) fn bare(store: Store, cancel: CancellationToken) -> Self {
         Self {
             store,
+            imports: Arc::default(),
             inputs: Vec::new(),
             sources: Vec::new(),
             digests: Vec::new(),

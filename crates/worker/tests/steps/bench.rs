@@ -93,6 +93,7 @@ impl Bench {
             owner_changes: sandbox::OwnerChanges::Made,
             debugger: self.debugger.clone(),
             emulators: vec!["/usr/bin".into()],
+            imports: Arc::default(),
         })
     }
 
