@@ -12,6 +12,7 @@ mod archive;
 mod compression;
 mod destination;
 mod error;
+mod fields;
 mod files;
 mod history;
 mod image;
@@ -23,6 +24,7 @@ mod set;
 pub use archive::{ArchiveKind, write_archive, write_layout};
 pub use compression::{Compression, CompressionKind, EncodedLayer, LayerEncoder, LevelError, MediaTypes};
 pub use error::ExportError;
+pub use fields::FieldError;
 pub use files::{PlatformFiles, PlatformSplit, copy_files, write_files};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
 pub use output::{

@@ -1,11 +1,11 @@
 //! `--output`: what to make of an image, as `docker buildx build` spells it.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use oci::{ImageReference, ReferenceError};
 
-use crate::compression::{Compression, CompressionKind, LevelError, MediaTypes};
+use crate::compression::{Compression, MediaTypes};
+use crate::fields::{FieldError, Fields, Grammar};
 
 /// What to make of the result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,56 +90,9 @@ pub enum Destination {
 /// Why a text is no output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OutputError {
-    /// Not comma-separated `key=value` fields.
-    #[error("invalid output `{text}`: `{field}` should have the form `key=value`")]
-    Field {
-        /// The whole text.
-        text: String,
-        /// The field.
-        field: String,
-    },
-    /// A quote without its partner.
-    #[error("invalid output `{0}`: a double quote is not closed")]
-    Quote(String),
-    /// There is no `type`.
-    #[error("invalid output `{0}`: a `type` is required, as in `type=oci,dest=image.tar`")]
-    NoType(String),
-    /// An unknown type.
-    #[error("unknown output type `{found}`{}", suggestion(.close.as_deref()))]
-    Type {
-        /// What was written.
-        found: String,
-        /// The type whose name is close.
-        close: Option<&'static str>,
-    },
-    /// An unknown key.
-    #[error("unknown key `{key}` for output type `{kind}`{}", suggestion(.close.as_deref()))]
-    Key {
-        /// The type.
-        kind: &'static str,
-        /// What was written.
-        key: String,
-        /// The key whose name is close.
-        close: Option<&'static str>,
-    },
-    /// A key or value that BuildKit has and this program does not have yet.
-    #[error("`{0}` in an output is not supported yet")]
-    NotSupportedYet(String),
-    /// A value that the key does not take.
-    #[error("invalid value `{value}` for `{key}` of output type `{kind}`: it should be {expected}")]
-    Value {
-        /// The type.
-        kind: &'static str,
-        /// The key.
-        key: &'static str,
-        /// What was written.
-        value: String,
-        /// What may be written.
-        expected: &'static str,
-    },
-    /// A level that the algorithm does not have.
+    /// It has not the form of an output.
     #[error(transparent)]
-    Level(#[from] LevelError),
+    Fields(#[from] FieldError),
     /// A name that is no image reference.
     #[error("invalid image name in output type `{kind}`")]
     Name {
@@ -162,11 +115,10 @@ pub enum OutputError {
     DirectoryToStdout(&'static str),
 }
 
-fn suggestion(close: Option<&str>) -> String {
-    close.map_or_else(String::new, |close| format!(" (did you mean {close}?)"))
-}
-
 const TYPES: &[&str] = &["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
+
+const GRAMMAR: Grammar =
+    Grammar { option: "output", types: TYPES, example: "type=oci,dest=image.tar", later: LATER_KEYS };
 
 /// Keys that BuildKit's exporters take and that come here later.
 const LATER_KEYS: &[&str] = &[
@@ -193,7 +145,7 @@ const LATER_KEYS: &[&str] = &[
 /// Reads the value of `--output`: comma-separated `key=value` fields, which may be quoted as in CSV; a bare path is
 /// `type=local,dest=<path>`, and `-` is `type=tar,dest=-`.
 pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
-    let fields = split_csv(text)?;
+    let fields = GRAMMAR.split(text)?;
     if let [single] = fields.as_slice()
         && !single.contains('=')
     {
@@ -202,40 +154,26 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             path => OutputSpec::Local(FilesOutput::new(PathBuf::from(path))),
         });
     }
-    let mut pairs = BTreeMap::new();
-    for field in &fields {
-        let (key, value) = field
-            .split_once('=')
-            .ok_or_else(|| OutputError::Field { text: text.to_owned(), field: field.clone() })?;
-        pairs.insert(key.trim().to_ascii_lowercase(), value.to_owned());
-    }
-    let kind = pairs.remove("type").ok_or_else(|| OutputError::NoType(text.to_owned()))?;
-    let Some(kind) = TYPES.iter().find(|known| **known == kind) else {
-        return Err(OutputError::Type { close: closest(&kind, TYPES), found: kind });
-    };
-    Fields { kind, pairs }.read()
+    Output(GRAMMAR.read(text, &fields)?).read()
 }
 
-/// The fields of one output; each reader takes out those it knows.
-struct Fields {
-    kind: &'static str,
-    pairs: BTreeMap<String, String>,
-}
+/// The fields of one output.
+struct Output(Fields);
 
 const IMAGE_KEYS: &[&str] = &["name", "push", "oci-mediatypes", "compression", "compression-level"];
 const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name", "oci-mediatypes", "compression", "compression-level"];
 const FILES_KEYS: &[&str] = &["dest", "platform-split"];
 
-impl Fields {
+impl Output {
     fn read(mut self) -> Result<OutputSpec, OutputError> {
-        let keys = match self.kind {
+        let keys = match self.0.kind {
             "image" | "registry" => IMAGE_KEYS,
             "oci" | "docker" => ARCHIVE_KEYS,
             "tar" | "local" => FILES_KEYS,
             _ => &[],
         };
-        self.check_keys(keys)?;
-        match self.kind {
+        self.0.check_keys(keys)?;
+        match self.0.kind {
             "image" => self.image(false, true),
             "registry" => self.image(true, false),
             "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
@@ -244,184 +182,75 @@ impl Fields {
                 let destination = self.destination("out.tar")?;
                 Ok(OutputSpec::Tar(FilesOutput {
                     destination,
-                    platform_split: self.boolean("platform-split")?,
+                    platform_split: self.0.boolean("platform-split")?,
                 }))
             }
             "local" => match self.destination("out")? {
                 Destination::Path(destination) => Ok(OutputSpec::Local(FilesOutput {
                     destination,
-                    platform_split: self.boolean("platform-split")?,
+                    platform_split: self.0.boolean("platform-split")?,
                 })),
-                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.kind)),
+                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.0.kind)),
             },
             _ => Ok(OutputSpec::CacheOnly),
         }
     }
 
-    fn check_keys(&self, known: &'static [&'static str]) -> Result<(), OutputError> {
-        for key in self.pairs.keys() {
-            if known.contains(&key.as_str()) {
-                continue;
-            }
-            if LATER_KEYS.contains(&key.as_str()) || key.starts_with("annotation") {
-                return Err(OutputError::NotSupportedYet(key.clone()));
-            }
-            return Err(OutputError::Key { kind: self.kind, close: closest(key, known), key: key.clone() });
-        }
-        Ok(())
-    }
-
     fn image(&mut self, push: bool, store: bool) -> Result<OutputSpec, OutputError> {
         Ok(OutputSpec::Image(ImageOutput {
             names: self.names()?,
-            push: self.boolean("push")?.unwrap_or(push),
+            push: self.0.boolean("push")?.unwrap_or(push),
             store,
-            compression: self.compression()?,
-            media_types: self.media_types(MediaTypes::Oci)?,
+            compression: self.0.compression()?,
+            media_types: self.0.media_types(MediaTypes::Oci)?,
         }))
     }
 
     fn archive(&mut self, default: MediaTypes) -> Result<ArchiveOutput, OutputError> {
-        let form = match self.boolean("tar")? {
+        let form = match self.0.boolean("tar")? {
             Some(false) => ArchiveForm::Directory,
             _ => ArchiveForm::Tar,
         };
         let example = if form == ArchiveForm::Tar { "image.tar" } else { "image" };
         let destination = self.destination(example)?;
         if form == ArchiveForm::Directory && destination == Destination::Stdout {
-            return Err(OutputError::DirectoryToStdout(self.kind));
+            return Err(OutputError::DirectoryToStdout(self.0.kind));
         }
         Ok(ArchiveOutput {
             destination,
             form,
             names: self.names()?,
-            compression: self.compression()?,
-            media_types: self.media_types(default)?,
+            compression: self.0.compression()?,
+            media_types: self.0.media_types(default)?,
         })
     }
 
     fn destination(&mut self, example: &'static str) -> Result<Destination, OutputError> {
-        match self.pairs.remove("dest").as_deref() {
-            None | Some("") => Err(OutputError::NoDestination { kind: self.kind, example }),
+        match self.0.take("dest").as_deref() {
+            None | Some("") => Err(OutputError::NoDestination { kind: self.0.kind, example }),
             Some("-") => Ok(Destination::Stdout),
             Some(path) => Ok(Destination::Path(PathBuf::from(path))),
         }
     }
 
     fn names(&mut self) -> Result<Vec<ImageReference>, OutputError> {
-        let Some(names) = self.pairs.remove("name") else { return Ok(Vec::new()) };
+        let Some(names) = self.0.take("name") else { return Ok(Vec::new()) };
         names
             .split(',')
             .map(str::trim)
             .filter(|name| !name.is_empty())
             .map(|name| match name.parse::<ImageReference>() {
                 Ok(reference) => Ok(reference.with_default_tag()),
-                Err(source) => Err(OutputError::Name { kind: self.kind, source }),
+                Err(source) => Err(OutputError::Name { kind: self.0.kind, source }),
             })
             .collect()
     }
-
-    fn media_types(&mut self, default: MediaTypes) -> Result<MediaTypes, OutputError> {
-        Ok(match self.boolean("oci-mediatypes")? {
-            Some(true) => MediaTypes::Oci,
-            Some(false) => MediaTypes::Docker,
-            None => default,
-        })
-    }
-
-    fn compression(&mut self) -> Result<Compression, OutputError> {
-        let level = match self.pairs.remove("compression-level") {
-            None => None,
-            Some(text) => Some(text.parse::<i32>().map_err(|_| OutputError::Value {
-                kind: self.kind,
-                key: "compression-level",
-                value: text,
-                expected: "a whole number",
-            })?),
-        };
-        let kind = match self.pairs.remove("compression").as_deref() {
-            None | Some("gzip") => CompressionKind::Gzip,
-            Some("uncompressed") => CompressionKind::Uncompressed,
-            Some("zstd") => CompressionKind::Zstd,
-            Some("estargz") => return Err(OutputError::NotSupportedYet("compression=estargz".to_owned())),
-            Some(other) => {
-                return Err(OutputError::Value {
-                    kind: self.kind,
-                    key: "compression",
-                    value: other.to_owned(),
-                    expected: "`uncompressed`, `gzip` or `zstd`",
-                });
-            }
-        };
-        Ok(Compression::new(kind, level)?)
-    }
-
-    /// A boolean in one of the forms that Go's `strconv.ParseBool` takes; a key without a value is true.
-    fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, OutputError> {
-        let Some(value) = self.pairs.remove(key) else { return Ok(None) };
-        match value.as_str() {
-            "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-            _ => Err(OutputError::Value { kind: self.kind, key, value, expected: "`true` or `false`" }),
-        }
-    }
-}
-
-/// The fields of one CSV record (RFC 4180): a field that begins with a double quote ends at the next one that is
-/// not doubled.
-fn split_csv(text: &str) -> Result<Vec<String>, OutputError> {
-    let mut fields = Vec::new();
-    let mut field = String::new();
-    let mut quoted = false;
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '"' if quoted && characters.peek() == Some(&'"') => {
-                characters.next();
-                field.push('"');
-            }
-            '"' if quoted => quoted = false,
-            '"' if field.is_empty() => quoted = true,
-            ',' if !quoted => fields.push(std::mem::take(&mut field)),
-            other => field.push(other),
-        }
-    }
-    if quoted {
-        return Err(OutputError::Quote(text.to_owned()));
-    }
-    fields.push(field);
-    Ok(fields)
-}
-
-/// The candidate that is at most two edits away, the nearest first.
-fn closest(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
-    candidates
-        .iter()
-        .map(|candidate| (distance(word, candidate), *candidate))
-        .filter(|(edits, candidate)| *edits <= 2.min(candidate.len() / 2))
-        .min()
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, to) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(from != *to);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compression::CompressionKind;
 
     fn image() -> ImageOutput {
         ImageOutput {
