@@ -449,7 +449,9 @@ impl Images<'_, '_> {
         };
         let epoch = self.export.epoch;
         let images = self.built.iter().zip(layers);
-        Ok(images.map(|(image, layers)| ImageBuild { config: image.config.clone(), layers, epoch }).collect())
+        Ok(images
+            .map(|(image, layers)| ImageBuild { config: image.config.clone(), layers, epoch, cache: None })
+            .collect())
     }
 }
 

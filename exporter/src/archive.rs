@@ -17,8 +17,8 @@ use crate::set::ImageSet;
 
 /// The annotation with an image's full name, as containerd reads it.
 const IMAGE_NAME: &str = "io.containerd.image.name";
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
-const CREATED: &str = "org.opencontainers.image.created";
+pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(crate) const CREATED: &str = "org.opencontainers.image.created";
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -107,6 +107,15 @@ pub fn write_layout(
     names: &[ImageReference],
     directory: &Path,
 ) -> Result<(), ExportError> {
+    write_blobs(store, images, directory)?;
+    // The index comes last: what it names is there.
+    let path = directory.join("index.json");
+    let entries = merged(read_index(&path)?, entries_of(images, names));
+    write_index(&path, entries)
+}
+
+/// Writes everything but the index. Blocks.
+pub(crate) fn write_blobs(store: &Store, images: &ImageSet, directory: &Path) -> Result<(), ExportError> {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).map_err(|source| ExportError::Write { path: blobs.clone(), source })?;
     for layer in images.layers() {
@@ -118,12 +127,12 @@ pub fn write_layout(
     for (document, bytes) in images.documents() {
         write_file(&directory.join(blob_path(&document.digest)), bytes)?;
     }
-    write_file(&directory.join("oci-layout"), LAYOUT)?;
-    // The index comes last: what it names is there.
-    let path = directory.join("index.json");
-    let entries = merged(read_index(&path)?, entries_of(images, names));
+    write_file(&directory.join("oci-layout"), LAYOUT)
+}
+
+pub(crate) fn write_index(path: &Path, entries: Vec<Descriptor>) -> Result<(), ExportError> {
     let index = serde_json::to_vec(&index_of(entries)).map_err(ExportError::Json)?;
-    write_file(&path, &index)
+    write_file(path, &index)
 }
 
 fn copy_blob(store: &Store, digest: &Digest, path: &Path) -> Result<(), ExportError> {
@@ -133,7 +142,7 @@ fn copy_blob(store: &Store, digest: &Digest, path: &Path) -> Result<(), ExportEr
     file.finish()
 }
 
-fn read_index(path: &Path) -> Result<Vec<Descriptor>, ExportError> {
+pub(crate) fn read_index(path: &Path) -> Result<Vec<Descriptor>, ExportError> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -184,7 +193,7 @@ fn index_of(manifests: Vec<Descriptor>) -> Index {
     }
 }
 
-fn blob_path(digest: &Digest) -> String {
+pub(crate) fn blob_path(digest: &Digest) -> String {
     format!("blobs/{}/{}", digest.algorithm(), digest.hex())
 }
 

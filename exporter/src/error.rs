@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use cache::layer::LayerError;
 use cache::tree::TreeError;
 use cache::{SnapshotId, StoreError};
-use oci::{Digest, ImageReference};
+use oci::{DiffId, Digest, ImageReference};
 use registry::RegistryError;
 
 /// Why an export failed.
@@ -24,6 +24,25 @@ pub enum ExportError {
         /// Why.
         #[source]
         source: LayerError,
+    },
+    /// What a cache mount holds could not be written as an archive.
+    #[error("cannot write the files of the cache mount `{}`", path.display())]
+    Mount {
+        /// Its directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LayerError,
+    },
+    /// A layer is not what was said of it.
+    #[error("layer `{digest}` unpacks to `{found}`, and should to `{expected}`")]
+    WrongLayer {
+        /// The compressed layer.
+        digest: Digest,
+        /// What its diff ID should be.
+        expected: DiffId,
+        /// What it is.
+        found: DiffId,
     },
     /// A layer could not be compressed or stored.
     #[error("cannot compress a layer")]

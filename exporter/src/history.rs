@@ -12,6 +12,22 @@ pub(crate) enum LayerTime {
     Unknown,
 }
 
+impl LayerTime {
+    /// The time of an annotation, RFC 3339.
+    pub(crate) fn of_text(text: &str) -> Self {
+        let nanoseconds =
+            text.parse::<Timestamp>().ok().and_then(|time| i64::try_from(time.as_nanosecond()).ok());
+        nanoseconds.map_or(Self::Unknown, Self::Made)
+    }
+}
+
+/// The time of a layer, not later than the epoch (seconds since 1970) if there is one.
+pub(crate) fn time_text(time: LayerTime, epoch: Option<i64>) -> Option<String> {
+    let LayerTime::Made(nanoseconds) = time else { return None };
+    let latest = epoch.map_or(i128::MAX, |seconds| i128::from(seconds) * 1_000_000_000);
+    Some(text_of(i128::from(nanoseconds).min(latest)))
+}
+
 /// Comment of history entries that stand for layers nothing else tells of.
 const EXPORTER_COMMENT: &str = "buildkit.exporter.image.v0";
 
@@ -140,6 +156,17 @@ mod tests {
         complete(&mut config, &layers, Some(0));
         assert_eq!(seconds(&config), [1, 0, 0, 0]);
         assert_eq!(config.created.as_deref(), Some("1970-01-01T00:00:00Z"));
+    }
+
+    #[test]
+    fn times_of_layers_survive_as_text() {
+        let made = LayerTime::Made(1_234_567_890_123_456_789);
+        let text = time_text(made, None).unwrap();
+        assert_eq!(text, "2009-02-13T23:31:30.123456789Z");
+        assert_eq!(LayerTime::of_text(&text), made);
+        assert_eq!(time_text(made, Some(7)).as_deref(), Some("1970-01-01T00:00:07Z"));
+        assert_eq!(time_text(LayerTime::Unknown, Some(7)), None);
+        assert_eq!(LayerTime::of_text("yesterday"), LayerTime::Unknown);
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cache::{Layer, Snapshot, Store};
-use oci::{Descriptor, DiffId, ImageConfig, Manifest, Platform};
+use oci::{CarryingConfig, Descriptor, DiffId, ImageConfig, InlineCache, Manifest, Platform};
 
+use crate::archive::CREATED;
 use crate::compression::{Compression, MediaTypes};
 use crate::error::ExportError;
 use crate::history::{self, LayerTime};
@@ -21,6 +22,8 @@ pub struct ImageBuild {
     /// No time of the image, save those of the base image's history, is later than this: seconds since 1970
     /// (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
+    /// What the image carries as a cache of its own layers.
+    pub cache: Option<InlineCache>,
 }
 
 /// Where a layer of an image comes from.
@@ -29,7 +32,8 @@ pub struct ImageBuild {
 pub enum LayerOrigin {
     /// A snapshot that a build made; its layer is what differs from its parent.
     Snapshot(Snapshot),
-    /// A base image, whose compressed layer is taken over as it is. Its blob need not be in the store.
+    /// A base image or a carried cache, whose compressed layer is taken over as it is. Its blob need not be in the store.
+    /// The annotation `org.opencontainers.image.created` tells when a step made it, if one did.
     Image {
         /// The digest of the uncompressed layer.
         diff_id: DiffId,
@@ -77,7 +81,9 @@ pub fn assemble(
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
     history::complete(&mut config, &times_of(store, &build.layers), build.epoch);
     let layers: Vec<Descriptor> = layers.into_iter().map(|(_, descriptor)| descriptor).collect();
-    let config_bytes = serde_json::to_vec(&config).map_err(ExportError::Json)?;
+    let carrying = CarryingConfig { config, cache: build.cache };
+    let config_bytes = serde_json::to_vec(&carrying).map_err(ExportError::Json)?;
+    let config = carrying.config;
     let config_descriptor = Descriptor::of(media_types.config(), &config_bytes);
     let manifest = Manifest {
         schema_version: 2,
@@ -127,14 +133,18 @@ impl Assembled {
     }
 }
 
-fn times_of(store: &Store, layers: &[LayerOrigin]) -> Vec<LayerTime> {
+/// When each layer was made.
+pub(crate) fn times_of(store: &Store, layers: &[LayerOrigin]) -> Vec<LayerTime> {
     layers
         .iter()
         .map(|layer| match layer {
             LayerOrigin::Snapshot(snapshot) => {
                 made_at(store, snapshot).map_or(LayerTime::Unknown, LayerTime::Made)
             }
-            LayerOrigin::Image { .. } => LayerTime::Unknown,
+            LayerOrigin::Image { descriptor, .. } => {
+                let created = descriptor.annotations.get(CREATED);
+                created.map_or(LayerTime::Unknown, |text| LayerTime::of_text(text))
+            }
         })
         .collect()
 }
@@ -151,7 +161,7 @@ type Found = (DiffId, Descriptor);
 
 /// Diff IDs and descriptors of all layers. Those that are known cost a look-up each; the rest are written by as many
 /// threads as there are processors.
-fn layers_of(
+pub(crate) fn layers_of(
     store: &Store,
     origins: &[LayerOrigin],
     compression: Compression,

@@ -1,7 +1,7 @@
 //! From the result of a build to what people asked for: image assembly and outputs.
 //!
-//! [`assemble`] makes an image of a config and layers, compressing what was never compressed; an [`ImageSet`] is one
-//! image or an index of several; the rest writes it somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
+//! [`assemble`] makes an image of a config and layers, compressing what was never compressed, and [`assemble_cache`] a
+//! cache for builds elsewhere; an [`ImageSet`] is one image or an index of several; the rest writes it somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
 //! [`write_files`] and [`copy_files`] without the image around the files.
 //!
 //! What is deliberately absent: the graph and its steps (whoever built says which snapshots make up the image),
@@ -9,6 +9,9 @@
 //! Only pushing and fetching are asynchronous; the rest blocks, and belongs on a thread that may.
 
 mod archive;
+mod cache_flags;
+mod cache_layout;
+mod carried;
 mod compression;
 mod destination;
 mod error;
@@ -22,6 +25,12 @@ mod push;
 mod set;
 
 pub use archive::{ArchiveKind, write_archive, write_layout};
+pub use cache_flags::{
+    CacheExport, CacheFlagError, CacheImport, CacheMode, CacheMounts, ExportPlace, ImportPlace,
+    parse_cache_export, parse_cache_import,
+};
+pub use cache_layout::write_cache_layout;
+pub use carried::{CacheBuild, CacheBuildLayer, CacheBuildMount, CacheForm, MountOrigin, assemble_cache};
 pub use compression::{Compression, CompressionKind, EncodedLayer, LayerEncoder, LevelError, MediaTypes};
 pub use error::ExportError;
 pub use fields::FieldError;
@@ -30,5 +39,5 @@ pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
 pub use output::{
     ArchiveForm, ArchiveOutput, Destination, FilesOutput, ImageOutput, OutputError, OutputSpec, parse_output,
 };
-pub use push::{LayerFetcher, fetch_layers, push};
+pub use push::{LayerFetcher, fetch_blobs, fetch_layers, push};
 pub use set::ImageSet;

@@ -31,9 +31,18 @@ pub async fn fetch_layers(
     images: &ImageSet,
     fetcher: &Arc<dyn LayerFetcher>,
 ) -> Result<(), ExportError> {
+    fetch_blobs(store, images.layers(), fetcher).await
+}
+
+/// Makes sure that all `layers` are in the store, fetching those that are not, side by side.
+pub async fn fetch_blobs(
+    store: &Store,
+    layers: impl IntoIterator<Item = &Descriptor>,
+    fetcher: &Arc<dyn LayerFetcher>,
+) -> Result<(), ExportError> {
     let mut missing: Vec<Descriptor> = Vec::new();
-    for layer in images.layers() {
-        if !store.blobs().contains(&layer.digest)? {
+    for layer in layers {
+        if !missing.contains(layer) && !store.blobs().contains(&layer.digest)? {
             missing.push(layer.clone());
         }
     }

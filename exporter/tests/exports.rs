@@ -40,7 +40,7 @@ fn build(layers: &[LayerOrigin]) -> ImageBuild {
     let history = layers.iter().map(|_| History::default()).collect();
     let config =
         ImageConfig { architecture: "amd64".into(), os: "linux".into(), history, ..ImageConfig::default() };
-    ImageBuild { config, layers: layers.to_vec(), epoch: None }
+    ImageBuild { config, layers: layers.to_vec(), epoch: None, cache: None }
 }
 
 fn snapshots(list: &[Snapshot]) -> Vec<LayerOrigin> {

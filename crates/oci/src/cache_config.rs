@@ -2,7 +2,7 @@
 //!
 //! A carried cache is an image manifest. Its config is a [`CacheConfig`], of type [`CacheConfig::MEDIA_TYPE`]; its layers
 //! are those of all results, each blob once, by digest. An image may also carry the records of its own layers
-//! ([`InlineCache`]) in its own config, under [`InlineCache::MEMBER`].
+//! ([`InlineCache`]) in its own config ([`CarryingConfig`]).
 //!
 //! Nothing here is trusted: keys say what a result is of, and digests what its bytes are, but whoever may write to the
 //! repository of a cache decides what its results are.
@@ -13,7 +13,7 @@ use std::fmt;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::{DiffId, Digest};
+use crate::{DiffId, Digest, ImageConfig};
 
 /// A hash that only the build cache makes and reads; 64 hexadecimal digits in JSON.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -100,16 +100,23 @@ pub struct InlineCache {
     pub records: Vec<CacheRecord>,
 }
 
+/// An image config that may carry a cache. Members that are not named here are dropped, so that a cache is not handed
+/// on to images that are built on this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarryingConfig<C> {
+    /// The image config.
+    #[serde(flatten)]
+    pub config: ImageConfig,
+    /// An [`InlineCache`], or the JSON of one.
+    #[serde(rename = "rbuild.cache", skip_serializing_if = "Option::is_none")]
+    pub cache: Option<C>,
+}
+
 impl CacheConfig {
     /// The version of this format.
     pub const VERSION: u32 = 1;
     /// The media type of the config, which makes a manifest a cache.
     pub const MEDIA_TYPE: &'static str = "application/vnd.rbuild.cache.config.v1+json";
-}
-
-impl InlineCache {
-    /// The member of an image config that holds it.
-    pub const MEMBER: &'static str = "rbuild.cache";
 }
 
 impl fmt::Display for CacheHash {
@@ -175,6 +182,18 @@ mod tests {
         );
         assert_eq!(text, expected);
         assert_eq!(serde_json::from_str::<CacheConfig>(&text).unwrap(), config);
+    }
+
+    #[test]
+    fn an_image_config_without_a_cache_is_written_as_ever() {
+        let config = ImageConfig { os: "linux".to_owned(), ..ImageConfig::default() };
+        let mut carrying = CarryingConfig { config: config.clone(), cache: None };
+        assert_eq!(serde_json::to_vec(&carrying).unwrap(), serde_json::to_vec(&config).unwrap());
+        carrying.cache = Some(InlineCache { version: 1, records: Vec::new() });
+        let text = serde_json::to_string(&carrying).unwrap();
+        assert!(text.ends_with(r#","rbuild.cache":{"version":1,"records":[]}}"#), "{text}");
+        assert_eq!(serde_json::from_str::<CarryingConfig<InlineCache>>(&text).unwrap(), carrying);
+        assert_eq!(serde_json::from_str::<ImageConfig>(&text).unwrap(), config);
     }
 
     #[test]

@@ -10,7 +10,9 @@ mod digest;
 mod platform;
 mod reference;
 
-pub use cache_config::{CacheConfig, CacheHash, CacheLayer, CacheMountLayer, CacheRecord, InlineCache};
+pub use cache_config::{
+    CacheConfig, CacheHash, CacheLayer, CacheMountLayer, CacheRecord, CarryingConfig, InlineCache,
+};
 pub use config::{ContainerConfig, Healthcheck, History, ImageConfig, RootFs};
 pub use descriptor::{Descriptor, Index, Manifest, MediaType};
 pub use digest::{ChainId, DiffId, Digest, DigestError, Hasher};

@@ -1,8 +1,8 @@
 //! Carried caches: from a reference to the documents that lie there.
 
 use oci::{
-    CacheConfig, CacheLayer, CacheRecord, Descriptor, Digest, ImageConfig, Index, InlineCache, Manifest,
-    MediaType, Platform,
+    CacheConfig, CacheLayer, CacheRecord, CarryingConfig, Descriptor, Digest, ImageConfig, Index,
+    InlineCache, Manifest, MediaType, Platform,
 };
 use serde::Deserialize;
 use solver::ImageLocation;
@@ -25,15 +25,6 @@ pub(crate) struct CacheDocument {
 #[derive(Deserialize)]
 struct Versioned {
     version: u32,
-}
-
-/// An image config that may have a cache in it.
-#[derive(Deserialize)]
-struct Carrying {
-    #[serde(flatten)]
-    config: ImageConfig,
-    #[serde(rename = "rbuild.cache")]
-    cache: Option<serde_json::Value>,
 }
 
 impl ImageStore {
@@ -85,7 +76,7 @@ impl Lookup<'_> {
         }
         let bytes = self.bytes(&manifest.config.digest, Some(&manifest.config)).await?;
         let config = if is_image {
-            let image: Carrying = self.parse(&bytes, "config")?;
+            let image: CarryingConfig<serde_json::Value> = self.parse(&bytes, "config")?;
             let Some(cache) = image.cache else { return Ok(None) };
             self.check_version(&cache)?;
             let cache = InlineCache::deserialize(cache).map_err(|source| self.malformed(source))?;
