@@ -234,6 +234,15 @@ pub(crate) struct BuildArguments {
     /// Run the steps of these stages anew
     #[arg(long, value_name = "STAGE[,STAGE]", value_delimiter = ',', help_heading = "Cache")]
     pub(crate) no_cache_filter: Vec<String>,
+    /// A cache to look in as well: a reference, `type=registry,ref=NAME` (also an image that carries one) or
+    /// `type=local,src=DIR`, with `mounts=true` or `mounts=ID;ID` what cache mounts held, too; may be repeated
+    #[arg(long, value_name = "CACHE", help_heading = "Cache")]
+    pub(crate) cache_from: Vec<String>,
+    /// Where to carry the cache of this build: a reference, `type=registry,ref=NAME`, `type=local,dest=DIR` or
+    /// `type=inline` (into the image); with `mode=max` all steps' results, with `mounts=true` or `mounts=ID;ID`
+    /// what cache mounts hold, too; may be repeated
+    #[arg(long, value_name = "CACHE", help_heading = "Cache")]
+    pub(crate) cache_to: Vec<String>,
 
     /// Network of RUN steps that name none: `default` (what config.toml says, else isolated if `pasta` is installed),
     /// `host` or `none`
@@ -425,8 +434,6 @@ const LATER: &[(&str, bool)] = &[
     ("annotation", true),
     ("attest", true),
     ("builder", true),
-    ("cache-from", true),
-    ("cache-to", true),
     ("compress", false),
     ("debug", false),
     ("force-rm", false),

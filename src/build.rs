@@ -10,7 +10,7 @@ use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, LoweredPlatforms
 use oci::Platform;
 use registry::ClientOptions;
 use sandbox::OwnerChanges;
-use solver::{Op, SolveError, SolveOptions, VertexId};
+use solver::{Op, SolveError, SolveOptions, Solved, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
@@ -20,6 +20,7 @@ use worker::{
 
 use crate::agents;
 use crate::arguments::{BuildArguments, ProgressMode, Switches};
+use crate::caches::{Caches, Carrying};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
 use crate::entitlements::Entitlements;
@@ -49,6 +50,7 @@ pub(crate) struct Plan {
     agents: BTreeMap<String, SshAgent>,
     network: DefaultNetwork,
     outputs: Outputs,
+    caches: Caches,
     /// The Dockerfile as it was given.
     file: Option<PathBuf>,
     pub(crate) wanted: Wanted,
@@ -83,6 +85,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
             "`--on-failure` and `--break` go with builds, not with `--call` and `--check`",
         ));
     }
+    let caches = Caches::of(arguments, &outputs)?;
     let inputs = inputs::read(arguments)?;
     let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
     let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
@@ -91,7 +94,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let platforms = values::platforms(arguments.platform.as_deref()).map_err(Failure::usage)?;
     let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
-    let (sources, lock) = sources(arguments, &inputs, &outputs)?;
+    let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
     outputs.check_form(Form::of(&options))?;
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -113,6 +116,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         agents,
         network: Environment::default_network()?,
         outputs,
+        caches,
         sources,
         lock,
         file: arguments.file.clone(),
@@ -136,11 +140,15 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
 fn sources(
     arguments: &BuildArguments,
     inputs: &Inputs,
-    outputs: &Outputs,
+    (outputs, caches): (&Outputs, &Caches),
 ) -> Result<(SourcePolicy, Option<PathBuf>), Failure> {
     let Switches { offline, lock, .. } = arguments.switches;
     if offline && outputs.needs_registry() {
         return Err(Failure::usage("`--offline` and a push to a registry exclude each other"));
+    }
+    if offline && caches.need_registry() {
+        return Err(Failure::usage("`--offline` and caches in registries exclude each other")
+            .with_hint("`type=local` is a directory"));
     }
     let path = inputs.definition().and_then(|definition| definition.path.as_deref()).map(lockfile::path_of);
     if lock && path.is_none() {
@@ -193,6 +201,11 @@ impl Plan {
         interrupt.uses(&store);
         let offline = self.sources.offline;
         let client = registry::Client::new(ClientOptions { offline, ..Environment::client_options()? });
+        // What is asked for instead of a build looks nothing up.
+        let imports = match self.call {
+            None => self.caches.begin_imports(&store, &client, &self.progress)?,
+            Some(_) => Arc::default(),
+        };
         let step = match self.inputs.definition() {
             Some(_) if self.inputs.remotes().is_empty() => None,
             _ => Some(self.progress.begin("[internal] load remote build context")),
@@ -221,7 +234,7 @@ impl Plan {
             (None, _) => {}
         }
         let ReadyInputs { definition, contexts } = ready?;
-        let worker = LocalWorker::new(WorkerOptions { contexts, ..options });
+        let worker = LocalWorker::new(WorkerOptions { contexts, imports, ..options });
         Ok(Opened { store, client, worker, definition })
     }
 
@@ -336,7 +349,6 @@ pub(crate) async fn run(
     plan.wanted.check_file(&file.name, plan.file.as_deref(), path.as_deref())?;
     show_definition(&plan, &file);
     let build = Arc::new(interrupt.unless(lower(&plan, file, worker.images())).await?);
-    let warnings = warnings_text(&build.lowered.warnings);
     if let Some(shells) = &plan.shells {
         shells.attach(Arc::clone(&build));
     }
@@ -344,18 +356,7 @@ pub(crate) async fn run(
         Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker, interrupt };
     plan.progress.attach(Arc::clone(&build.graph));
     let salt = session.salt(plan.ignore_chown);
-    let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
-    let solved = work.solve((&build.graph, &targets), Shown::Yes, salt.clone(), interrupt.token()).await;
-    if let Some(shells) = &plan.shells {
-        shells.end();
-    }
-    let outcome = match solved {
-        Ok(outputs) => Ok(outputs),
-        Err(error) => {
-            let hints = work.after_failure(&error, salt, interrupt).await;
-            Err(solve_failure(&plan, &session, &build, &error, interrupt).with_hints(hints))
-        }
-    };
+    let outcome = work.run(&session, salt).await;
     // Whoever interrupts a build does not want to wait for the disk.
     if outcome.is_err() && !interrupt.token().is_cancelled() {
         tidy(&store).await;
@@ -363,27 +364,16 @@ pub(crate) async fn run(
     let contexts = worker.clone();
     // What was learned of the contexts holds whether or not the build succeeded.
     let remembered = blocking(move || contexts.finish()).await;
-    plan.progress.note(&warnings);
-    let outputs = outcome.map_err(|failure| {
+    let result = outcome.map_err(|failure| {
         failure.with_environment_hint(|| format!("the store is in `{}`", store.root().display()))
     })?;
-    if let Some(shells) = &plan.shells {
-        plan.progress.note(&shells.missed_text());
-    }
     remembered.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     if let Some(path) = plan.lock.clone() {
         let found = worker.source_versions();
         blocking(move || lockfile::write(&path, found)).await?;
     }
-    let export = work.export(&plan.outputs, build.lowered.epoch, Form::of(&plan.options));
-    let images = build.lowered.images.iter().zip(outputs).map(|(image, output)| BuiltImage {
-        platform: image.platform.clone(),
-        config: image.config.clone(),
-        output,
-    });
-    let exported = interrupt.unless(export.run(images.collect())).await;
     space::collect_in_background(&store);
-    exported
+    Ok(result)
 }
 
 /// A build that was lowered.
@@ -433,6 +423,91 @@ pub(crate) enum Shown {
 }
 
 impl<'a> Work<'a> {
+    /// Solves and exports; once more where something of a carried cache turns out to be lost on the way. What was
+    /// executed meanwhile is in the store, and each time less is expected of the caches, so that this ends.
+    async fn run(&self, session: &Session, salt: Vec<u8>) -> Result<Option<String>, Failure> {
+        let Self { plan, build, interrupt, .. } = self;
+        let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
+        let mut warnings = Some(warnings_text(&build.lowered.warnings));
+        loop {
+            let graph = (&build.graph, targets.as_slice());
+            let solved = self.solve(graph, Shown::Yes, salt.clone(), interrupt.token()).await;
+            let may_be_unstable = matches!(solved, Err(SolveError::Unstable { .. }));
+            if solved.is_err() && !interrupt.token().is_cancelled() && self.recovers(may_be_unstable).await {
+                continue;
+            }
+            if let Some(shells) = &plan.shells {
+                shells.end();
+            }
+            let exported = match solved {
+                Ok(solved) => {
+                    plan.progress.note(&warnings.take().unwrap_or_default());
+                    if let Some(shells) = &plan.shells {
+                        plan.progress.note(&shells.missed_text());
+                    }
+                    self.export_all(&targets, &solved).await
+                }
+                Err(error) => {
+                    let hints = self.after_failure(&error, salt, interrupt).await;
+                    plan.progress.note(&warnings.take().unwrap_or_default());
+                    return Err(solve_failure(plan, session, build, &error, interrupt).with_hints(hints));
+                }
+            };
+            if exported.is_ok() || interrupt.token().is_cancelled() || !self.recovers(false).await {
+                return exported;
+            }
+        }
+    }
+
+    /// Whether building again may succeed, because a cache that lies elsewhere is why it failed.
+    async fn recovers(&self, may_be_unstable: bool) -> bool {
+        let imports = self.worker.imports();
+        let losses = imports.take_losses();
+        for loss in &losses {
+            self.plan.progress.note(&format!(
+                "\nWARNING: a cache is not whole, building without that part of it: {loss}\n"
+            ));
+        }
+        !losses.is_empty() || (may_be_unstable && imports.forget_hints().await)
+    }
+
+    /// Writes the outputs and the caches of a build of all `targets`.
+    async fn export_all(
+        &self,
+        targets: &[VertexId],
+        solved: &Solved<Output>,
+    ) -> Result<Option<String>, Failure> {
+        let Self { plan, build, store, client, worker, interrupt } = self;
+        let carrying = Carrying {
+            caches: &plan.caches,
+            progress: &plan.progress,
+            store,
+            client,
+            worker,
+            graph: &build.graph,
+            targets,
+            solved,
+            epoch: build.lowered.epoch,
+            cancel: interrupt.token(),
+        };
+        let export = self.export(&plan.outputs, build.lowered.epoch, Form::of(&plan.options));
+        let exporting = async {
+            let mut built = Vec::with_capacity(targets.len());
+            for (number, image) in build.lowered.images.iter().enumerate() {
+                built.push(BuiltImage {
+                    platform: image.platform.clone(),
+                    config: image.config.clone(),
+                    output: solved.outputs[number].clone(),
+                    cache: carrying.inline(number).await?,
+                });
+            }
+            let result = export.run(built).await?;
+            carrying.export().await?;
+            Ok(result)
+        };
+        interrupt.unless(exporting).await
+    }
+
     /// Solves for some targets.
     pub(crate) async fn solve(
         &self,
@@ -440,7 +515,7 @@ impl<'a> Work<'a> {
         shown: Shown,
         salt: Vec<u8>,
         cancel: &CancellationToken,
-    ) -> Result<Vec<Output>, SolveError<WorkerError>> {
+    ) -> Result<Solved<Output>, SolveError<WorkerError>> {
         let progress = Some(Arc::clone(&self.plan.progress)).filter(|_| shown == Shown::Yes);
         let options = SolveOptions {
             parallelism: self.plan.parallelism,
@@ -453,8 +528,7 @@ impl<'a> Work<'a> {
             }),
         };
         let worker = Arc::new(self.worker.clone());
-        let solved = solver::solve(Arc::clone(graph), targets, worker, options).await?;
-        Ok(solved.outputs)
+        solver::solve(Arc::clone(graph), targets, worker, options).await
     }
 
     /// What writes `outputs`.

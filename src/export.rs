@@ -9,7 +9,7 @@ use exporter::{
     ImageSet, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec, PlatformFiles, PlatformSplit,
 };
 use frontend::LowerOptions;
-use oci::{ImageConfig, ImageReference, Platform};
+use oci::{ImageConfig, ImageReference, InlineCache, Platform};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{LocalWorker, Output, OutputLayer, WorkerError};
@@ -17,7 +17,7 @@ use worker::{LocalWorker, Output, OutputLayer, WorkerError};
 use crate::arguments::BuildArguments;
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
-use crate::resolver::Fetcher;
+use crate::resolver::BuildFetcher;
 use crate::session::blocking;
 
 /// What the command line asks for.
@@ -83,6 +83,14 @@ impl Outputs {
             }
         }
         Ok(())
+    }
+
+    /// Whether an image is made.
+    pub(crate) fn make_an_image(&self) -> bool {
+        let is_image = |spec: &OutputSpec| {
+            matches!(spec, OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_))
+        };
+        self.specs.iter().any(is_image)
     }
 
     /// Whether something goes to a registry.
@@ -155,6 +163,8 @@ pub(crate) struct BuiltImage {
     pub(crate) config: ImageConfig,
     /// Its files.
     pub(crate) output: Output,
+    /// What it is to carry.
+    pub(crate) cache: Option<InlineCache>,
 }
 
 /// What an image is pushed and kept as.
@@ -251,6 +261,10 @@ impl Export<'_> {
         let image = images.get(wanted.compression, wanted.media_types, step).await?;
         let names = self.outputs.names(&wanted.names);
         if wanted.store {
+            let layers: Vec<_> = image.layers().into_iter().cloned().collect();
+            let fetched = self.worker.fetch_carried_blobs(&layers).await;
+            fetched
+                .map_err(|error| Failure::from_error(FailureKind::Build, &error).with_hints(error.hint()))?;
             let (store, saved, tags) = (self.store.clone(), Arc::clone(&image), names.clone());
             blocking(move || {
                 saved.save(&store)?;
@@ -356,7 +370,7 @@ impl Export<'_> {
     }
 
     fn fetcher(&self) -> Arc<dyn LayerFetcher> {
-        Arc::new(Fetcher(self.worker.images().clone()))
+        Arc::new(BuildFetcher(self.worker.clone()))
     }
 }
 
@@ -369,7 +383,7 @@ async fn write_small_file(path: PathBuf, bytes: Vec<u8>) -> Result<(), Failure> 
     .await
 }
 
-fn failure(error: &ExportError) -> Failure {
+pub(crate) fn failure(error: &ExportError) -> Failure {
     let kind = match error {
         ExportError::Store(_)
         | ExportError::Write { .. }
@@ -450,12 +464,17 @@ impl Images<'_, '_> {
         let epoch = self.export.epoch;
         let images = self.built.iter().zip(layers);
         Ok(images
-            .map(|(image, layers)| ImageBuild { config: image.config.clone(), layers, epoch, cache: None })
+            .map(|(image, layers)| ImageBuild {
+                config: image.config.clone(),
+                layers,
+                epoch,
+                cache: image.cache.clone(),
+            })
             .collect())
     }
 }
 
-fn origin(layer: OutputLayer) -> LayerOrigin {
+pub(crate) fn origin(layer: OutputLayer) -> LayerOrigin {
     match layer {
         OutputLayer::Snapshot(snapshot) => LayerOrigin::Snapshot(snapshot),
         OutputLayer::Image { diff_id, descriptor } => LayerOrigin::Image { diff_id, descriptor },

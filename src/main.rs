@@ -6,6 +6,7 @@
 mod agents;
 mod arguments;
 mod build;
+mod caches;
 mod call;
 mod debug;
 mod doctor;

@@ -10,7 +10,7 @@ use frontend::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
 use oci::{Descriptor, Digest, ImageConfig, ImageReference};
 use solver::{ImageLocation, ImageSource};
 use tokio::runtime::Handle;
-use worker::ImageStore;
+use worker::{ImageStore, LocalWorker};
 
 use crate::progress::Progress;
 use crate::report::chain;
@@ -147,7 +147,21 @@ fn full_name(request: &ImageRequest) -> String {
     }
 }
 
-/// Layers of base images for exports.
+/// Layers of base images and of carried caches for exports of builds.
+pub(crate) struct BuildFetcher(pub(crate) LocalWorker);
+
+impl LayerFetcher for BuildFetcher {
+    fn fetch<'a>(&'a self, layer: &'a Descriptor) -> Pending<'a, Result<(), Box<dyn Error + Send + Sync>>> {
+        Box::pin(async move { self.0.fetch_layer_blob(layer).await.map_err(Into::into) })
+    }
+
+    fn repositories<'a>(&'a self, blob: &'a Digest) -> Pending<'a, Vec<ImageReference>> {
+        // As below.
+        Box::pin(async move { self.0.repositories(blob).await.unwrap_or_default() })
+    }
+}
+
+/// Layers of base images for other exports.
 pub(crate) struct Fetcher(pub(crate) ImageStore);
 
 type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

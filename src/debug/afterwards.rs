@@ -77,8 +77,9 @@ impl Work<'_> {
         let mut before = before.ok_or("the base image is what failed")?;
         let graph = Arc::new(std::mem::take(&mut before.lowered.graph));
         let solved = self.solve((&graph, &[before.lowered.target]), Shown::No, salt, cancel).await;
-        let output = |outputs: Vec<Output>| outputs.into_iter().next().expect("there is one for each target");
-        solved.map(|outputs| (before, output(outputs))).map_err(|error| report::chain(&error))
+        let solved = solved.map_err(|error| report::chain(&error))?;
+        let output = solved.outputs.into_iter().next().expect("there is one for each target");
+        Ok((before, output))
     }
 
     async fn tag(&self, lowered: Lowered, output: Output, interrupt: &Interrupt) -> String {
@@ -87,7 +88,8 @@ impl Work<'_> {
         let export = self.export(&outputs, lowered.epoch, Form::Single);
         let config = lowered.config;
         let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
-        let result = interrupt.unless(export.run(vec![BuiltImage { platform, config, output }])).await;
+        let result =
+            interrupt.unless(export.run(vec![BuiltImage { platform, config, output, cache: None }])).await;
         match result {
             Ok(_) => format!("tagged the stage before this step as {names}"),
             Err(failure) => format!("cannot tag the stage before this step as {names}: {}", failure.cause()),

@@ -37,10 +37,10 @@ pub enum MountFilter {
 pub struct CarryRequest<'a> {
     /// What was solved.
     pub graph: &'a Graph,
-    /// The target.
-    pub target: VertexId,
-    /// The result of the target.
-    pub output: &'a Output,
+    /// The targets: one for each platform.
+    pub targets: &'a [VertexId],
+    /// The result of each target.
+    pub outputs: &'a [Output],
     /// [`solver::Solved::vertex_keys`].
     pub keys: &'a [Option<CacheKey>],
     /// [`solver::Solved::contents`].
@@ -56,7 +56,7 @@ pub struct CarryRequest<'a> {
 /// What is to be carried.
 #[derive(Debug, Default)]
 pub struct CarriedResults {
-    /// The layers of all results, each after its parent. In [`CarryMode::Min`] they are those of the target, bottom first.
+    /// The layers of all results, each after its parent. In [`CarryMode::Min`] they are those of the targets.
     pub layers: Vec<CarriedLayer>,
     /// What is known under each key; layers are numbers in [`CarriedResults::layers`].
     pub records: Vec<CacheRecord>,
@@ -112,9 +112,9 @@ impl LocalWorker {
     pub async fn gather(&self, request: &CarryRequest<'_>) -> Result<CarriedResults, WorkerError> {
         let mut forest = Forest::default();
         let mut records = Vec::new();
-        let reached = reached(request.graph, request.target);
-        if request.mode == CarryMode::Min {
-            forest.add(self.layers(request.output).await?);
+        let reached = reached(request.graph, request.targets);
+        for output in request.outputs.iter().filter(|_| request.mode == CarryMode::Min) {
+            forest.add(self.layers(output).await?);
         }
         for vertex in reached.iter().copied() {
             let Some(key) = request.keys[vertex.index()] else { continue };
@@ -153,8 +153,8 @@ impl LocalWorker {
         vertex: VertexId,
         key: &CacheKey,
     ) -> Result<Option<Output>, WorkerError> {
-        if vertex == request.target {
-            return Ok(Some(request.output.clone()));
+        if let Some(number) = request.targets.iter().position(|target| *target == vertex) {
+            return Ok(Some(request.outputs[number].clone()));
         }
         self.stored(key, &ExecContext { vertex, ..request.context.clone() }).await
     }
@@ -229,9 +229,9 @@ impl LocalWorker {
     }
 }
 
-/// All that `target` is made of, itself included, in the order of the graph.
-fn reached(graph: &Graph, target: VertexId) -> Vec<VertexId> {
-    let (mut open, mut seen) = (vec![target], BTreeSet::from([target]));
+/// All that `targets` are made of, themselves included, in the order of the graph.
+fn reached(graph: &Graph, targets: &[VertexId]) -> Vec<VertexId> {
+    let (mut open, mut seen) = (targets.to_vec(), BTreeSet::from_iter(targets.iter().copied()));
     while let Some(vertex) = open.pop() {
         let inputs = graph.vertex(vertex).inputs.iter().map(|input| input.vertex);
         open.extend(inputs.filter(|input| seen.insert(*input)));

@@ -1,0 +1,292 @@
+//! `--cache-from` and `--cache-to`: caches that lie elsewhere.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use cache::Store;
+use exporter::{
+    CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheForm, CacheImport,
+    CacheMode, CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
+};
+use oci::{CacheConfig, CacheHash, ImageReference, InlineCache};
+use registry::RegistryError;
+use solver::{ExecContext, Graph, ImageLocation, Solved, VertexId};
+use tokio_util::sync::CancellationToken;
+use worker::{
+    CarriedResults, CarryMode, CarryRequest, ImageError, ImageStore, Import, ImportSource, Imports,
+    LocalWorker, MountContent, MountFilter, Output,
+};
+
+use crate::arguments::BuildArguments;
+use crate::export::{Outputs, failure, origin};
+use crate::progress::{Progress, StepNumber};
+use crate::report::{self, Failure, FailureKind};
+use crate::resolver::BuildFetcher;
+use crate::session::blocking;
+use crate::settings::Environment;
+
+/// What the command line asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Caches {
+    imports: Vec<CacheImport>,
+    exports: Vec<CacheExport>,
+}
+
+impl Caches {
+    /// Reads `--cache-from` and `--cache-to`.
+    pub(crate) fn of(arguments: &BuildArguments, outputs: &Outputs) -> Result<Self, Failure> {
+        let mut caches = Self::default();
+        for text in &arguments.cache_from {
+            caches.imports.extend(exporter::parse_cache_import(text).map_err(|error| mistake(&error))?);
+        }
+        for text in &arguments.cache_to {
+            caches.exports.extend(exporter::parse_cache_export(text).map_err(|error| mistake(&error))?);
+        }
+        if caches.is_inline() && !outputs.make_an_image() {
+            return Err(Failure::usage("`type=inline` puts the cache into the image, and no output is one")
+                .with_hint("name the image with `-t`"));
+        }
+        Ok(caches)
+    }
+
+    /// Whether one of them is in a registry.
+    pub(crate) fn need_registry(&self) -> bool {
+        let is_read = |import: &CacheImport| matches!(import.place, ImportPlace::Registry { .. });
+        let is_written = |export: &CacheExport| matches!(export.place, ExportPlace::Registry { .. });
+        self.imports.iter().any(is_read) || self.exports.iter().any(is_written)
+    }
+
+    fn is_inline(&self) -> bool {
+        self.exports.iter().any(|export| export.place == ExportPlace::Inline)
+    }
+
+    /// Begins to read the caches that are there, side by side.
+    pub(crate) fn begin_imports(
+        &self,
+        store: &Store,
+        client: &registry::Client,
+        progress: &Arc<Progress>,
+    ) -> Result<Arc<Imports>, Failure> {
+        let mut tasks = Vec::new();
+        for import in &self.imports {
+            let client = match &import.place {
+                ImportPlace::Registry { reference, insecure: true } => insecure_client(reference)?,
+                _ => client.clone(),
+            };
+            let images = ImageStore::new(store.clone(), client);
+            let (source, progress) = (source_of(import), Arc::clone(progress));
+            tasks.push(tokio::spawn(async move { read(&images, &source, &progress).await }));
+        }
+        Ok(Arc::new(Imports::new(tasks)))
+    }
+}
+
+fn mistake(error: &CacheFlagError) -> Failure {
+    Failure::from_error(FailureKind::Usage, error).with_hints(error.hint())
+}
+
+/// A client to which the host of `reference` may speak as it likes.
+fn insecure_client(reference: &ImageReference) -> Result<registry::Client, Failure> {
+    let mut options = Environment::client_options()?;
+    options.hosts.0.entry(reference.registry().to_owned()).or_default().insecure = Some(true);
+    Ok(registry::Client::new(options))
+}
+
+fn source_of(import: &CacheImport) -> ImportSource {
+    let (location, name) = match &import.place {
+        ImportPlace::Registry { reference, .. } => {
+            (ImageLocation::Registry(reference.clone()), reference.to_string())
+        }
+        ImportPlace::Local { directory, tag_or_digest } => {
+            let location =
+                ImageLocation::OciLayout { path: directory.clone(), tag_or_digest: tag_or_digest.clone() };
+            (location, format!("local:{}", directory.display()))
+        }
+    };
+    ImportSource { location, name, mounts: mounts_of(&import.mounts) }
+}
+
+fn mounts_of(mounts: &CacheMounts) -> MountFilter {
+    match mounts {
+        CacheMounts::None => MountFilter::None,
+        CacheMounts::All => MountFilter::All,
+        CacheMounts::Ids(ids) => MountFilter::Ids(ids.clone()),
+    }
+}
+
+/// A cache that is not there is no reason to fail: the build takes longer.
+async fn read(images: &ImageStore, source: &ImportSource, progress: &Progress) -> Vec<Import> {
+    let step = progress.begin(format!("importing cache manifest from {}", source.name));
+    match Import::read(images, source).await {
+        Ok(found) => {
+            progress.done(step);
+            found
+        }
+        Err(error) => {
+            let kind = match source.location {
+                ImageLocation::OciLayout { .. } => "local",
+                ImageLocation::Registry(_) | ImageLocation::Store(_) => "registry",
+            };
+            let cause = match &error {
+                ImageError::Registry { source: cause, .. } if is_missing(cause) => {
+                    format!("{}: not found", source.name)
+                }
+                other => report::chain(other),
+            };
+            progress.failed(step, &format!("failed to configure {kind} cache importer: {cause}"));
+            Vec::new()
+        }
+    }
+}
+
+fn is_missing(error: &RegistryError) -> bool {
+    matches!(error, RegistryError::NotFound { .. })
+}
+
+/// A build that has been solved, and where its cache goes.
+pub(crate) struct Carrying<'a> {
+    pub(crate) caches: &'a Caches,
+    pub(crate) progress: &'a Arc<Progress>,
+    pub(crate) store: &'a Store,
+    pub(crate) client: &'a registry::Client,
+    pub(crate) worker: &'a LocalWorker,
+    pub(crate) graph: &'a Graph,
+    pub(crate) targets: &'a [VertexId],
+    pub(crate) solved: &'a Solved<Output>,
+    pub(crate) epoch: Option<i64>,
+    pub(crate) cancel: &'a CancellationToken,
+}
+
+impl Carrying<'_> {
+    /// What the image of the target with this number is to carry.
+    pub(crate) async fn inline(&self, number: usize) -> Result<Option<InlineCache>, Failure> {
+        if !self.caches.is_inline() {
+            return Ok(None);
+        }
+        let step = self.progress.begin("preparing layers for inline cache");
+        let gathered = self.gather(number..number + 1, CarryMode::Min, MountFilter::None).await;
+        self.end(step, gathered.as_ref().err());
+        Ok(Some(InlineCache { version: CacheConfig::VERSION, records: gathered?.records }))
+    }
+
+    /// Carries the cache to all places but the image.
+    pub(crate) async fn export(&self) -> Result<(), Failure> {
+        for export in &self.caches.exports {
+            let step = match &export.place {
+                ExportPlace::Registry { .. } => self.progress.begin("exporting cache to registry"),
+                ExportPlace::Local { .. } => self.progress.begin("exporting cache to client directory"),
+                ExportPlace::Inline => continue,
+            };
+            let exported = self.export_to(export, step).await;
+            self.end(step, exported.as_ref().err());
+            if !export.ignore_error {
+                exported?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, step: StepNumber, failure: Option<&Failure>) {
+        match failure {
+            None => self.progress.done(step),
+            Some(failure) => self.progress.failed(step, failure.cause()),
+        }
+    }
+
+    async fn export_to(&self, export: &CacheExport, step: StepNumber) -> Result<(), Failure> {
+        self.progress.line(step, "preparing build cache for export");
+        let mode = match export.mode {
+            CacheMode::Min => CarryMode::Min,
+            CacheMode::Max => CarryMode::Max,
+        };
+        let build =
+            build_of(self.gather(0..self.targets.len(), mode, mounts_of(&export.mounts)).await?, self.epoch);
+        let form = CacheForm {
+            compression: export.compression,
+            force: export.force_compression,
+            media_types: export.media_types,
+        };
+        let fetcher: Arc<dyn LayerFetcher> = Arc::new(BuildFetcher(self.worker.clone()));
+        let changed = layers_of(&build).filter(|layer| form.changes(layer));
+        exporter::fetch_blobs(self.store, changed, &fetcher).await.map_err(|error| failure(&error))?;
+        let store = self.store.clone();
+        let assembled = blocking(move || exporter::assemble_cache(&store, build, form)).await;
+        let assembled = assembled.map_err(|error| failure(&error))?;
+        let digest = assembled.descriptor.digest.clone();
+        self.progress.line(step, &format!("writing config {} done", assembled.config_descriptor.digest));
+        let assembled = ImageSet::from(assembled);
+        let written = match &export.place {
+            ExportPlace::Registry { reference, insecure } => {
+                let client = if *insecure { insecure_client(reference)? } else { self.client.clone() };
+                let names = std::slice::from_ref(reference);
+                exporter::push(self.store, &client, &fetcher, &assembled, names).await
+            }
+            ExportPlace::Local { directory, tag, reset } => {
+                exporter::fetch_layers(self.store, &assembled, &fetcher)
+                    .await
+                    .map_err(|error| failure(&error))?;
+                let (store, directory, tag, reset) =
+                    (self.store.clone(), directory.clone(), tag.clone(), *reset);
+                blocking(move || exporter::write_cache_layout(&store, &assembled, (&directory, &tag), reset))
+                    .await
+            }
+            ExportPlace::Inline => Ok(()),
+        };
+        written.map_err(|error| failure(&error))?;
+        self.progress.line(step, &format!("writing cache image manifest {digest} done"));
+        Ok(())
+    }
+
+    async fn gather(
+        &self,
+        targets: Range<usize>,
+        mode: CarryMode,
+        mounts: MountFilter,
+    ) -> Result<CarriedResults, Failure> {
+        let progress = Arc::clone(self.progress);
+        let request = CarryRequest {
+            graph: self.graph,
+            targets: &self.targets[targets.clone()],
+            outputs: &self.solved.outputs[targets],
+            keys: &self.solved.vertex_keys,
+            contents: &self.solved.contents,
+            mode,
+            mounts,
+            context: ExecContext {
+                vertex: self.targets[0],
+                cancel: self.cancel.clone(),
+                events: Arc::new(move |event| progress.event(event)),
+            },
+        };
+        let gathered = self.worker.gather(&request).await;
+        gathered
+            .map_err(|error| Failure::from_error(report::kind_of(&error), &error).with_hints(error.hint()))
+    }
+}
+
+fn build_of(results: CarriedResults, epoch: Option<i64>) -> CacheBuild {
+    let layers = results.layers.into_iter();
+    let layers = layers.map(|layer| CacheBuildLayer { parent: layer.parent, origin: origin(layer.layer) });
+    let mounts = results.mounts.into_iter().map(|mount| CacheBuildMount {
+        id: mount.key.id,
+        beginning: CacheHash(mount.key.beginning),
+        content: match mount.content {
+            MountContent::Directory(directory) => MountOrigin::Directory(directory),
+            MountContent::Layer { descriptor, diff_id } => MountOrigin::Layer { diff_id, descriptor },
+        },
+    });
+    CacheBuild { layers: layers.collect(), records: results.records, mounts: mounts.collect(), epoch }
+}
+
+/// The layers that have been compressed before.
+fn layers_of(build: &CacheBuild) -> impl Iterator<Item = &oci::Descriptor> {
+    let layers = build.layers.iter().filter_map(|layer| match &layer.origin {
+        LayerOrigin::Image { descriptor, .. } => Some(descriptor),
+        LayerOrigin::Snapshot(_) => None,
+    });
+    let mounts = build.mounts.iter().filter_map(|mount| match &mount.content {
+        MountOrigin::Layer { descriptor, .. } => Some(&**descriptor),
+        MountOrigin::Directory(_) => None,
+    });
+    layers.chain(mounts)
+}
