@@ -2,6 +2,8 @@
 
 mod bad_input;
 mod caching;
+mod carried_mounts;
+mod carrying;
 mod concurrency;
 mod container;
 mod contexts;
@@ -15,6 +17,7 @@ mod interrupts;
 mod lab;
 mod logs;
 mod looking;
+mod lost_caches;
 mod memory;
 mod mounts;
 mod networks;

@@ -498,3 +498,32 @@ fn doctor_tells_users_of_their_ids() {
         );
     }
 }
+
+#[test]
+fn a_user_goes_on_with_the_cache_of_root() {
+    let user = User::new("rbuild-carry", 23409, Some(2_070_000_000));
+    let dockerfile = "FROM busybox
+RUN --mount=type=cache,target=/c echo kept > /c/file
+RUN mkdir /d && chown 1000:1001 /d
+RUN echo last > /last
+";
+    let registry = testkit::ScriptedRegistry::start();
+    let to = format!("--cache-to=type=registry,ref={}/cache:c,mode=max,mounts=true", registry.address());
+    let from = format!("--cache-from=type=registry,ref={}/cache:c,mounts=true", registry.address());
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile)]);
+    let root = Lab::new();
+    let first = root.build(&context, &["-t", "x", &to]).succeeded();
+    let again = user.build(&lab, &context, &["-t", "x", &from]).succeeded();
+    assert_eq!((again.executed(), again.stdout), (Vec::new(), first.stdout), "{}", again.stderr);
+    let changed = dockerfile.replace("echo last", "--mount=type=cache,target=/c cat /c/file");
+    std::fs::write(context.join("Dockerfile"), changed).expect("a file can be written");
+    let path = lab.path("tree.tar");
+    let output = format!("--output=type=tar,dest={}", path.display());
+    user.build(&lab, &context, &[&output, &from, &to]).succeeded();
+    let tree = Tree::read(&path);
+    assert_eq!((tree.text("last").as_str(), tree.uid("d")), ("kept\n", Some(1000)));
+    // And back.
+    let fresh = Lab::new();
+    let ran = fresh.build(&context, &["-t", "x", &from]).succeeded();
+    assert_eq!(ran.executed(), Vec::<String>::new(), "{}", ran.stderr);
+}
