@@ -136,12 +136,10 @@ impl Store {
 
     /// Removes the directory of `key` if there is nothing in it and nobody uses it.
     pub fn remove_empty_mount(&self, key: &MountKey) -> Result<(), StoreError> {
-        let is_empty = match self.try_existing_mount(key, MountSharing::Locked)? {
-            MountAttempt::Taken(mount) => mount.is_empty(),
-            MountAttempt::Busy | MountAttempt::Missing => false,
-        };
-        // Between the two locks somebody may use it: what comes into it then is lost, as if prune had been there.
-        if is_empty { self.remove_mount(&key.name()).map(drop) } else { Ok(()) }
+        match self.try_existing_mount(key, MountSharing::Locked)? {
+            MountAttempt::Taken(mount) if mount.is_empty() => self.remove_locked(&mount.directory).map(drop),
+            _ => Ok(()),
+        }
     }
 
     fn make_mount<E: From<StoreError>>(
@@ -209,7 +207,6 @@ impl Store {
 
     /// Removes a directory that is not in use, and returns the bytes that this frees; `None` if it is.
     pub(crate) fn remove_mount(&self, name: &str) -> Result<Option<u64>, StoreError> {
-        let disk = &self.shared.disk;
         let directory = self.mounts_directory().join(name);
         let path = directory.join(LOCK);
         let _lock = match File::open(&path) {
@@ -225,8 +222,14 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(StoreError::io("open", &path, error)),
         };
+        self.remove_locked(&directory)
+    }
+
+    /// Removes a directory whose lock is held; `None` if it is gone already.
+    fn remove_locked(&self, directory: &Path) -> Result<Option<u64>, StoreError> {
+        let disk = &self.shared.disk;
         let away = self.fresh_path();
-        match disk.rename(&directory, &away) {
+        match disk.rename(directory, &away) {
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
             Ok(()) => disk.remove_tree(&away).map(Some),

@@ -246,6 +246,35 @@ fn several_caches_are_asked_in_their_order() {
 }
 
 #[test]
+fn a_file_of_a_server_that_has_not_changed_is_not_fetched() {
+    let registry = ScriptedRegistry::start();
+    let file = |etag: &str| testkit::WebFile {
+        content: "content".into(),
+        etag: Some(etag.to_owned()),
+        ..testkit::WebFile::default()
+    };
+    registry.put_file("/f", file("\"1\""));
+    let text = format!("FROM busybox\nADD {} /added/\nRUN echo last > /last\n", registry.url("/f"));
+    build(&text, &[&to_registry(&registry, "")]).1.succeeded();
+    let fetched = || registry.count("GET", "/f");
+    assert_eq!(fetched(), 1);
+    // Once more from a cache that was carried on.
+    for _ in 0..2 {
+        let arguments = [from_registry(&registry), to_registry(&registry, "")];
+        let ran = build(&text, &arguments.each_ref().map(String::as_str)).1.succeeded();
+        assert_eq!((ran.executed(), fetched()), (NONE, 1), "{}", ran.stderr);
+    }
+    let changed = text.replace("/added/", "/elsewhere/");
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", &changed)]);
+    assert_eq!(lab.build_tree(&context, &[&from_registry(&registry)]).text("elsewhere/f"), "content");
+    assert_eq!(fetched(), 2, "it is needed for a step that is new");
+    registry.put_file("/f", file("\"2\""));
+    let ran = build(&text, &[&from_registry(&registry)]).1.succeeded();
+    assert_eq!((ran.executed(), fetched()), (NONE, 3), "the same content under another tag");
+}
+
+#[test]
 fn the_same_inputs_give_the_same_cache() {
     let dockerfile = "FROM busybox AS make
 COPY file /file

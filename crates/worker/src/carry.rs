@@ -140,7 +140,7 @@ impl Imports {
     }
 
     /// The parts of `key`.
-    async fn parts(&self, key: &CacheKey) -> Option<Vec<(String, String)>> {
+    pub(crate) async fn parts(&self, key: &CacheKey) -> Option<Vec<(String, String)>> {
         let all = self.all().await;
         Some(self.find(&all, key)?.record.parts.clone())
     }

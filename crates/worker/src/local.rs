@@ -152,7 +152,12 @@ impl LocalWorker {
         let open = |(name, source)| (name, OpenContext { source, open: OnceCell::new() });
         let clients = (store.clone(), registry.clone());
         let agent = agents.get(DEFAULT_AGENT).cloned();
-        let remotes = Remotes::new(clients, Arc::clone(&secrets), (git, agent), Arc::clone(&sources));
+        let remotes = Remotes::new(
+            clients,
+            Arc::clone(&secrets),
+            (git, agent),
+            (Arc::clone(&sources), Arc::clone(&imports)),
+        );
         let images = ImageStore::with_sources(store.clone(), registry, Arc::clone(&sources));
         let images = Images::new(store.clone(), images);
         let contexts = contexts.into_iter().map(open).collect();

@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cache::{Snapshot, Store};
+use oci::Digest;
 use registry::redacted;
 use solver::{ExecContext, GitOp, HttpOp, Op, RemoteIdentity, Vertex, VertexDigest};
 
+use crate::carry::Imports;
 use crate::sources::Sources;
 use crate::{Secret, SshAgent, WorkerError};
 
@@ -18,6 +20,7 @@ use git::FoundReference;
 
 pub use error::RemoteError;
 pub use git::GitOptions;
+pub(crate) use http::validators_key;
 
 /// The remote sources of one build.
 #[derive(Debug)]
@@ -27,6 +30,7 @@ pub(crate) struct Remotes {
     secrets: Arc<BTreeMap<String, Secret>>,
     git: GitOptions,
     sources: Arc<Sources>,
+    imports: Arc<Imports>,
     /// What signs for git, instead of the agent that its environment may name.
     agent: Option<SshAgent>,
     /// What was found, to tell what a source is.
@@ -36,8 +40,8 @@ pub(crate) struct Remotes {
 /// What a source was found to be.
 #[derive(Debug, Clone)]
 enum Found {
-    /// A file, which is in the store now.
-    File(Snapshot),
+    /// A file. Where a cache that lies elsewhere told what it is, it is not in the store yet.
+    File { digest: Digest, snapshot: Option<Snapshot> },
     /// A commit.
     Reference(FoundReference),
 }
@@ -47,9 +51,9 @@ impl Remotes {
         (store, client): (Store, registry::Client),
         secrets: Arc<BTreeMap<String, Secret>>,
         (git, agent): (GitOptions, Option<SshAgent>),
-        sources: Arc<Sources>,
+        (sources, imports): (Arc<Sources>, Arc<Imports>),
     ) -> Self {
-        Self { store, client, secrets, git, sources, agent, found: Mutex::default() }
+        Self { store, client, secrets, git, sources, imports, agent, found: Mutex::default() }
     }
 
     /// What the source that `vertex` names is at present.
@@ -61,7 +65,8 @@ impl Remotes {
         let (identity, found) = match &vertex.op {
             Op::Http(op) => {
                 let file = self.current_file(op, context).await?;
-                (file.digest.to_string(), Found::File(file.snapshot))
+                let digest = file.digest.to_string();
+                (digest, Found::File { digest: file.digest, snapshot: file.snapshot })
             }
             Op::Git(op) => {
                 let reference = self.reference(op).await?;
@@ -82,8 +87,9 @@ impl Remotes {
     ) -> Result<Snapshot, WorkerError> {
         let found = self.found().get(&vertex.digest).cloned();
         match found {
-            Some(Found::File(snapshot)) => Ok(snapshot),
-            _ => self.pinned_file(op, context).await,
+            Some(Found::File { snapshot: Some(snapshot), .. }) => Ok(snapshot),
+            Some(Found::File { digest, snapshot: None }) => self.file_of(op, Some(&digest), context).await,
+            _ => self.file_of(op, op.checksum.as_ref(), context).await,
         }
     }
 

@@ -8,6 +8,7 @@ use solver::{CacheKey, ExecContext, Graph, InputKey, KnownContent, Op, RunCache,
 
 use crate::local::{Pauses, blocking};
 use crate::output::{Output, OutputLayer};
+use crate::remote::validators_key;
 use crate::run::mount_key;
 use crate::{LocalWorker, WorkerError};
 
@@ -113,8 +114,11 @@ impl LocalWorker {
         let mut forest = Forest::default();
         let mut records = Vec::new();
         let reached = reached(request.graph, request.targets);
-        for output in request.outputs.iter().filter(|_| request.mode == CarryMode::Min) {
-            forest.add(self.layers(output).await?);
+        for (target, output) in request.targets.iter().zip(request.outputs) {
+            // Nothing else needs the layers of an image that is the target as it is.
+            if request.mode == CarryMode::Min && request.graph.vertex(*target).op.is_step() {
+                forest.add(self.layers(output).await?);
+            }
         }
         for vertex in reached.iter().copied() {
             let Some(key) = request.keys[vertex.index()] else { continue };
@@ -136,6 +140,7 @@ impl LocalWorker {
                     record.parts = self.parts(&key).await?;
                 }
             }
+            records.extend(self.identity(request, vertex).await?);
             // One that nobody copies from, and whose files are not carried, says nothing.
             if record.layer.is_some() || !record.digests.is_empty() {
                 records.push(record);
@@ -145,6 +150,19 @@ impl LocalWorker {
         records.dedup_by_key(|record| record.key);
         let mounts = self.mounts(request, &reached).await?;
         Ok(CarriedResults { layers: forest.layers, records, mounts })
+    }
+
+    /// What was found out about a remote source whose operation does not say what it is.
+    async fn identity(
+        &self,
+        request: &CarryRequest<'_>,
+        vertex: VertexId,
+    ) -> Result<Option<CacheRecord>, WorkerError> {
+        let Op::Http(op) = &request.graph.vertex(vertex).op else { return Ok(None) };
+        let key = validators_key(op);
+        let parts = self.parts(&CacheKey(key.0)).await?;
+        let record = CacheRecord { key: CacheHash(key.0), layer: None, parts, digests: BTreeMap::new() };
+        Ok(Some(record).filter(|record| !record.parts.is_empty()))
     }
 
     async fn result_of(

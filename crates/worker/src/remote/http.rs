@@ -10,7 +10,7 @@ use cache::tree::{Attributes, FileContent, Hashing, Timestamp, TreeWriter};
 use cache::{EntryKind, RecordDetails, RecordKey, Replace, Snapshot};
 use oci::Digest;
 use registry::{FetchRequest, Fetched, Validators, redacted};
-use solver::{Event, ExecContext, HttpOp};
+use solver::{CacheKey, Event, ExecContext, HttpOp};
 
 use super::{RemoteError, Remotes};
 use crate::WorkerError;
@@ -23,79 +23,96 @@ const MAX_BYTES: u64 = 64 << 30;
 const TOKEN_SECRET: &str = "HTTP_AUTH_TOKEN_";
 const HEADER_SECRET: &str = "HTTP_AUTH_HEADER_";
 
+/// A file as its server has it at present.
+#[derive(Debug, Clone)]
+pub(super) struct CurrentFile {
+    /// There if it is in the store.
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) digest: Digest,
+}
+
 /// A file that is in the store.
 #[derive(Debug, Clone)]
-pub(super) struct StoredFile {
-    pub(super) snapshot: Snapshot,
-    pub(super) digest: Digest,
+struct StoredFile {
+    snapshot: Snapshot,
+    digest: Digest,
     validators: Validators,
 }
 
 impl Remotes {
-    /// The file as it is at present: the one in the store if the server says that it is still the same.
+    /// The file as it is at present: the one in the store, or the one that a cache which lies elsewhere knows of, if the
+    /// server says that it is still the same.
     pub(super) async fn current_file(
         &self,
         op: &HttpOp,
         context: &ExecContext,
-    ) -> Result<StoredFile, WorkerError> {
+    ) -> Result<CurrentFile, WorkerError> {
         let url = redacted(&op.url);
         let policy = &self.sources.policy;
         if let Some(locked) = &policy.locked {
-            let Some(digest) = locked.files.get(&url) else {
-                return Err(RemoteError::NotLocked { source_name: url }.into());
-            };
-            return self.file_with(op, digest, context).await;
+            let digest = locked.files.get(&url).cloned();
+            let digest = digest.ok_or(RemoteError::NotLocked { source_name: url })?;
+            return Ok(CurrentFile { snapshot: None, digest });
         }
         let file = self.present_file(op, context).await?;
         self.sources.found().files.insert(url, file.digest.clone());
         Ok(file)
     }
 
-    async fn present_file(&self, op: &HttpOp, context: &ExecContext) -> Result<StoredFile, WorkerError> {
+    async fn present_file(&self, op: &HttpOp, context: &ExecContext) -> Result<CurrentFile, WorkerError> {
         let stored = self.stored_file(op)?;
-        if let Some(stored) = &stored
-            && self.sources.policy.offline
+        if let Some(StoredFile { snapshot, digest, .. }) =
+            stored.clone().filter(|_| self.sources.policy.offline)
         {
-            return Ok(stored.clone());
+            return Ok(CurrentFile { snapshot: Some(snapshot), digest });
         }
-        let known = stored.as_ref().map(|stored| stored.validators.clone()).unwrap_or_default();
-        match (self.fetch(op, known, context).await?, stored) {
-            (Some(file), stored) => self.keep(op, file, stored).await,
-            (None, Some(stored)) => Ok(stored),
+        let known = match &stored {
+            Some(stored) => Some((stored.digest.clone(), stored.validators.clone())),
+            None => {
+                self.imports.parts(&CacheKey(validators_key(op).0)).await.and_then(|parts| known_of(&parts))
+            }
+        };
+        let (digest, validators) = known.unzip();
+        match (self.fetch(op, validators.unwrap_or_default(), context).await?, digest) {
+            (Some(file), _) => {
+                let StoredFile { snapshot, digest, .. } = self.keep(op, file, stored).await?;
+                Ok(CurrentFile { snapshot: Some(snapshot), digest })
+            }
+            (None, Some(digest)) => {
+                Ok(CurrentFile { snapshot: stored.map(|stored| stored.snapshot), digest })
+            }
             (None, None) => unreachable!("without validators nothing is unchanged"),
         }
     }
 
-    /// The file that has the checksum of `op`. No server is asked if it is in the store.
-    pub(super) async fn pinned_file(
+    /// The file that has the digest `expected`. No server is asked if it is in the store.
+    pub(super) async fn file_of(
         &self,
         op: &HttpOp,
+        expected: Option<&Digest>,
         context: &ExecContext,
     ) -> Result<Snapshot, WorkerError> {
-        match &op.checksum {
-            Some(checksum) => Ok(self.file_with(op, checksum, context).await?.snapshot),
-            None => Ok(self.present_file(op, context).await?.snapshot),
+        let (known, expected) = match expected {
+            Some(expected) => (None, expected.clone()),
+            None => {
+                let file = self.present_file(op, context).await?;
+                (file.snapshot, file.digest)
+            }
+        };
+        if let Some(snapshot) = known {
+            return Ok(snapshot);
         }
-    }
-
-    /// The file with that digest: the one in the store, or what the server has now.
-    async fn file_with(
-        &self,
-        op: &HttpOp,
-        expected: &Digest,
-        context: &ExecContext,
-    ) -> Result<StoredFile, WorkerError> {
         let stored = self.stored_file(op)?;
-        if let Some(stored) = stored.clone().filter(|stored| stored.digest == *expected) {
-            return Ok(stored);
+        if let Some(stored) = stored.as_ref().filter(|stored| stored.digest == expected) {
+            return Ok(stored.snapshot.clone());
         }
         let file = self.fetch(op, Validators::default(), context).await?;
         let file = file.expect("without validators nothing is unchanged");
-        if *expected != file.digest {
-            let (url, expected) = (redacted(&op.url), expected.clone());
+        if expected != file.digest {
+            let url = redacted(&op.url);
             return Err(RemoteError::DigestMismatch { url, actual: file.digest, expected }.into());
         }
-        self.keep(op, file, stored).await
+        Ok(self.keep(op, file, stored).await?.snapshot)
     }
 
     /// Fetches the file, unless it is the one that the validators are of.
@@ -163,10 +180,7 @@ impl Remotes {
         let key = validators_key(op);
         let Some(snapshot) = self.store.lookup(&key)? else { return Ok(None) };
         let Some(parts) = self.store.record_parts(&key)? else { return Ok(None) };
-        let part = |name: &str| parts.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let digest = part(DIGEST).and_then(|text| text.parse().ok());
-        let validators = Validators { etag: part(ETAG), last_modified: part(LAST_MODIFIED) };
-        Ok(digest.map(|digest| StoredFile { snapshot, digest, validators }))
+        Ok(known_of(&parts).map(|(digest, validators)| StoredFile { snapshot, digest, validators }))
     }
 }
 
@@ -204,9 +218,16 @@ fn parts_of(op: &HttpOp, file: &NewFile) -> Vec<(String, String)> {
     parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
+/// What [`parts_of`] says of a file.
+fn known_of(parts: &[(String, String)]) -> Option<(Digest, Validators)> {
+    let part = |name: &str| parts.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+    let digest = part(DIGEST)?.parse().ok()?;
+    Some((digest, Validators { etag: part(ETAG), last_modified: part(LAST_MODIFIED) }))
+}
+
 /// The key under which the file of a URL is kept: `rbuild http 1`, and the URL and the name, each after its length in
 /// eight bytes, little-endian.
-fn validators_key(op: &HttpOp) -> RecordKey {
+pub(crate) fn validators_key(op: &HttpOp) -> RecordKey {
     let mut hasher = blake3::Hasher::new();
     hasher.update(b"rbuild http 1");
     for text in [&op.url, &op.name] {
