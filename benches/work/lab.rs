@@ -64,7 +64,8 @@ impl Lab {
         self.run(store, context, &["--output=type=cacheonly"])
     }
 
-    fn run(&self, store: &Path, context: &Path, arguments: &[&str]) -> Result<Duration, String> {
+    /// Builds `context` with the store `store` and these flags.
+    pub(crate) fn run(&self, store: &Path, context: &Path, arguments: &[&str]) -> Result<Duration, String> {
         let mut build = Command::new(env!("CARGO_BIN_EXE_rbuild"));
         build.args(arguments);
         self.timed_build(&mut build, store, context)

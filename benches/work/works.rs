@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Work> {
     let mut works = steps();
     works.extend(trees());
     works.extend(ignored());
+    works.extend(carried());
     works
 }
 
@@ -164,6 +165,50 @@ fn ignored() -> Vec<Work> {
             limit: walk,
         },
     ]
+}
+
+const ARCHIVE: &str = "--output=type=oci,dest=/dev/null";
+const NOTHING: &str = "--output=type=cacheonly";
+
+/// What another machine has built, beside a pull of the same layers.
+fn carried() -> Vec<Work> {
+    vec![
+        Work {
+            name: "20 RUN steps from a cache in a loopback registry into an archive",
+            limit_name: "FROM that image into an archive",
+            prepare: |lab| carry(lab, &run_steps(), ""),
+            run: |lab, work| from_cache(lab, &work.context, ARCHIVE),
+            limit: |lab, work| lab.run(&lab.new_directory("store")?, &work.context.join("image"), &[ARCHIVE]),
+        },
+        Work {
+            name: "the same, the last step changed, nothing exported",
+            limit_name: "FROM that image and the step",
+            prepare: |lab| carry(lab, &run_steps(), "RUN echo last > /last\n"),
+            run: |lab, work| from_cache(lab, &work.context, NOTHING),
+            limit: |lab, work| lab.run(&lab.new_directory("store")?, &work.context.join("image"), &[NOTHING]),
+        },
+    ]
+}
+
+/// Builds the steps, pushes image and cache, and adds `more` to what is to be built.
+fn carry(lab: &Lab, steps: &str, more: &str) -> Result<Prepared, String> {
+    let image = format!("{}/bench/carried", lab.registry.address());
+    let prepared = prepare(lab, steps, |context| {
+        let directory = context.join("image");
+        std::fs::create_dir(&directory).map_err(|error| error.to_string())?;
+        let text = format!("FROM {image}\n{more}");
+        std::fs::write(directory.join("Dockerfile"), text).map_err(|error| error.to_string())
+    })?;
+    let to = format!("--cache-to=type=registry,ref={image}:cache,mode=max");
+    lab.run(&lab.new_directory("store")?, &prepared.context, &["--push", "-t", &image, &to])?;
+    let dockerfile = prepared.context.join("Dockerfile");
+    std::fs::write(dockerfile, format!("{steps}{more}")).map_err(|error| error.to_string())?;
+    Ok(prepared)
+}
+
+fn from_cache(lab: &Lab, context: &Path, output: &str) -> Result<Duration, String> {
+    let from = format!("--cache-from={}/bench/carried:cache", lab.registry.address());
+    lab.run(&lab.new_directory("store")?, context, &[output, &from])
 }
 
 fn large_context(lab: &Lab, ignore: &str) -> Result<Prepared, String> {

@@ -13,11 +13,15 @@ use std::sync::{Arc, Mutex};
 
 use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
-    ArchiveKind, Assembled, Compression, CompressionKind, Destination, ImageBuild, ImageSet, LayerFetcher,
-    LayerOrigin, MediaTypes, PlatformFiles, PlatformSplit, assemble, copy_files, fetch_layers, write_archive,
-    write_files, write_layout,
+    ArchiveKind, Assembled, CacheBuild, CacheBuildLayer, CacheForm, Compression, CompressionKind,
+    Destination, ExportError, ImageBuild, ImageSet, LayerFetcher, LayerOrigin, MediaTypes, PlatformFiles,
+    PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers, write_archive, write_files,
+    write_layout,
 };
-use oci::{Descriptor, DiffId, Digest, History, ImageConfig, ImageReference, MediaType};
+use oci::{
+    CacheConfig, CacheHash, CacheRecord, Descriptor, DiffId, Digest, History, ImageConfig, ImageReference,
+    MediaType,
+};
 
 fn store(root: &Path, snapshotter: SnapshotterKind) -> Store {
     Store::open(&StoreOptions {
@@ -64,6 +68,79 @@ fn files_of(store: &Store, layer: &Descriptor) -> BTreeMap<String, Vec<u8>> {
         files.insert(entry.path().unwrap().to_string_lossy().into_owned(), content);
     }
     files
+}
+
+fn cache_of(layers: Vec<(Option<usize>, LayerOrigin)>, records: &[(u8, usize)]) -> CacheBuild {
+    let record = |(key, layer): &(u8, usize)| CacheRecord {
+        key: CacheHash([*key; 32]),
+        layer: Some(*layer),
+        parts: Vec::new(),
+        digests: BTreeMap::new(),
+    };
+    CacheBuild {
+        layers: layers.into_iter().map(|(parent, origin)| CacheBuildLayer { parent, origin }).collect(),
+        records: records.iter().map(record).collect(),
+        mounts: Vec::new(),
+        epoch: Some(0),
+    }
+}
+
+#[test]
+fn a_cache_is_the_same_in_whatever_order_its_results_come() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let old = std::time::UNIX_EPOCH;
+    let old_snapshot = |parent: Option<&Snapshot>, name: &str| {
+        let active = store.prepare(parent).unwrap();
+        let file = fs::File::create(active.upper().join(name)).unwrap();
+        file.set_modified(old).unwrap();
+        active.commit().unwrap()
+    };
+    let base = old_snapshot(None, "base");
+    let (left, right) = (old_snapshot(Some(&base), "left"), old_snapshot(Some(&base), "right"));
+    let twin = old_snapshot(Some(&base), "left");
+    let of = |snapshot: &Snapshot| LayerOrigin::Snapshot(*snapshot);
+    let form = CacheForm { compression: Compression::default(), force: false, media_types: MediaTypes::Oci };
+    let one =
+        cache_of(vec![(None, of(&base)), (Some(0), of(&left)), (Some(0), of(&right))], &[(1, 1), (2, 2)]);
+    // The other way round, and with a result that is like another one.
+    let layers = vec![(None, of(&base)), (Some(0), of(&right)), (Some(0), of(&twin)), (Some(0), of(&left))];
+    let other = cache_of(layers, &[(2, 1), (1, 2)]);
+    let one = assemble_cache(&store, one, form).unwrap();
+    let other = assemble_cache(&store, other, form).unwrap();
+    assert_eq!(String::from_utf8_lossy(&one.config), String::from_utf8_lossy(&other.config));
+    assert_eq!(one.descriptor, other.descriptor);
+    let config: CacheConfig = serde_json::from_slice(&one.config).unwrap();
+    let parents: Vec<_> = config.layers.iter().map(|layer| layer.parent).collect();
+    assert_eq!(parents, [None, Some(0), Some(0)]);
+    assert!(config.layers.iter().all(|layer| layer.created.as_deref() == Some("1970-01-01T00:00:00Z")));
+    let layer_of =
+        |key: u8| config.records.iter().find(|record| record.key == CacheHash([key; 32])).unwrap().layer;
+    assert_ne!(layer_of(1), layer_of(2));
+    assert_eq!(one.layers.len(), 3);
+}
+
+#[test]
+fn layers_of_other_caches_are_compressed_anew_only_by_force() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let made = snapshot(&store, None, "a", b"one");
+    let image = assembled(&store, &snapshots(&[made]), Compression::default());
+    let config: ImageConfig = serde_json::from_slice(&image.config).unwrap();
+    let (diff_id, descriptor) = (config.rootfs.diff_ids[0].clone(), image.layers[0].clone());
+    let carried = |force, diff_id: &DiffId| {
+        let origin = LayerOrigin::Image { diff_id: diff_id.clone(), descriptor: descriptor.clone() };
+        let compression = Compression::new(CompressionKind::Zstd, None).unwrap();
+        let form = CacheForm { compression, force, media_types: MediaTypes::Oci };
+        assemble_cache(&store, cache_of(vec![(None, origin)], &[(1, 0)]), form)
+    };
+    assert_eq!(carried(false, &diff_id).unwrap().layers[0].digest, descriptor.digest);
+    let forced = carried(true, &diff_id).unwrap().layers[0].clone();
+    assert_eq!(forced.media_type, MediaType::OCI_LAYER_ZSTD);
+    let plain = zstd::decode_all(store.blobs().read(&forced.digest).unwrap().as_slice()).unwrap();
+    assert_eq!(DiffId(Digest::sha256(&plain)), diff_id);
+    let wrong = DiffId(Digest::sha256(b"something else"));
+    assert!(matches!(carried(true, &wrong), Err(ExportError::WrongLayer { .. })));
 }
 
 #[test]
