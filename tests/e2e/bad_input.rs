@@ -66,12 +66,7 @@ fn what_is_not_supported_yet_is_told_with_its_line() {
         1,
         &["Dockerfile:2", "--device", "not supported yet"],
     );
-    fails(
-        &[("Dockerfile", "FROM busybox\n")],
-        &["--cache-to=type=inline"],
-        2,
-        &["--cache-to", "not supported yet"],
-    );
+    fails(&[("Dockerfile", "FROM busybox\n")], &["--isolation=x"], 2, &["--isolation", "not supported yet"]);
 }
 
 #[test]

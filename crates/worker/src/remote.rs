@@ -88,7 +88,13 @@ impl Remotes {
         let found = self.found().get(&vertex.digest).cloned();
         match found {
             Some(Found::File { snapshot: Some(snapshot), .. }) => Ok(snapshot),
-            Some(Found::File { digest, snapshot: None }) => self.file_of(op, Some(&digest), context).await,
+            Some(Found::File { digest, snapshot: None }) => {
+                let file = self.file_of(op, Some(&digest), context).await;
+                if let Err(WorkerError::Remote(error @ RemoteError::DigestMismatch { .. })) = &file {
+                    self.imports.distrust_hints(error);
+                }
+                file
+            }
             _ => self.file_of(op, op.checksum.as_ref(), context).await,
         }
     }

@@ -1,5 +1,7 @@
 //! Carried caches: from a reference to the documents that lie there.
 
+use std::collections::HashSet;
+
 use oci::{
     CacheConfig, CacheLayer, CacheRecord, CarryingConfig, Descriptor, Digest, ImageConfig, Index,
     InlineCache, Manifest, MediaType, Platform,
@@ -135,17 +137,17 @@ fn inline(cache: InlineCache, image: &ImageConfig, manifest: &Manifest) -> Cache
 impl CacheDocument {
     /// What is wrong with the numbers and digests in it, if something is.
     fn problem(&self) -> Option<String> {
-        let has = |blob: &Digest| self.blobs.iter().any(|known| known.digest == *blob);
+        let blobs: HashSet<&Digest> = self.blobs.iter().map(|blob| &blob.digest).collect();
         let CacheConfig { layers, records, mounts, .. } = &self.config;
         for (number, CacheLayer { blob, parent, .. }) in layers.iter().enumerate() {
             if parent.is_some_and(|parent| parent >= number) {
                 return Some(format!("its layer {number} does not come after its parent"));
             }
-            if !has(blob) {
+            if !blobs.contains(blob) {
                 return Some(format!("`{blob}` is not among its layers"));
             }
         }
-        if let Some(mount) = mounts.iter().find(|mount| !has(&mount.blob)) {
+        if let Some(mount) = mounts.iter().find(|mount| !blobs.contains(&mount.blob)) {
             return Some(format!("`{}` is not among its layers", mount.blob));
         }
         let is_wrong = |record: &&CacheRecord| record.layer.is_some_and(|layer| layer >= layers.len());
