@@ -1,5 +1,7 @@
 //! Carried caches that are not what they should be, or not there.
 
+use std::collections::BTreeMap;
+
 use oci::{CacheConfig, Descriptor, Manifest, MediaType};
 use serde_json::json;
 use testkit::{FaultKind, ScriptedRegistry};
@@ -55,24 +57,22 @@ fn step_blob(registry: &ScriptedRegistry, step: usize) -> Descriptor {
 
 /// How many steps were executed in the end, whatever was first thought to be cached. The pull of a result is a `DONE` too.
 fn executed(ran: &Ran) -> usize {
-    let mut last = std::collections::BTreeMap::new();
+    let is_step = |rest: &str| {
+        rest.starts_with('[') && rest.contains('/') && rest.contains("] ") && !rest.contains("] FROM ")
+    };
+    let mut states = BTreeMap::new();
     for (number, rest) in ran.stderr.lines().filter_map(|line| line.strip_prefix('#')?.split_once(' ')) {
-        match rest {
-            "CACHED" => drop(last.insert(number, "cached")),
-            pull if pull.contains(" pull ") => drop(last.insert(number, "pulled")),
-            done if done.starts_with("DONE") && last.get(number) == Some(&"named") => {
-                last.insert(number, "executed");
-            }
-            done if done.starts_with("DONE") => {}
-            name if name.starts_with('[') && name.contains("] ") && !name.contains("FROM ") => {
-                if !name.starts_with("[internal]") {
-                    last.insert(number, "named");
-                }
-            }
-            _ => {}
-        }
+        let is_named = states.get(number) == Some(&"named");
+        let state = match rest {
+            "CACHED" => "cached",
+            _ if rest.contains(" pull ") => "pulled",
+            _ if rest.starts_with("DONE") && is_named => "executed",
+            _ if is_step(rest) => "named",
+            _ => continue,
+        };
+        states.insert(number, state);
     }
-    last.values().filter(|state| **state == "executed").count()
+    states.values().filter(|state| **state == "executed").count()
 }
 
 /// What a build with a broken cache does: it says so, and executes what it lacks.

@@ -318,3 +318,56 @@ fn name_of(layer: &OutputLayer) -> LayerName {
         OutputLayer::Image { diff_id, .. } => LayerName::Layer(diff_id.clone()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use oci::Digest;
+
+    use super::*;
+
+    fn layer(name: &str) -> OutputLayer {
+        OutputLayer::Image {
+            diff_id: DiffId(Digest::sha256(name.as_bytes())),
+            descriptor: Descriptor::of("layer", name.as_bytes()),
+        }
+    }
+
+    fn layers(names: &[&str]) -> Vec<OutputLayer> {
+        names.iter().map(|name| layer(name)).collect()
+    }
+
+    #[test]
+    fn chains_share_what_they_have_in_common() {
+        let mut forest = Forest::default();
+        assert_eq!(forest.add(layers(&["base", "a"])), Some(1));
+        assert_eq!(
+            forest.add(layers(&["base", "a", "a"])),
+            Some(2),
+            "the same layer on itself is another one"
+        );
+        assert_eq!(forest.add(layers(&["base", "b"])), Some(3));
+        assert_eq!(forest.add(layers(&["base"])), Some(0));
+        assert_eq!(forest.add(Vec::new()), None);
+        let parents: Vec<_> = forest.layers.iter().map(|layer| layer.parent).collect();
+        assert_eq!(parents, [None, Some(0), Some(1), Some(0)]);
+        assert_eq!(forest.find(&layers(&["base", "b"])), Some(3));
+        assert_eq!(forest.find(&layers(&["a"])), None);
+        assert_eq!(forest.layers.len(), 4);
+    }
+
+    #[test]
+    fn caches_are_chosen_by_their_ids_without_namespaces() {
+        let ids = MountFilter::Ids(["npm".to_owned(), "/root/.cache".to_owned()].into());
+        let cases = [
+            ("/npm", true),
+            ("team/npm", true),
+            ("//root/.cache", true),
+            ("/root/.cache", false),
+            ("npm", false),
+        ];
+        for (id, expected) in cases {
+            assert_eq!(ids.selects(id), expected, "{id}");
+            assert!(MountFilter::All.selects(id) && !MountFilter::None.selects(id));
+        }
+    }
+}
