@@ -260,6 +260,59 @@ fn several_caches_are_asked_in_their_order() {
 }
 
 #[test]
+fn of_two_results_of_one_key_the_first_counts() {
+    let registry = ScriptedRegistry::start();
+    let name = |tag: &str| format!("{}/cache:{tag}", registry.address());
+    let images = ["one", "two"]
+        .map(|tag| build(&twenty_steps(), &["-t", "x", &cache_to(&name(tag))]).1.succeeded().stdout);
+    assert_ne!(images[0], images[1]);
+    for (order, image) in [(["one", "two"], &images[0]), (["two", "one"], &images[1])] {
+        let flags = order.map(|tag| cache_from(&name(tag)));
+        let ran = build(&twenty_steps(), &["-t", "x", &flags[0], &flags[1]]).1.succeeded();
+        assert_eq!((ran.executed(), &ran.stdout), (NONE, image));
+    }
+}
+
+#[test]
+fn the_images_of_an_index_carry_caches_too() {
+    let registry = ScriptedRegistry::start();
+    let name = format!("{}/app:one", registry.address());
+    let first = build(STAGES, &["--push", "-t", &name, "--cache-to=type=inline"]).1.succeeded();
+    let (media_type, manifest) = registry.manifest("app", "one").expect("the image is there");
+    let mut image = oci::Descriptor::of(&media_type, &manifest);
+    image.platform = Some(oci::Platform::new("linux", "amd64", None));
+    let mut attestation = oci::Descriptor::of(&media_type, b"not there");
+    attestation.annotations.insert("vnd.docker.reference.type".to_owned(), "attestation-manifest".to_owned());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [attestation, image]});
+    registry.put_manifest("app", Some("all"), oci::MediaType::OCI_INDEX, index.to_string());
+    let from = cache_from(&format!("{}/app:all", registry.address()));
+    let again = build(STAGES, &["-t", "x", "--cache-to=type=inline", &from]).1.succeeded();
+    assert_eq!((again.executed(), again.stdout), (NONE, first.stdout));
+}
+
+#[test]
+fn builds_at_once_pull_each_layer_once() {
+    let registry = ScriptedRegistry::start();
+    build(STAGES, &[&to_registry(&registry, ",mode=max")]).1.succeeded();
+    let changed = STAGES.replace("echo last", "cat /base /made");
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", &changed)]);
+    let from = from_registry(&registry);
+    let before = blob_requests(&registry);
+    let mut builds = Vec::new();
+    for number in 0..4 {
+        let mut command = lab.build_command(&context, &["-t", &format!("x{number}"), &from]);
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        builds.push(command.spawn().expect("rbuild can be started"));
+    }
+    let ran = builds.into_iter().map(|build| build.wait_with_output().expect("a child can be waited for"));
+    let images: Vec<String> = ran.map(|output| Ran::from(output).succeeded().stdout).collect();
+    assert!(images.iter().all(|image| *image == images[0]), "{images:?}");
+    // Each may read the config for itself.
+    assert!(blob_requests(&registry) - before <= 4 + 3, "{}", blob_requests(&registry) - before);
+}
+
+#[test]
 fn a_file_of_a_server_that_has_not_changed_is_not_fetched() {
     let registry = ScriptedRegistry::start();
     let file = |etag: &str| testkit::WebFile {
