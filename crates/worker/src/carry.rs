@@ -152,19 +152,24 @@ impl Imports {
         Some(self.find(&all, key)?.record.parts.clone())
     }
 
-    /// What a cache mount held, in whichever cache has it.
+    /// What a cache mount held, in the first cache that has it.
     async fn carried_mount(&self, key: &MountKey) -> Option<(Arc<Import>, ImportedMount)> {
-        let all = self.all().await;
-        let mut found = all.iter().filter_map(|import| Some((import, import.mount(key)?)));
-        found.next().map(|(import, mount)| (Arc::clone(import), mount.clone()))
+        self.mount(key, |_| true).await
     }
 
-    /// The same, in those caches that cache mounts are to be restored from.
+    /// The same, of those caches that it is to be restored from.
     pub(crate) async fn restorable_mount(&self, key: &MountKey) -> Option<(Arc<Import>, ImportedMount)> {
+        self.mount(key, |import| import.restores(&key.id)).await
+    }
+
+    async fn mount(
+        &self,
+        key: &MountKey,
+        counts: impl Fn(&Import) -> bool,
+    ) -> Option<(Arc<Import>, ImportedMount)> {
         let all = self.all().await;
-        let mut restoring = all.iter().filter(|import| import.restores(&key.id));
-        let found = restoring.find_map(|import| Some((import, import.mount(key)?)));
-        found.map(|(import, mount)| (Arc::clone(import), mount.clone()))
+        let found = |import: &Arc<Import>| Some((Arc::clone(import), import.mount(key)?));
+        all.iter().filter(|import| counts(import)).find_map(found)
     }
 
     /// The first cache that has the result of `key`; else the first that knows something of its contents.

@@ -141,9 +141,9 @@ impl Import {
         self.records.values().any(|record| record.layer.is_none())
     }
 
-    pub(super) fn mount(&self, key: &MountKey) -> Option<&ImportedMount> {
-        let lost = self.lost();
-        self.mounts.get(key).filter(|mount| !lost.has(&mount.descriptor.digest))
+    pub(super) fn mount(&self, key: &MountKey) -> Option<ImportedMount> {
+        let mount = self.mounts.get(key)?;
+        (!self.lost().has(&mount.descriptor.digest)).then(|| mount.clone())
     }
 
     /// Whether a cache mount of that ID is restored from this.
