@@ -527,3 +527,32 @@ RUN echo last > /last
     let ran = fresh.build(&context, &["-t", "x", &from]).succeeded();
     assert_eq!(ran.executed(), Vec::<String>::new(), "{}", ran.stderr);
 }
+
+#[test]
+fn a_user_with_one_id_carries_a_cache_too() {
+    let user = User::new("rbuild-carry-one", 23408, None);
+    let dockerfile = "FROM busybox
+COPY --chown=1000:1001 Dockerfile /owned
+RUN mkdir /d && echo x > /d/x && rm /etc/group
+RUN echo last > /last
+";
+    let registry = testkit::ScriptedRegistry::start();
+    let to = format!("--cache-to=type=registry,ref={}/cache:c,mode=max", registry.address());
+    let from = format!("--cache-from={}/cache:c", registry.address());
+    let (one, context) = user.lab(&[("Dockerfile", dockerfile)]);
+    let first = user.build(&one, &context, &["-t", "x", &to]).succeeded();
+    let (two, context) = user.lab(&[("Dockerfile", dockerfile)]);
+    let again = user.build(&two, &context, &["-t", "x", &from]).succeeded();
+    assert_eq!((again.executed(), again.stdout), (Vec::new(), first.stdout), "{}", again.stderr);
+    let changed = dockerfile.replace("echo last", "cat /d/x");
+    let (last, context) = user.lab(&[("Dockerfile", dockerfile), ("other", &changed)]);
+    let path = last.path("tree.tar");
+    let file = format!("--file={}", context.join("other").display());
+    user.build(&last, &context, &[&format!("--output=type=tar,dest={}", path.display()), &file, &from])
+        .succeeded();
+    let tree = Tree::read(&path);
+    assert_eq!((tree.text("last").as_str(), tree.uid("owned")), ("x\n", Some(1000)));
+    // What was made with one id is not what root makes.
+    let (root, context) = (Lab::new(), context);
+    assert_eq!(root.build(&context, &["-t", "x", &from]).succeeded().executed().len(), 3);
+}
