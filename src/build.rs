@@ -211,9 +211,6 @@ impl Plan {
             _ => Some(self.progress.begin("[internal] load remote build context")),
         };
         let options = WorkerOptions {
-            store: store.clone(),
-            registry: client.clone(),
-            contexts: BTreeMap::new(),
             secrets: Arc::clone(&self.secrets),
             agents: self.agents.clone(),
             git: Environment::git_options(),
@@ -225,7 +222,7 @@ impl Plan {
             owner_changes: self.owner_changes(session),
             debugger: self.shells.clone().map(|shells| shells as Arc<dyn Debugger>),
             emulators: Environment::emulator_directories(),
-            imports: Arc::default(),
+            ..WorkerOptions::new(store.clone(), client.clone())
         };
         let ready = self.ready(&options, session.salt(self.ignore_chown)).await;
         match (step, &ready) {

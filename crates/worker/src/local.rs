@@ -75,6 +75,29 @@ pub struct WorkerOptions {
     pub imports: Arc<Imports>,
 }
 
+impl WorkerOptions {
+    /// A store and a client, no contexts and nothing secret; steps may use what the machine has, and its network.
+    pub fn new(store: Store, registry: registry::Client) -> Self {
+        Self {
+            store,
+            registry,
+            contexts: BTreeMap::new(),
+            secrets: Arc::default(),
+            agents: BTreeMap::new(),
+            git: GitOptions { environment: BTreeMap::new() },
+            sources: SourcePolicy::default(),
+            network: DefaultNetwork::Host,
+            resources: Resources::default(),
+            devices: Arc::default(),
+            step_timeout: None,
+            owner_changes: OwnerChanges::Made,
+            debugger: None,
+            emulators: Vec::new(),
+            imports: Arc::default(),
+        }
+    }
+}
+
 /// What steps may use of this machine. It is in no key: what a step makes must not depend on it.
 #[derive(Debug, Clone, Default)]
 pub struct Resources {

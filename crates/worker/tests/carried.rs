@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cache::{IdMode, LinkPolicy, RecordKey, Replace, SnapshotterKind, Store, StoreOptions};
+use cache::{IdMode, LinkPolicy, RecordDetails, RecordKey, Replace, SnapshotterKind, Store, StoreOptions};
 use oci::{CacheConfig, CacheHash, CacheLayer, CacheRecord, DiffId, Digest, Manifest, MediaType};
 use registry::{Client, ClientOptions};
 use solver::{
@@ -16,8 +16,7 @@ use solver::{
 use testkit::{FaultKind, ScriptedRegistry};
 use tokio_util::sync::CancellationToken;
 use worker::{
-    GitOptions, ImageStore, Import, ImportSource, Imports, LocalWorker, MountFilter, Output, OutputLayer,
-    WorkerOptions,
+    ImageStore, Import, ImportSource, Imports, LocalWorker, MountFilter, Output, OutputLayer, WorkerOptions,
 };
 
 fn store(root: &Path, kind: SnapshotterKind) -> Store {
@@ -110,15 +109,8 @@ fn worker(store: &Store, registry: Option<&ScriptedRegistry>) -> LocalWorker {
         };
         tokio::spawn(async move { Import::read(&images, &source).await.unwrap() })
     });
-    LocalWorker::new(WorkerOptions {
-        store: store.clone(),
-        registry: client,
-        contexts: BTreeMap::new(),
-        secrets: Arc::default(),
-        agents: BTreeMap::new(),
-        git: GitOptions { environment: BTreeMap::new() },
-        imports: Arc::new(Imports::new(tasks.into_iter().collect())),
-    })
+    let imports = Arc::new(Imports::new(tasks.into_iter().collect()));
+    LocalWorker::new(WorkerOptions { imports, ..WorkerOptions::new(store.clone(), client) })
 }
 
 fn blobs(registry: &ScriptedRegistry) -> usize {
@@ -162,7 +154,8 @@ async fn the_store_answers_first_and_whoever_answered_answers_again() {
     put_cache(&registry);
     let store = store(scratch.path(), SnapshotterKind::Overlay);
     let own = store.prepare(None).unwrap().commit().unwrap();
-    let save = |key: &CacheKey| store.save(&RecordKey(key.0), &[], &own, Replace::No).unwrap();
+    let save =
+        |key: &CacheKey| store.save(&RecordKey(key.0), &RecordDetails::default(), &own, Replace::No).unwrap();
     save(&BELOW);
     let worker = worker(&store, Some(&registry));
     let found = worker.lookup(&BELOW, &context()).await.unwrap().unwrap();

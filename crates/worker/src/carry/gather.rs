@@ -249,7 +249,7 @@ impl LocalWorker {
 
 /// All that `targets` are made of, themselves included, in the order of the graph.
 fn reached(graph: &Graph, targets: &[VertexId]) -> Vec<VertexId> {
-    let (mut open, mut seen) = (targets.to_vec(), BTreeSet::from_iter(targets.iter().copied()));
+    let (mut open, mut seen) = (targets.to_vec(), targets.iter().copied().collect::<BTreeSet<_>>());
     while let Some(vertex) = open.pop() {
         let inputs = graph.vertex(vertex).inputs.iter().map(|input| input.vertex);
         open.extend(inputs.filter(|input| seen.insert(*input)));

@@ -92,19 +92,16 @@ impl Remotes {
         expected: Option<&Digest>,
         context: &ExecContext,
     ) -> Result<Snapshot, WorkerError> {
-        let (known, expected) = match expected {
-            Some(expected) => (None, expected.clone()),
-            None => {
-                let file = self.present_file(op, context).await?;
-                (file.snapshot, file.digest)
-            }
+        let CurrentFile { snapshot, digest: expected } = match expected.cloned() {
+            Some(digest) => CurrentFile { snapshot: None, digest },
+            None => self.present_file(op, context).await?,
         };
-        if let Some(snapshot) = known {
+        if let Some(snapshot) = snapshot {
             return Ok(snapshot);
         }
         let stored = self.stored_file(op)?;
         if let Some(stored) = stored.as_ref().filter(|stored| stored.digest == expected) {
-            return Ok(stored.snapshot.clone());
+            return Ok(stored.snapshot);
         }
         let file = self.fetch(op, Validators::default(), context).await?;
         let file = file.expect("without validators nothing is unchanged");

@@ -16,8 +16,8 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::{
-    ContextSource, Debugger, DefaultNetwork, GitOptions, LocalWorker, Output, Resources, Secret,
-    SourcePolicy, SshAgent, WorkerError, WorkerOptions,
+    ContextSource, Debugger, DefaultNetwork, GitOptions, LocalWorker, Output, Secret, SshAgent, WorkerError,
+    WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -78,22 +78,16 @@ impl Bench {
         let source =
             ContextSource { directory: self.context(), ignore: worker::IgnoreRules::Patterns(ignore) };
         let secrets = self.secrets.iter();
+        let client = registry::Client::new(registry::ClientOptions::default());
         LocalWorker::new(WorkerOptions {
-            store: self.store.clone(),
-            registry: registry::Client::new(registry::ClientOptions::default()),
             contexts: BTreeMap::from([("context".to_owned(), source)]),
             secrets: Arc::new(secrets.map(|(id, bytes)| (id.clone(), Secret::new(bytes.clone()))).collect()),
             agents: BTreeMap::from([("default".to_owned(), SshAgent::Socket(self.agent()))]),
             git: GitOptions { environment: self.git.clone() },
-            sources: SourcePolicy::default(),
             network: self.network.clone(),
-            resources: Resources::default(),
-            devices: Arc::default(),
-            step_timeout: None,
-            owner_changes: sandbox::OwnerChanges::Made,
             debugger: self.debugger.clone(),
             emulators: vec!["/usr/bin".into()],
-            imports: Arc::default(),
+            ..WorkerOptions::new(self.store.clone(), client)
         })
     }
 
