@@ -122,7 +122,7 @@ impl Graph {
     }
 
     /// The identifiers of all vertices, in the order of [`Graph::vertices`].
-    pub fn ids(&self) -> impl Iterator<Item = VertexId> + use<> {
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = VertexId> + use<> {
         let count = u32::try_from(self.vertices.len()).expect("the builder bounds the number of vertices");
         (0..count).map(VertexId)
     }

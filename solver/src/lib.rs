@@ -6,6 +6,7 @@
 mod graph;
 mod key;
 mod op;
+mod plan;
 mod solve;
 mod worker;
 
@@ -19,6 +20,7 @@ pub use op::{
     ImageLocation, ImageOp, ImageSource, MkdirOp, NetworkMode, Op, RemoteIdentity, RunAgent, RunCache,
     RunMount, RunMountKind, RunOp, RunSecret, SecretVariable, SecurityMode, Ulimit, Unpack, is_commit,
 };
+pub use plan::{Fate, plan};
 pub use solve::{KnownContent, SolveError, SolveOptions, Solved, solve};
 pub use worker::{Claim, Event, EventSink, ExecContext, LogStream, Saving, Worker};
 

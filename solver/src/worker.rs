@@ -116,7 +116,7 @@ pub struct Saving {
     /// The name of the step, for people.
     pub name: String,
     /// What its key is made of.
-    pub parts: KeyParts,
+    pub parts: Arc<KeyParts>,
     /// Whether it takes the place of an earlier result of its key; else the earlier one stays and holds.
     pub replace: bool,
 }
@@ -149,6 +149,15 @@ pub type EventSink = Arc<dyn Fn(Event) + Send + Sync>;
 pub enum Event {
     /// A vertex's result was found in the cache.
     Cached(VertexId),
+    /// A step has to be executed: there is no result under its key.
+    Missed {
+        /// The vertex.
+        vertex: VertexId,
+        /// The key.
+        key: CacheKey,
+        /// What the key is made of.
+        parts: Arc<KeyParts>,
+    },
     /// The execution of a vertex began.
     Started(VertexId),
     /// A vertex waits for another process that executes the same step.

@@ -657,7 +657,8 @@ impl Worker for LocalWorker {
         let Output::Snapshot(snapshot) = output else { return Ok(output) };
         let (store, key) = (self.shared.store.clone(), RecordKey(key.0));
         blocking(move || {
-            let parts: Vec<_> = saving.parts.0.into_iter().map(|part| (part.name, part.value)).collect();
+            let parts: Vec<_> =
+                saving.parts.0.iter().map(|part| (part.name.clone(), part.value.clone())).collect();
             let details = RecordDetails { description: saving.name, kind: entry_kind(&parts), parts };
             let replace = if saving.replace { Replace::Yes } else { Replace::No };
             let holds = store.save(&key, &details, &snapshot, replace)?;

@@ -1,5 +1,6 @@
 //! Making a result that is not in the cache.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Shared;
@@ -99,6 +100,9 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
         if context.cancel.is_cancelled() {
             return Ok(Made::Abandoned);
         }
+        let keyed = Keyed { op: &vertex.op, remote: self.remote.as_ref() };
+        let parts = Arc::new(key::key_parts(keyed, &self.parts, shared.salt));
+        shared.tell(Event::Missed { vertex: self.vertex, key: self.key, parts: Arc::clone(&parts) });
         worker.prepare(vertex, &self.inputs, &context).await?;
         let output = {
             let Some(place) = shared.admission.place(worker, vertex, &context).await? else {
@@ -110,8 +114,6 @@ impl<O: Clone + Send + Sync + 'static> Making<'_, O> {
             drop(place);
             output
         };
-        let parts =
-            key::key_parts(Keyed { op: &vertex.op, remote: self.remote.as_ref() }, &self.parts, shared.salt);
         let saving = Saving { name: vertex.meta.name.clone(), parts, replace: self.no_cache };
         let output = worker.save(&self.key, output, saving, guard).await?;
         Ok(Made::Output(output, Origin::Executed))

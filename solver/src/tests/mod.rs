@@ -1,6 +1,7 @@
 //! The solve against a worker in memory.
 
 mod memory_worker;
+mod plan;
 mod promises;
 mod property;
 mod scale;
