@@ -11,6 +11,7 @@
 
 mod blob;
 mod cache_mount;
+mod changes;
 mod claim;
 mod collect;
 mod contents;
@@ -20,6 +21,7 @@ mod duplicate;
 mod entry;
 mod error;
 mod filter;
+mod history;
 mod id;
 mod image;
 mod links;
@@ -40,6 +42,7 @@ pub mod tree;
 
 pub use blob::{BlobReader, BlobStore, BlobWriter};
 pub use cache_mount::{CacheMount, MountAttempt, MountKey, MountSharing};
+pub use changes::{Change, FileChange};
 pub use claim::{Claim, KeyLock};
 pub use collect::{DiskSize, default_rules};
 pub use contents::{Contents, SnapshotTree};
@@ -48,6 +51,7 @@ pub use disk::{FaultKind, Faults};
 pub use entry::{Entry, EntryId, EntryKind};
 pub use error::StoreError;
 pub use filter::{Filter, FilterError};
+pub use history::{BuildId, BuildIdError, HistoryBounds};
 pub use id::{RecordKey, SnapshotId};
 pub use image::{ImageTag, Layer, Pin};
 pub use links::{LinkError, LinkPolicy, LinkSource, Origins};

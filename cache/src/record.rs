@@ -103,6 +103,24 @@ impl Store {
         Ok(holds)
     }
 
+    /// The records that are described in words that end in `text`, the one that was used last first.
+    pub fn records_described(&self, text: &str) -> Result<Vec<RecordKey>, StoreError> {
+        self.shared.database.read(|connection| {
+            connection
+                .prepare_cached(
+                    "SELECT key FROM records WHERE substr(description, -length(?1)) = ?1 ORDER BY used DESC",
+                )?
+                .query_map([text], |row| Ok(RecordKey(row.get(0)?)))?
+                .collect()
+        })
+    }
+
+    /// The snapshot recorded under `key`, if it is there: without a claim on it.
+    pub fn recorded(&self, key: &RecordKey) -> Result<Option<Snapshot>, StoreError> {
+        let found = self.shared.database.read(|connection| self.read_record(connection, key))?;
+        Ok(found.map(|(snapshot, _)| snapshot))
+    }
+
     /// The parts that were saved with the record of `key`.
     pub fn record_parts(&self, key: &RecordKey) -> Result<Option<Vec<(String, String)>>, StoreError> {
         let text: Option<String> = self.shared.database.read(|connection| {

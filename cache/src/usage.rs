@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use crate::image::collect_blobs;
 use crate::removal::{disk_bytes, entries};
 use crate::run::{self, Use};
-use crate::{Entry, EntryId, SnapshotId, Store, StoreError};
+use crate::{Entry, EntryId, Snapshot, SnapshotId, Store, StoreError};
 
 /// The space a store takes. Files are counted once however many links they have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,6 +35,11 @@ pub struct Usage {
 }
 
 impl Store {
+    /// The bytes on the disk of what a step has added to what it was made on.
+    pub fn own_size_bytes(&self, snapshot: &Snapshot) -> Result<u64, StoreError> {
+        Count::default().add(&self.own_dir(&snapshot.id), true)
+    }
+
     /// What takes space. Walks the whole store.
     pub fn usage(&self) -> Result<Usage, StoreError> {
         let root = self.root();

@@ -7,6 +7,7 @@ mod children;
 mod concurrency;
 mod crashes;
 mod disks;
+mod history;
 mod images;
 mod links;
 mod mounts;

@@ -1,7 +1,7 @@
 //! Snapshots of both kinds.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
 use cache::{SnapshotterKind, Store, StoreOptions};
@@ -242,4 +242,37 @@ fn how_trees_are_read_follows_from_snapshotter_and_ids() {
         let mode = store.tree_mode();
         assert_eq!((mode.kind, mode.owners), (tree, owners));
     }
+}
+
+#[test]
+fn results_are_compared_by_what_enters_a_key() {
+    use cache::{Change, FileChange};
+    with_each_kind(|root, kind| {
+        let store = open(root, kind);
+        let base = snapshot(&store, None, "base", "same");
+        let make = |content: &str, mode: u32, link: &str, extra: &str| {
+            let active = store.prepare(Some(&base)).unwrap();
+            let path = |name: &str| active.upper().join(name);
+            fs::create_dir_all(path("dir/sub")).unwrap();
+            fs::write(path("dir/sub/content"), content).unwrap();
+            fs::write(path("dir/mode"), "x").unwrap();
+            fs::set_permissions(path("dir/mode"), fs::Permissions::from_mode(mode)).unwrap();
+            symlink(link, path("link")).unwrap();
+            fs::write(path(extra), "x").unwrap();
+            active.commit().unwrap()
+        };
+        let (old, new) = (make("abc", 0o644, "a", "gone"), make("abd", 0o755, "b", "new"));
+        let expected = [
+            ("/dir/mode", Change::Mode),
+            ("/dir/sub/content", Change::Content),
+            ("/gone", Change::Removed),
+            ("/link", Change::Content),
+            ("/new", Change::Added),
+        ]
+        .map(|(path, change)| FileChange { path: path.into(), change });
+        assert_eq!(store.changes(&old, &new, 100).unwrap(), (expected.to_vec(), false));
+        assert_eq!(store.changes(&old, &old, 100).unwrap(), (Vec::new(), false));
+        let (some, has_more) = store.changes(&old, &new, 2).unwrap();
+        assert_eq!((some.len(), has_more), (2, true));
+    });
 }
