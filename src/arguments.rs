@@ -10,8 +10,10 @@ use worker::PullPolicy;
 use crate::resources::ResourceArguments;
 
 /// The names of the subcommands; anything else in their place begins a build.
-const SUBCOMMANDS: &[&str] =
-    &["build", "debug", "fmt", "images", "push", "rmi", "prune", "du", "doctor", "gc", "help"];
+const SUBCOMMANDS: &[&str] = &[
+    "build", "debug", "fmt", "images", "push", "rmi", "prune", "du", "history", "explain", "doctor", "gc",
+    "help",
+];
 
 const EXAMPLES: &str = "\
 Examples:
@@ -99,6 +101,10 @@ pub(crate) enum Action {
     Prune(PruneArguments),
     /// Show what takes space in the store
     Du(UsageArguments),
+    /// List the builds of the past, and what was kept of them
+    History(HistoryArguments),
+    /// Tell of each step of a build why it was executed, or that it was cached
+    Explain(ExplainArguments),
     /// Keep the store within the bounds of the configuration; builds start it from time to time
     #[command(hide = true)]
     Gc,
@@ -110,6 +116,15 @@ pub(crate) enum Action {
     },
 }
 
+/// How a plan is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
 /// How a list is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
@@ -117,6 +132,55 @@ pub(crate) enum ListFormat {
     Table,
     /// For programs
     Json,
+}
+
+/// The flags of `rbuild history`.
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArguments {
+    /// How to write it; `json` is an object on each line, or one
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
+    #[command(subcommand)]
+    pub(crate) action: Option<HistoryAction>,
+}
+
+/// What to do with the history.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HistoryAction {
+    /// List the builds, the last one first (the default)
+    Ls,
+    /// Tell all of a build: its steps, how long they took, and what they made
+    Show {
+        /// The build: its ID or the beginning of that, or `^1` for the one before the last [default: the last one]
+        #[arg(value_name = "BUILD")]
+        build: Option<String>,
+    },
+    /// Write what a build has shown
+    Logs {
+        /// The build, likewise
+        #[arg(value_name = "BUILD")]
+        build: Option<String>,
+    },
+    /// Remove builds from the history; the cache stays
+    Rm {
+        /// The builds
+        #[arg(value_name = "BUILD", required_unless_present = "all")]
+        builds: Vec<String>,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+/// The flags of `rbuild explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArguments {
+    /// The build: its ID or the beginning of that, or `^1` for the one before the last [default: the last one]
+    #[arg(value_name = "BUILD")]
+    pub(crate) build: Option<String>,
+    /// How to write it; `json` is one object on each line
+    #[arg(long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) format: ListFormat,
 }
 
 /// The flags of `rbuild fmt`.
@@ -303,6 +367,10 @@ pub(crate) struct BuildArguments {
     /// `,format=json`
     #[arg(long, alias = "print", value_name = "METHOD", help_heading = "Look")]
     pub(crate) call: Option<String>,
+    /// Tell what would be pulled, run and copied and what is cached, as `text` or `json`, instead of doing it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "text", value_name = "FORMAT",
+        help_heading = "Look")]
+    pub(crate) plan: Option<PlanFormat>,
     /// How progress is shown
     #[arg(
         long,
@@ -352,6 +420,11 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Sources")]
     pub(crate) lock: bool,
+    /// Tell why steps are executed
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
+        help_heading = "Look")]
+    pub(crate) explain: bool,
     /// Push the image to the registries of its names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cache::{IdMode, Store};
+use cache::{HistoryBounds, IdMode, Store};
 use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, LoweredPlatforms, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
@@ -19,16 +19,18 @@ use worker::{
 };
 
 use crate::agents;
-use crate::arguments::{BuildArguments, ProgressMode, Switches};
+use crate::arguments::{BuildArguments, PlanFormat, ProgressMode, Switches};
 use crate::caches::{Caches, Carrying};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
 use crate::entitlements::Entitlements;
 use crate::export::{self, BuiltImage, Form, Outputs};
+use crate::history::{Recording, Subject};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::interrupt::Interrupt;
 use crate::lockfile;
 use crate::network;
+use crate::preview;
 use crate::progress::{Progress, Show};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind};
@@ -61,6 +63,12 @@ pub(crate) struct Plan {
     lock: Option<PathBuf>,
     /// What is asked for instead of a build.
     pub(crate) call: Option<Call>,
+    /// How to tell what would be done, instead of doing it.
+    preview: Option<PlanFormat>,
+    /// Whether to tell why steps are executed.
+    explain: bool,
+    subject: Subject,
+    history: HistoryBounds,
     /// How long all of it may take.
     pub(crate) timeout: Option<TimeLimit>,
     /// How long the process of a RUN may take.
@@ -80,6 +88,9 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let call = call(arguments)?;
     let outputs = Outputs::of(arguments)?;
     let wanted = Wanted::of(arguments)?;
+    if call.is_some() && arguments.plan.is_some() {
+        return Err(Failure::usage("`--plan` and `--call` ask for different things"));
+    }
     if call.is_some() && wanted.is_something() {
         return Err(Failure::usage(
             "`--on-failure` and `--break` go with builds, not with `--call` and `--check`",
@@ -96,11 +107,12 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
     outputs.check_form(Form::of(&options))?;
+    let subject = subject(arguments, &inputs, &platforms);
     let show = match arguments.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
         // An answer is what is asked for, not how it is found.
-        ProgressMode::Auto if call.is_some() => Show::Nothing,
+        ProgressMode::Auto if call.is_some() || arguments.plan.is_some() => Show::Nothing,
         ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
     };
     let limits = arguments.resources.limits().map_err(Failure::usage)?;
@@ -108,6 +120,9 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let resources = Resources { limits, reserve_bytes: reserve.map_err(Failure::usage)? };
     let processors = std::thread::available_parallelism();
     let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
+    if call.is_none() && arguments.plan.is_none() {
+        progress.begin_log();
+    }
     Ok(Plan {
         options,
         platforms,
@@ -124,6 +139,10 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         wanted,
         progress,
         call,
+        preview: arguments.plan,
+        explain: arguments.switches.explain,
+        subject,
+        history: Environment::history_bounds()?,
         timeout: time_limit("--timeout", arguments.timeout.as_deref())?,
         step_timeout: time_limit("--step-timeout", arguments.step_timeout.as_deref())?,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
@@ -134,6 +153,32 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         devices: Arc::new(devices),
         ignore_chown: arguments.switches.ignore_chown,
     })
+}
+
+/// What the history calls the build.
+fn subject(arguments: &BuildArguments, inputs: &Inputs, platforms: &[Platform]) -> Subject {
+    let context = match &arguments.context {
+        url if url.contains("://") => registry::redacted(url),
+        other => match std::fs::canonicalize(other) {
+            Ok(path) => path.display().to_string(),
+            Err(_) => other.clone(),
+        },
+    };
+    let path = inputs.definition().and_then(|definition| definition.path.as_deref());
+    let dockerfile = match (path, &arguments.file) {
+        (Some(path), _) => {
+            std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+        }
+        (None, Some(file)) => file.display().to_string(),
+        (None, None) => context.clone(),
+    };
+    Subject {
+        dockerfile,
+        context,
+        target: arguments.target.clone(),
+        platforms: platforms.iter().map(ToString::to_string).collect(),
+        tags: arguments.tags.clone(),
+    }
 }
 
 /// Which versions of remote sources are taken, and the lock file that is to be written.
@@ -341,19 +386,56 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Option<String>, Failure> {
     let opened = interrupt.unless(plan.open(&session, root, interrupt)).await?;
+    if plan.preview.is_some() {
+        let recording = Arc::new(Recording::begin(plan.subject.clone()));
+        return Box::pin(make(&plan, &session, opened, (interrupt, &recording))).await;
+    }
+    let recording = Arc::new(Recording::begin(plan.subject.clone()));
+    let store = opened.store.clone();
+    plan.progress.log_to(store.fresh_path());
+    if plan.explain {
+        let (store, recording) = (store.clone(), Arc::clone(&recording));
+        let read = blocking(move || recording.explain(&store)).await;
+        read.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+    }
+    let result = Box::pin(make(&plan, &session, opened, (interrupt, &recording))).await;
+    recording.end(&store, &plan.progress, (result.as_ref().err(), interrupt), plan.history).await;
+    result
+}
+
+/// Builds with what was opened, or tells what that would be.
+async fn make(
+    plan: &Plan,
+    session: &Session,
+    opened: Opened,
+    (interrupt, recording): (&Interrupt, &Arc<Recording>),
+) -> Result<Option<String>, Failure> {
     let Opened { store, client, worker, definition } = opened;
     let (file, path) = (definition.file, definition.path);
     plan.wanted.check_file(&file.name, plan.file.as_deref(), path.as_deref())?;
-    show_definition(&plan, &file);
-    let build = Arc::new(interrupt.unless(lower(&plan, file, worker.images())).await?);
+    show_definition(plan, &file);
+    let build = Arc::new(interrupt.unless(lower(plan, file, worker.images())).await?);
     if let Some(shells) = &plan.shells {
         shells.attach(Arc::clone(&build));
     }
-    let work =
-        Work { plan: &plan, build: &build, store: &store, client: &client, worker: &worker, interrupt };
-    plan.progress.attach(Arc::clone(&build.graph));
     let salt = session.salt(plan.ignore_chown);
-    let outcome = work.run(&session, salt).await;
+    if let Some(format) = plan.preview {
+        let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
+        let preview = preview::Preview {
+            graph: &build.graph,
+            targets: &targets,
+            subject: &plan.subject,
+            store: &store,
+            worker: &worker,
+        };
+        let told = Box::pin(preview.run(&salt, interrupt.token(), format));
+        return interrupt.unless(told).await.map(Some);
+    }
+    let work =
+        Work { plan, build: &build, store: &store, client: &client, worker: &worker, interrupt, recording };
+    plan.progress.attach(Arc::clone(&build.graph));
+    recording.attach(Arc::clone(&build.graph));
+    let outcome = Box::pin(work.run(session, salt)).await;
     // Whoever interrupts a build does not want to wait for the disk.
     if outcome.is_err() && !interrupt.token().is_cancelled() {
         tidy(&store).await;
@@ -410,6 +492,7 @@ pub(crate) struct Work<'a> {
     client: &'a registry::Client,
     pub(crate) worker: &'a LocalWorker,
     interrupt: &'a Interrupt,
+    recording: &'a Arc<Recording>,
 }
 
 /// Whether a solve is shown.
@@ -438,6 +521,7 @@ impl<'a> Work<'a> {
             }
             let exported = match solved {
                 Ok(solved) => {
+                    self.tell_files(&solved).await;
                     plan.progress.note(&warnings.take().unwrap_or_default());
                     if let Some(shells) = &plan.shells {
                         plan.progress.note(&shells.missed_text());
@@ -453,6 +537,16 @@ impl<'a> Work<'a> {
             if exported.is_ok() || interrupt.token().is_cancelled() || !self.recovers(false).await {
                 return exported;
             }
+        }
+    }
+
+    /// Tells the history what was found, and people which files were the reason of what was executed.
+    async fn tell_files(&self, solved: &Solved<Output>) {
+        self.recording.solved(&solved.vertex_keys);
+        if self.plan.explain {
+            let (recording, store) = (Arc::clone(self.recording), self.store.clone());
+            let text = blocking(move || recording.changed_files(&store)).await;
+            self.plan.progress.note(&text);
         }
     }
 
@@ -474,7 +568,7 @@ impl<'a> Work<'a> {
         targets: &[VertexId],
         solved: &Solved<Output>,
     ) -> Result<Option<String>, Failure> {
-        let Self { plan, build, store, client, worker, interrupt } = self;
+        let Self { plan, build, store, client, worker, interrupt, .. } = self;
         let carrying = Carrying {
             caches: &plan.caches,
             progress: &plan.progress,
@@ -498,9 +592,13 @@ impl<'a> Work<'a> {
                     cache: carrying.inline(number).await?,
                 });
             }
-            let result = export.run(built).await?;
+            let exported = export.run(built).await?;
+            if let Some(images) = &exported.images {
+                let layers = images.layers().iter().map(|layer| layer.size).sum();
+                self.recording.exported(images.descriptor(), layers);
+            }
             carrying.export().await?;
-            Ok(result)
+            Ok(exported.text)
         };
         interrupt.unless(exporting).await
     }
@@ -514,12 +612,14 @@ impl<'a> Work<'a> {
         cancel: &CancellationToken,
     ) -> Result<Solved<Output>, SolveError<WorkerError>> {
         let progress = Some(Arc::clone(&self.plan.progress)).filter(|_| shown == Shown::Yes);
+        let (recording, store) = (Arc::clone(self.recording), self.store.clone());
         let options = SolveOptions {
             parallelism: self.plan.parallelism,
             salt,
             cancel: cancel.clone(),
             events: Arc::new(move |event| {
                 if let Some(progress) = &progress {
+                    recording.event(&event, &store, progress);
                     progress.event(event);
                 }
             }),

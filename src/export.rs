@@ -183,6 +183,14 @@ impl Form {
     }
 }
 
+/// What came of an export.
+pub(crate) struct Exported {
+    /// What goes to standard output.
+    pub(crate) text: Option<String>,
+    /// The image, in the first encoding that was asked for.
+    pub(crate) images: Option<Arc<ImageSet>>,
+}
+
 /// The end of a build: writes its outputs while the store brings what is new to the disk.
 pub(crate) struct Export<'a> {
     pub(crate) outputs: &'a Outputs,
@@ -196,9 +204,9 @@ pub(crate) struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// Writes all outputs, of `built` in its order. The result is what goes to standard output: the digest of the image,
-    /// unless something else went there.
-    pub(crate) async fn run(&self, built: Vec<BuiltImage>) -> Result<Option<String>, Failure> {
+    /// Writes all outputs, of `built` in its order. What goes to standard output is the digest of the image, unless
+    /// something else went there.
+    pub(crate) async fn run(&self, built: Vec<BuiltImage>) -> Result<Exported, Failure> {
         let seal = {
             let store = self.store.clone();
             tokio::spawn(blocking(move || {
@@ -210,15 +218,15 @@ impl Export<'_> {
                 Ok(())
             }))
         };
-        let digest = self.write_outputs(&built).await?;
+        let exported = self.write_outputs(&built).await?;
         match seal.await {
             Ok(sealed) => sealed.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
         }
-        Ok(digest)
+        Ok(exported)
     }
 
-    async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Option<String>, Failure> {
+    async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Exported, Failure> {
         let mut images = Images { export: self, built, layers: None, made: Vec::new() };
         for spec in &self.outputs.specs {
             let step = match spec {
@@ -246,10 +254,11 @@ impl Export<'_> {
                 }
             }
         }
-        let Some((_, made)) = images.made.first() else { return Ok(None) };
+        let Some((_, made)) = images.made.first() else { return Ok(Exported { text: None, images: None }) };
         self.write_digests(made).await?;
         let is_taken = self.outputs.specs.iter().any(goes_to_stdout);
-        Ok((!is_taken).then(|| format!("{}\n", made.descriptor().digest)))
+        let text = (!is_taken).then(|| format!("{}\n", made.descriptor().digest));
+        Ok(Exported { text, images: Some(Arc::clone(made)) })
     }
 
     async fn write_image(

@@ -11,13 +11,16 @@ mod call;
 mod debug;
 mod doctor;
 mod entitlements;
+mod explain;
 mod export;
 mod format;
+mod history;
 mod images;
 mod inputs;
 mod interrupt;
 mod lockfile;
 mod network;
+mod preview;
 mod progress;
 mod remote;
 mod report;
@@ -142,6 +145,8 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Rmi { images } => simple(images::remove(Session::begin(&root, ids)?, root, images)),
         Action::Prune(arguments) => simple(space::prune(Session::begin(&root, ids)?, root, arguments)),
         Action::Du(arguments) => simple(space::usage(Session::begin(&root, ids)?, root, arguments)),
+        Action::History(arguments) => simple(history::run(Session::begin(&root, ids)?, root, arguments)),
+        Action::Explain(arguments) => simple(history::explain(Session::begin(&root, ids)?, root, arguments)),
         Action::Gc => simple(space::collect(Session::begin(&root, ids)?, root)),
     }
     .map(Answer::from)

@@ -5,6 +5,9 @@ mod lines;
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,6 +26,9 @@ const TAIL_LINES: usize = 10;
 const LONGEST_LINE_BYTES: usize = 64 << 10;
 /// How much of a line is repeated with the error, in characters.
 const LONGEST_TAIL_LINE: usize = 2000;
+
+/// How much of what is shown goes into the log of a build.
+const MOST_LOGGED_BYTES: u64 = 16 << 20;
 
 /// A transfer that goes on is told of no more often than this.
 const TRANSFER_INTERVAL: Duration = Duration::from_secs(2);
@@ -63,6 +69,37 @@ struct State {
     begun: bool,
     /// What is to be shown once the terminal is free again; `None` while it is.
     held: Option<String>,
+    log: Log,
+}
+
+/// Where what is shown is kept, whether or not anybody looks.
+#[derive(Default)]
+enum Log {
+    /// There is no place yet.
+    Early(String),
+    /// A file.
+    File { path: PathBuf, file: BufWriter<File>, bytes: u64 },
+    #[default]
+    Nowhere,
+}
+
+impl Log {
+    fn add(&mut self, text: &str) {
+        match self {
+            Self::Nowhere => {}
+            Self::Early(early) => early.push_str(text),
+            Self::File { bytes, .. } if *bytes > MOST_LOGGED_BYTES => {}
+            Self::File { file, bytes, .. } => {
+                *bytes += text.len() as u64;
+                let is_full = *bytes > MOST_LOGGED_BYTES;
+                let text = if is_full { "[the rest is not kept]\n" } else { text };
+                // A log that cannot be written is no reason to fail.
+                if file.write_all(text.as_bytes()).is_err() {
+                    *self = Self::Nowhere;
+                }
+            }
+        }
+    }
 }
 
 struct Step {
@@ -127,6 +164,42 @@ impl Progress {
         self.lock().graph = Some(graph);
     }
 
+    /// Keeps what is shown from now on, for [`Progress::log_to`].
+    pub(crate) fn begin_log(&self) {
+        self.lock().log = Log::Early(String::new());
+    }
+
+    /// Writes what was and will be shown to a new file.
+    pub(crate) fn log_to(&self, path: PathBuf) {
+        let mut state = self.lock();
+        let log = match File::create_new(&path) {
+            Ok(file) => Log::File { path, file: BufWriter::new(file), bytes: 0 },
+            Err(_) => Log::Nowhere,
+        };
+        if let Log::Early(early) = std::mem::replace(&mut state.log, log) {
+            state.log.add(&early);
+        }
+    }
+
+    /// The complete log, if there is one.
+    pub(crate) fn end_log(&self) -> Option<PathBuf> {
+        match std::mem::take(&mut self.lock().log) {
+            Log::File { path, mut file, .. } => file.flush().is_ok().then_some(path),
+            Log::Early(_) | Log::Nowhere => None,
+        }
+    }
+
+    /// A reason why a step is executed.
+    pub(crate) fn why(&self, vertex: VertexId, reason: &str) {
+        let mut state = self.lock();
+        let number = state.vertex(vertex);
+        let mut lines = String::new();
+        for line in reason.lines() {
+            let _ = writeln!(lines, "#{} why: {line}", number + 1);
+        }
+        self.write(&mut state, number, &lines);
+    }
+
     /// Begins a step that is no vertex.
     pub(crate) fn begin(&self, name: impl Into<String>) -> StepNumber {
         let mut state = self.lock();
@@ -162,6 +235,7 @@ impl Progress {
     pub(crate) fn event(&self, event: Event) {
         let mut state = self.lock();
         match event {
+            Event::Missed { .. } => {}
             Event::Cached(vertex) => {
                 let number = state.vertex(vertex);
                 self.end(&mut state, number, &format!("#{} CACHED\n", number + 1));
@@ -252,9 +326,10 @@ impl Progress {
 
     /// A text that belongs to no step.
     pub(crate) fn note(&self, text: &str) {
+        let mut state = self.lock();
+        state.current = None;
+        state.log.add(text);
         if self.show == Show::Plain {
-            let mut state = self.lock();
-            state.current = None;
             state.print(text);
         }
     }
@@ -264,6 +339,7 @@ impl Progress {
         let mut state = self.lock();
         // Lines that follow begin with the name of their step again.
         state.current = None;
+        state.log.add(text);
         state.print(text);
     }
 
@@ -281,7 +357,7 @@ impl Progress {
 
     /// Writes lines about a step, beneath its name.
     fn write(&self, state: &mut State, number: usize, lines: &str) {
-        if self.show == Show::Nothing {
+        if self.show == Show::Nothing && matches!(state.log, Log::Nowhere) {
             return;
         }
         let mut text = String::new();
@@ -296,7 +372,11 @@ impl Progress {
         }
         state.current = Some(number);
         state.begun = true;
-        state.print(&(text + lines));
+        text.push_str(lines);
+        state.log.add(&text);
+        if self.show == Show::Plain {
+            state.print(&text);
+        }
     }
 
     fn end(&self, state: &mut State, number: usize, lines: &str) {

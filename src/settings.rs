@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cache::{DiskSize, SpaceBounds};
+use cache::{DiskSize, HistoryBounds, SpaceBounds};
 use registry::{ClientOptions, CredentialStore, HostConfigs, Proxies, SYSTEM_CA_FILES};
 use serde::Deserialize;
 use worker::{DefaultNetwork, GitOptions};
@@ -26,6 +26,18 @@ struct ConfigFile {
     cdi: DeviceSettings,
     #[serde(default)]
     worker: Workers,
+    #[serde(default)]
+    history: History,
+}
+
+/// How much of the history of builds is kept.
+#[derive(Debug, Default, Deserialize)]
+struct History {
+    /// Seconds, or `48h`.
+    #[serde(default, rename = "maxAge", deserialize_with = "duration")]
+    max_age: Option<Duration>,
+    #[serde(default, rename = "maxEntries")]
+    max_entries: Option<usize>,
 }
 
 /// The workers of buildkitd; this program is as `oci` is.
@@ -337,6 +349,13 @@ impl Environment {
     pub(crate) fn garbage_collection() -> Result<GarbageCollection, Failure> {
         let OciWorker { gc, bounds, gcpolicy, .. } = read_config()?.worker.oci;
         Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds, rules: gcpolicy })
+    }
+
+    /// How much of the history of builds is kept.
+    pub(crate) fn history_bounds() -> Result<HistoryBounds, Failure> {
+        let History { max_age, max_entries } = read_config()?.history;
+        let default = HistoryBounds::default();
+        Ok(HistoryBounds { builds: max_entries.unwrap_or(default.builds), age: max_age, ..default })
     }
 
     /// Where emulators for programs of other platforms are looked for: in the directories of `RBUILD_EMULATORS`, else in
