@@ -462,7 +462,7 @@ mod tests {
         let config = parse_config(Path::new("x"), text).unwrap();
         assert_eq!(config.worker.oci.network_mode, NetworkSetting::None);
         let failure = parse_config(Path::new("x"), &text.replace("none", "cni")).unwrap_err().render();
-        assert!(failure.contains("expected one of `auto`, `pasta`, `host`, `none`"), "{failure}");
+        assert!(failure.contains("`auto`, `pasta`, `host`, `none`"), "{failure}");
         let failure = parse_config(Path::new("x"), "[registry.\"a\"]\nmirors = []\n").unwrap_err();
         assert!(failure.render().contains("`x` is not right"), "{}", failure.render());
         assert_eq!(failure.exit_code(), 2);

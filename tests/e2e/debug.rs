@@ -255,7 +255,7 @@ fn a_failure_at_a_terminal_offers_a_shell() {
 
 #[test]
 fn whatever_ends_the_build_ends_its_shell() {
-    for (signal, code) in [(Signal::TERM, Some(1)), (Signal::KILL, None)] {
+    for (signal, code) in [(Signal::TERM, Some(143)), (Signal::KILL, None)] {
         let lab = Lab::new();
         let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN exit 7\n")]);
         let mut typist = Typist::new(&lab.build_command(&context, &["--on-failure=shell"]));

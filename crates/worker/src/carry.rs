@@ -119,8 +119,10 @@ impl Imports {
     /// Notes that what is only known of a result was wrong, and forgets all that is.
     pub(crate) fn distrust_hints(&self, reason: &dyn std::error::Error) {
         let mut state = self.state();
-        state.without_hints = true;
-        state.losses.push(with_causes(reason));
+        // Building again helps once.
+        if !std::mem::replace(&mut state.without_hints, true) {
+            state.losses.push(with_causes(reason));
+        }
     }
 
     /// Whether answers for `key` have come from a cache.

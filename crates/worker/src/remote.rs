@@ -90,7 +90,10 @@ impl Remotes {
             Some(Found::File { snapshot: Some(snapshot), .. }) => Ok(snapshot),
             Some(Found::File { digest, snapshot: None }) => {
                 let file = self.file_of(op, Some(&digest), context).await;
-                if let Err(WorkerError::Remote(error @ RemoteError::DigestMismatch { .. })) = &file {
+                // What a lock file says is not to be doubted.
+                if let Err(WorkerError::Remote(error @ RemoteError::DigestMismatch { .. })) = &file
+                    && self.sources.policy.locked.is_none()
+                {
                     self.imports.distrust_hints(error);
                 }
                 file

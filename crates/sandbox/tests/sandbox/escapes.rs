@@ -223,6 +223,8 @@ const IS_HIDDEN: &str = "1:3\n0\n1:3\n0\n";
 /// What is masked is covered by the null device. The image, or a cache that is mounted on `/dev`, brings another.
 fn replaced_null(fixture: &Fixture) {
     let cache = fixture.path("cache-of-31133");
+    let file = fixture.path("null-of-31133");
+    fs::write(&file, "").unwrap();
     let targets = ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/etc/passwd", "/nowhere"];
     for target in targets {
         let upper = fixture.upper();
@@ -235,7 +237,7 @@ fn replaced_null(fixture: &Fixture) {
         symlink(target, cache.join("null")).unwrap();
         for point in ["/dev", "/dev/null"] {
             // A mount on the device itself is one on what it is in the cache, were it looked up there.
-            let source = if point == "/dev" { cache.clone() } else { fixture.path("base/etc/passwd") };
+            let source = if point == "/dev" { cache.clone() } else { file.clone() };
             let upper = fixture.upper();
             let mut spec = fixture.script_on(&upper, HIDDEN);
             spec.mounts = vec![bind(point, source)];
