@@ -164,7 +164,7 @@ pub(crate) enum HistoryAction {
     /// Remove builds from the history; the cache stays
     Rm {
         /// The builds
-        #[arg(value_name = "BUILD", required_unless_present = "all")]
+        #[arg(value_name = "BUILD")]
         builds: Vec<String>,
         /// All of them
         #[arg(long)]

@@ -12,6 +12,7 @@ mod debug;
 mod devices;
 mod doctor;
 mod escapes;
+mod explained;
 mod flushes;
 mod interrupts;
 mod lab;
