@@ -14,7 +14,7 @@ use crate::image::{Archive, Image};
 const CONTEXT_TIME: u64 = 1_577_836_800;
 const TIMEOUT_SECONDS: u64 = 120;
 
-/// What the cases share: a registry with the base images, one store, and who builds.
+/// What the cases share: a registry with the base images, and who builds.
 pub(crate) struct Environment {
     _registry: testkit::RealRegistry,
     directory: tempfile::TempDir,
@@ -60,6 +60,16 @@ impl Environment {
         self.directory.path().join("rbuild")
     }
 
+    /// A directory of whoever builds.
+    fn empty_directory(&self) -> tempfile::TempDir {
+        let directory =
+            tempfile::tempdir_in(self.directory.path()).expect("a temporary directory can be made");
+        if let Builder::User(user) = &self.builder {
+            user.give(directory.path());
+        }
+        directory
+    }
+
     /// The command `rbuild` for whoever builds, who gets all that is in `work`.
     fn command(&self, work: &Path) -> Command {
         match &self.builder {
@@ -70,6 +80,14 @@ impl Environment {
             }
         }
     }
+}
+
+/// Where a case is built: its context, in a directory of its own, and its store.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    work: &'a Path,
+    context: &'a Path,
+    store: &'a Path,
 }
 
 /// A case as it is recorded.
@@ -116,7 +134,9 @@ impl Case {
         self.copy_context(&context);
         let archive = work.path().join("image.tar");
         let started = SystemTime::now();
-        let output = self.build(environment, &context, &archive);
+        let store = environment.empty_directory();
+        let place = Place { work: work.path(), context: &context, store: store.path() };
+        let output = self.build(environment, &place, &archive);
         let log = String::from_utf8_lossy(&output.stderr).into_owned();
 
         let mut differences = self.check_log(&log);
@@ -146,6 +166,31 @@ impl Case {
             }
             Err(error) => differences.push(format!("the archive cannot be read: {error}")),
         }
+        differences.extend(self.run_again(environment, &place, &output));
+        differences
+    }
+
+    /// Builds the case once more in the store of its first build, which must execute nothing and give the same image.
+    fn run_again(&self, environment: &Environment, place: &Place<'_>, first: &Output) -> Vec<String> {
+        let again = self.build(environment, place, &place.work.join("again.tar"));
+        let log = String::from_utf8_lossy(&again.stderr);
+        let mut differences = Vec::new();
+        if !again.status.success() {
+            differences.push(format!("the second build failed:\n{log}"));
+        }
+        let executed: Vec<String> =
+            testkit::steps(&log).into_iter().filter(|(_, cached)| !cached).map(|(name, _)| name).collect();
+        if !executed.is_empty() {
+            differences.push(format!("the second build executed {executed:?}"));
+        }
+        if again.stdout != first.stdout {
+            let text = |output: &Output| String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            differences.push(format!(
+                "the second build made `{}`, the first `{}`",
+                text(&again),
+                text(first)
+            ));
+        }
         differences
     }
 
@@ -158,16 +203,16 @@ impl Case {
         }
     }
 
-    fn build(&self, environment: &Environment, context: &Path, archive: &Path) -> Output {
+    fn build(&self, environment: &Environment, place: &Place<'_>, archive: &Path) -> Output {
         let case = &self.build;
-        let work = context.parent().expect("a context has a parent");
+        let Place { work, context, store } = *place;
         let mut command = environment.command(work);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", environment.directory.path());
         command.env("DOCKER_CONFIG", environment.directory.path().join("docker"));
         command.env("RBUILD_CONFIG", environment.directory.path().join("config.toml"));
-        command.env("RBUILD_ROOT", environment.directory.path().join("store"));
-        command.args(["build", "--no-cache", "--progress=plain"]);
+        command.env("RBUILD_ROOT", store);
+        command.args(["build", "--progress=plain"]);
         if let Some(call) = case["call"].as_str() {
             command.arg(format!("--call={call},format=json"));
         } else {

@@ -219,21 +219,7 @@ impl Ran {
 
     /// The instruction of each step that was looked at, and whether it was found in the cache.
     pub(crate) fn steps(&self) -> Vec<(String, bool)> {
-        let mut found: Vec<(String, String, bool)> = Vec::new();
-        for line in self.stderr.lines().filter_map(|line| line.strip_prefix('#')) {
-            let Some((number, rest)) = line.split_once(' ') else { continue };
-            if let Some(step) = found.iter_mut().find(|(known, ..)| known == number) {
-                step.2 |= rest == "CACHED";
-            } else if let Some((head, instruction)) =
-                rest.strip_prefix('[').and_then(|rest| rest.split_once("] "))
-            {
-                let is_step = head.contains('/') && !instruction.starts_with("FROM ");
-                if is_step {
-                    found.push((number.to_owned(), instruction.to_owned(), false));
-                }
-            }
-        }
-        found.into_iter().map(|(_, name, cached)| (name, cached)).collect()
+        testkit::steps(&self.stderr)
     }
 }
 

@@ -7,12 +7,14 @@ mod accept;
 mod git;
 mod layout;
 mod process;
+mod progress;
 mod real_registry;
 mod scripted_registry;
 mod user;
 
 pub use git::{GitDaemon, GitHttp, GitRepository};
 pub use process::{run_with_timeout, set_times};
+pub use progress::steps;
 pub use real_registry::RealRegistry;
 pub use scripted_registry::{
     AuthPolicy, Fault, FaultKind, MountPolicy, ScriptedRegistry, SeenRequest, WebFile,
