@@ -207,7 +207,7 @@ fn read_row(connection: &Connection, digest: &Digest, held: bool) -> rusqlite::R
         .optional()
 }
 
-fn hash(file: &mut File) -> io::Result<Digest> {
+pub(crate) fn hash(file: &mut File) -> io::Result<Digest> {
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {

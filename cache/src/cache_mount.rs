@@ -199,6 +199,12 @@ impl Store {
         Ok(found)
     }
 
+    /// What a directory lacks, if it is not whole.
+    pub(crate) fn lacks_of_mount(&self, name: &str) -> Option<&'static str> {
+        let directory = self.mounts_directory().join(name);
+        [ID, LOCK, FILES].into_iter().find(|part| fs::symlink_metadata(directory.join(part)).is_err())
+    }
+
     /// Whether a directory is in use.
     pub(crate) fn is_mounted(&self, name: &str) -> bool {
         let Ok(file) = File::open(self.mounts_directory().join(name).join(LOCK)) else { return false };

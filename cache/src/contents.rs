@@ -45,6 +45,11 @@ impl Contents {
         self.0.get(path).copied()
     }
 
+    /// The files and their digests.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Path, &[u8; DIGEST_BYTES])> {
+        self.0.iter().map(|(path, digest)| (path.as_path(), digest))
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut files: Vec<_> = self.0.iter().collect();
         files.sort_unstable();
@@ -175,6 +180,17 @@ impl From<TreeView> for SnapshotTree {
 }
 
 impl Store {
+    /// The files of a snapshot's own directory of which the digests are kept, if what keeps them is there: `None` in it
+    /// is damage.
+    #[expect(clippy::option_option, reason = "not there and not whole are different things")]
+    pub(crate) fn kept_contents(&self, snapshot: SnapshotId) -> std::io::Result<Option<Option<Contents>>> {
+        match std::fs::read(self.snapshot_directory(snapshot).join(FILE)) {
+            Ok(bytes) => Ok(Some(Contents::decode(&bytes))),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// What is known of the files in a snapshot's own directory. A file that cannot be read or is damaged knows nothing.
     fn contents(&self, snapshot: SnapshotId) -> Arc<Contents> {
         let path = self.snapshot_directory(snapshot).join(FILE);

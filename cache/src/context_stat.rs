@@ -182,7 +182,7 @@ impl ContextStats {
 }
 
 /// The entries of a file, if it is whole.
-fn checked(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
+pub(crate) fn checked(mut bytes: Vec<u8>) -> Option<Vec<u8>> {
     let end = bytes.len().checked_sub(CHECK_BYTES)?;
     let body = bytes[..end].strip_prefix(MAGIC)?;
     if body.len() % RECORD_BYTES != 0 || blake3::hash(&bytes[..end]).as_bytes()[..] != bytes[end..] {

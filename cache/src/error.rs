@@ -47,6 +47,14 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
+    /// The SQLite file is damaged, or is none.
+    #[error("the metadata in `{}` is damaged: {reason}", path.display())]
+    DamagedMetadata {
+        /// The path of the SQLite file.
+        path: PathBuf,
+        /// What SQLite said.
+        reason: String,
+    },
     /// The store was written by a newer version of this program.
     #[error(
         "the store `{}` has format {found}, which is newer than format {supported} of this program",
@@ -135,6 +143,9 @@ impl StoreError {
             Some(ErrorCode::DiskFull) => Self::DiskFull { path, source: io::Error::other(source) },
             Some(ErrorCode::PermissionDenied | ErrorCode::ReadOnly) => {
                 Self::Permission { action: "write", path, source: io::Error::other(source) }
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::DamagedMetadata { path, reason: source.to_string() }
             }
             _ => Self::Database { action, path, source },
         }

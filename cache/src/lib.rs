@@ -35,6 +35,7 @@ mod schema;
 mod snapshot;
 mod store;
 mod usage;
+mod verify;
 
 pub mod context_stat;
 pub mod layer;
@@ -61,3 +62,4 @@ pub use record::{RecordDetails, Replace};
 pub use snapshot::{ActiveSnapshot, Snapshot, WorkDirs};
 pub use store::{IdMode, Seal, SnapshotterKind, Store, StoreOptions, WeakStore};
 pub use usage::Usage;
+pub use verify::{Defect, Outcome, Part, Verified};

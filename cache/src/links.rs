@@ -48,10 +48,16 @@ impl Origins {
         (*self != Self::own(snapshot)).then(|| self.0.iter().flat_map(|id| id.0.to_be_bytes()).collect())
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// What the stored form means; `None` for one that this program does not write.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (ids, rest) = bytes.as_chunks::<8>();
         let ids = ids.iter().map(|id| SnapshotId(i64::from_be_bytes(*id))).collect();
         rest.is_empty().then_some(Self(ids))
+    }
+
+    /// Whether the snapshots that they belong to may hold the same inode.
+    pub(crate) fn meet(&self, other: &Self) -> bool {
+        !self.0.is_disjoint(&other.0)
     }
 }
 

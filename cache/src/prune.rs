@@ -106,13 +106,8 @@ impl Store {
 
     /// The same by several rules, one after the other.
     pub(crate) fn prune_by(&self, rules: &[PruneOptions]) -> Result<Pruned, StoreError> {
-        let disk = &self.shared.disk;
         let mut pruned = Pruned::default();
-        self.shared.database.flush()?;
-        pruned.freed_bytes += run::sweep_dead_runs(&self.shared.tmp_directory(), disk)?;
-        sweep_locks(&self.shared.locks_directory())?;
-        self.remove_orphans(&mut pruned)?;
-        self.prune_batch(&[], &mut pruned)?;
+        self.tidy(&mut pruned)?;
         // Walking the store takes its time, so it is done once.
         let mut sizes: Option<Sizes> = None;
         for rule in rules {
@@ -133,6 +128,16 @@ impl Store {
         self.forget()?;
         self.shared.database.checkpoint();
         Ok(pruned)
+    }
+
+    /// Removes what killed processes have left, and what nothing leads to. Returns the paths of what had no row.
+    pub(crate) fn tidy(&self, pruned: &mut Pruned) -> Result<Vec<PathBuf>, StoreError> {
+        self.shared.database.flush()?;
+        pruned.freed_bytes += run::sweep_dead_runs(&self.shared.tmp_directory(), &self.shared.disk)?;
+        sweep_locks(&self.shared.locks_directory())?;
+        let orphans = self.remove_orphans(pruned)?;
+        self.prune_batch(&[], pruned)?;
+        Ok(orphans)
     }
 
     /// Throws away what `rule` means until its bounds hold.
@@ -189,7 +194,7 @@ impl Store {
     }
 
     /// Throws away the candidates that are not needed, and whatever nothing leads to.
-    fn prune_batch(&self, candidates: &[EntryId], pruned: &mut Pruned) -> Result<(), StoreError> {
+    pub(crate) fn prune_batch(&self, candidates: &[EntryId], pruned: &mut Pruned) -> Result<(), StoreError> {
         let shared = &self.shared;
         let needed = self.needed()?;
         let token = random_u64().cast_signed() | 1;
@@ -275,7 +280,7 @@ impl Store {
         Ok(moved)
     }
 
-    fn move_away(&self, path: &std::path::Path) -> Result<Option<PathBuf>, StoreError> {
+    pub(crate) fn move_away(&self, path: &std::path::Path) -> Result<Option<PathBuf>, StoreError> {
         let target = self.fresh_path();
         match self.shared.disk.rename(path, &target) {
             Ok(()) => Ok(Some(target)),
@@ -285,9 +290,10 @@ impl Store {
     }
 
     /// Removes files and directories that have no row: what killed processes have left between moving something
-    /// into place and writing its row.
-    fn remove_orphans(&self, pruned: &mut Pruned) -> Result<(), StoreError> {
+    /// into place and writing its row. Returns their paths.
+    fn remove_orphans(&self, pruned: &mut Pruned) -> Result<Vec<PathBuf>, StoreError> {
         let shared = &self.shared;
+        let mut removed = Vec::new();
         // In this order. Whoever moves a directory into place has declared its use before; if that run has ended
         // since, its rows are written.
         let directories = names(&shared.snapshots_directory())?;
@@ -301,6 +307,7 @@ impl Store {
             }
             let path = shared.snapshots_directory().join(name);
             pruned.freed_bytes += shared.disk.remove_tree(&path)?;
+            removed.push(path);
         }
         let files = names(&shared.blobs_directory())?;
         let moved = shared.database.write(|transaction| {
@@ -308,15 +315,17 @@ impl Store {
             let mut known = transaction.prepare("SELECT 1 FROM blobs WHERE digest = ?1")?;
             for name in files {
                 if !known.exists([format!("sha256:{name}")])? {
-                    moved.extend(self.move_away(&shared.blobs_directory().join(name))?);
+                    let path = shared.blobs_directory().join(name);
+                    moved.extend(self.move_away(&path)?.map(|away| (path, away)));
                 }
             }
             Ok(moved)
         })?;
-        for path in moved {
-            pruned.freed_bytes += shared.disk.remove_tree(&path)?;
+        for (path, away) in moved {
+            pruned.freed_bytes += shared.disk.remove_tree(&away)?;
+            removed.push(path);
         }
-        Ok(())
+        Ok(removed)
     }
 
     fn has_row(&self, id: SnapshotId) -> Result<bool, StoreError> {
@@ -423,7 +432,7 @@ fn delete_snapshots(
 }
 
 /// Deletes the rows that hang on snapshots that are gone. Returns the number of records among them.
-fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
+pub(crate) fn delete_dependents(transaction: &Transaction<'_>) -> Result<u64, Failed> {
     let records =
         transaction.execute("DELETE FROM records WHERE snapshot NOT IN (SELECT id FROM snapshots)", [])?;
     transaction.execute_batch(

@@ -11,13 +11,14 @@ use crate::contents::Contents;
 use crate::database::{PendingSnapshot, kind_number};
 use crate::disk::Disk;
 use crate::duplicate::{self, Overlay};
+use crate::layer::LayerSource;
 use crate::links::Linked;
 use crate::run::Use;
 use crate::store::now;
 use crate::{SnapshotId, SnapshotterKind, Store, StoreError};
 
 /// The name of a snapshot's tree in its directory.
-const TREE: &str = "fs";
+pub(crate) const TREE: &str = "fs";
 
 /// A committed snapshot. It never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -185,7 +186,7 @@ impl Store {
     }
 
     /// A snapshot of a chain whose top is in use: it cannot go away.
-    fn below(&self, id: SnapshotId) -> Result<Snapshot, StoreError> {
+    pub(crate) fn below(&self, id: SnapshotId) -> Result<Snapshot, StoreError> {
         if let Some(known) = self.shared.memory().snapshots.get(&id) {
             return Ok(*known);
         }
@@ -215,6 +216,31 @@ impl Store {
         let mut path = self.snapshot_directory(*snapshot);
         path.push(TREE);
         path
+    }
+
+    /// What the layer of a snapshot is made from. The snapshot is in use.
+    pub fn layer_source(&self, snapshot: &Snapshot) -> Result<LayerSource, StoreError> {
+        let parent = snapshot.parent.map(|id| self.below(id)).transpose()?;
+        self.layer_source_of(self.own_dir(&snapshot.id), parent.as_ref())
+    }
+
+    /// The same for a directory that is to be that of a snapshot on top of `parent`.
+    pub(crate) fn layer_source_of(
+        &self,
+        own: PathBuf,
+        parent: Option<&Snapshot>,
+    ) -> Result<LayerSource, StoreError> {
+        let mode = self.tree_mode();
+        Ok(match self.snapshotter() {
+            SnapshotterKind::Overlay => LayerSource::Overlay {
+                upper: own,
+                lower_dirs: parent.map_or_else(|| Ok(Vec::new()), |parent| self.layer_dirs(parent))?,
+                mode,
+            },
+            SnapshotterKind::Copy => {
+                LayerSource::Trees { old: parent.map(|parent| self.own_dir(&parent.id)), new: own, mode }
+            }
+        })
     }
 
     pub(crate) fn snapshot_directory(&self, snapshot: SnapshotId) -> PathBuf {

@@ -47,12 +47,6 @@ pub enum ExportError {
     /// A layer could not be compressed or stored.
     #[error("cannot compress a layer")]
     Encode(#[source] io::Error),
-    /// A snapshot lies on one that is not there.
-    #[error("the snapshot below `{snapshot}` is missing in the store")]
-    NoParent {
-        /// The snapshot.
-        snapshot: SnapshotId,
-    },
     /// A config or manifest could not be written as JSON.
     #[error("cannot write JSON")]
     Json(#[source] serde_json::Error),

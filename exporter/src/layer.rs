@@ -2,8 +2,8 @@
 
 use std::io::BufWriter;
 
-use cache::layer::{LayerSource, write_layer};
-use cache::{Layer, Snapshot, SnapshotterKind, Store};
+use cache::layer::write_layer;
+use cache::{Layer, Snapshot, Store};
 use oci::{Descriptor, DiffId};
 
 use crate::compression::{Compression, LayerEncoder, MediaTypes};
@@ -16,7 +16,7 @@ pub(crate) fn write(
     compression: Compression,
 ) -> Result<(DiffId, Descriptor), ExportError> {
     let failed = |source| ExportError::Layer { snapshot: snapshot.id, source };
-    let source = source_of(store, snapshot)?;
+    let source = store.layer_source(snapshot)?;
     let blob = store.blobs().writer(None)?;
     // Headers are written in small pieces; the encoder hashes each piece that it gets.
     let mut encoder = BufWriter::with_capacity(1 << 16, LayerEncoder::new(blob, compression));
@@ -38,23 +38,4 @@ pub(crate) fn write(
     let layer = Layer { diff_id: written.diff_id.clone(), size_bytes: written.size_bytes };
     store.set_layer(&snapshot.id, &layer)?;
     Ok((written.diff_id, descriptor))
-}
-
-fn source_of(store: &Store, snapshot: &Snapshot) -> Result<LayerSource, ExportError> {
-    let own = store.own_dir(&snapshot.id);
-    let mode = store.tree_mode();
-    let parent = match &snapshot.parent {
-        None => None,
-        Some(id) => Some(store.snapshot(id)?.ok_or(ExportError::NoParent { snapshot: snapshot.id })?),
-    };
-    Ok(match (store.snapshotter(), parent) {
-        (SnapshotterKind::Overlay, parent) => LayerSource::Overlay {
-            upper: own,
-            lower_dirs: parent.map_or_else(|| Ok(Vec::new()), |parent| store.layer_dirs(&parent))?,
-            mode,
-        },
-        (SnapshotterKind::Copy, parent) => {
-            LayerSource::Trees { old: parent.map(|parent| store.own_dir(&parent.id)), new: own, mode }
-        }
-    })
 }

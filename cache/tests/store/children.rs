@@ -96,6 +96,12 @@ fn child() {
             let store = Store::open_with_faults(&options(root, SnapshotterKind::Overlay), faults).unwrap();
             build(&store).unwrap();
         }
+        "use" => {
+            let store = open(root, SnapshotterKind::Overlay);
+            assert!(store.lookup(&key(number)).unwrap().is_some());
+            say("used");
+            std::thread::park();
+        }
         "open" => match Store::open(&options(root, SnapshotterKind::Overlay)) {
             Ok(_) => say("opened"),
             Err(error) => say(&error.to_string()),

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 
+use cache::layer::write_layer;
 use cache::{
     Claim, Contents, FaultKind, Faults, Layer, PruneOptions, RecordDetails, Replace, Snapshot,
     SnapshotterKind, Store, StoreError, StoreOptions,
@@ -30,7 +31,9 @@ pub(crate) fn build(store: &Store) -> Result<(), StoreError> {
     for number in 1..=3 {
         parent = step(store, &parent, number)?;
     }
-    let layer = Layer { diff_id: DiffId(Digest::sha256(b"tar")), size_bytes: 3 };
+    let mut archive = Vec::new();
+    write_layer(&store.layer_source(&parent)?, &mut archive).unwrap();
+    let layer = Layer { diff_id: DiffId(Digest::sha256(&archive)), size_bytes: archive.len() as u64 };
     store.set_layer(&parent.id, &layer)?;
     store.blobs().write_bytes(b"compressed")?;
     let compressed = Descriptor::of(MediaType::OCI_LAYER_GZIP, b"compressed");
@@ -63,7 +66,8 @@ fn step(store: &Store, parent: &Snapshot, number: u64) -> Result<Snapshot, Store
     let _work = active.work_dir()?;
     fs::write(active.upper().join(format!("file-{number}")), number.to_string()).unwrap();
     let mut contents = Contents::default();
-    contents.insert(PathBuf::from(format!("/file-{number}")), [2; 32]);
+    let digest = *blake3::hash(number.to_string().as_bytes()).as_bytes();
+    contents.insert(PathBuf::from(format!("/file-{number}")), digest);
     active.set_contents(contents);
     active.set_copy([number.to_le_bytes()[0]; 32]);
     let made = active.commit()?;
@@ -77,8 +81,11 @@ fn check(root: &Path, boot_id: &str) {
         StoreOptions { boot_id: Some(boot_id.to_owned()), ..options(root, SnapshotterKind::Overlay) };
     let store = Store::open(&options).unwrap();
     check_content(&store);
+    assert_eq!(store.verify().unwrap().defects, []);
     build(&store).unwrap();
     check_content(&store);
+    let verified = store.verify().unwrap();
+    assert_eq!((verified.defects, verified.leftovers), (Vec::new(), 0));
     assert!(store.lookup(&key(3)).unwrap().is_some());
     assert_eq!(store.images().unwrap().len(), 1);
     drop(store);
@@ -95,7 +102,7 @@ fn check(root: &Path, boot_id: &str) {
     assert_eq!(names(root.join("tmp")), [""; 0]);
 }
 
-fn check_content(store: &Store) {
+pub(crate) fn check_content(store: &Store) {
     for number in 1..=3 {
         let Some(found) = store.lookup(&key(number)).unwrap() else { continue };
         assert_eq!(u64::from(found.depth), number + 1);

@@ -15,3 +15,4 @@ mod pruning;
 mod records;
 mod snapshots;
 mod support;
+mod verify;
