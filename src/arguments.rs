@@ -110,6 +110,10 @@ pub(crate) enum Action {
     Gc,
     /// Tell what this machine can do, and what would improve it; fails with 3 if builds do not work
     Doctor {
+        /// Read all of the store instead, compare it with its digests, and throw away what is damaged, so that builds
+        /// make or fetch it anew; fails with 1 if anything was damaged
+        #[arg(long)]
+        store: bool,
         /// How to write it; `json` is one object on each line
         #[arg(long, value_name = "FORMAT", default_value = "table")]
         format: ListFormat,

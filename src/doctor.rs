@@ -1,12 +1,13 @@
 //! `rbuild doctor`: what this machine can do, and what would improve it.
 //!
 //! It tries things out instead of guessing from versions, and leaves nothing behind: a store that is not there is not
-//! made.
+//! made. `--store` looks at the content of the store instead.
 
 mod ids;
 mod machine;
 mod programs;
 mod store;
+mod verify;
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -27,6 +28,10 @@ enum Status {
     Limited,
     /// Not at all.
     Missing,
+    /// It was damaged, and is thrown away.
+    Repaired,
+    /// It is damaged still.
+    Damaged,
 }
 
 impl Status {
@@ -35,6 +40,8 @@ impl Status {
             Self::Ok => "ok",
             Self::Limited => "limited",
             Self::Missing => "missing",
+            Self::Repaired => "repaired",
+            Self::Damaged => "damaged",
         }
     }
 }
@@ -86,6 +93,8 @@ impl Finding {
     }
 }
 
+pub(crate) use verify::run as verify;
+
 /// Looks at everything. `root` is the directory of the store.
 pub(crate) fn run(root: &Path, ids: Ids, format: ListFormat) -> Answer {
     let mut findings = vec![machine::kernel()];
@@ -107,10 +116,7 @@ pub(crate) fn run(root: &Path, ids: Ids, format: ListFormat) -> Answer {
     findings.push(programs::agent());
     findings.extend(programs::configuration());
     let works = !findings.iter().any(|finding| finding.fatal);
-    let text = match format {
-        ListFormat::Json => findings.iter().map(Finding::json).collect(),
-        ListFormat::Table => table(&findings, works),
-    };
+    let text = written(&findings, format, || conclusion(&findings, works));
     let code = if works { 0 } else { FailureKind::Environment.exit_code() };
     Answer { code, ..Answer::text(text) }
 }
@@ -129,7 +135,15 @@ impl Finding {
     }
 }
 
-fn table(findings: &[Finding], works: bool) -> String {
+/// The findings in a format; a table ends with what follows from them.
+fn written(findings: &[Finding], format: ListFormat, conclusion: impl FnOnce() -> String) -> String {
+    match format {
+        ListFormat::Json => findings.iter().map(Finding::json).collect(),
+        ListFormat::Table => format!("{}\n{}\n", table(findings), conclusion()),
+    }
+}
+
+fn table(findings: &[Finding]) -> String {
     let width = findings.iter().map(|finding| finding.check.len()).max().unwrap_or_default();
     let mut text = String::new();
     for Finding { check, status, detail, remedy, .. } in findings {
@@ -138,15 +152,17 @@ fn table(findings: &[Finding], works: bool) -> String {
             let _ = writeln!(text, "{:<8}  {:<width$}  → {remedy}", "", "");
         }
     }
+    text
+}
+
+fn conclusion(findings: &[Finding], works: bool) -> String {
     let remedies = findings.iter().filter(|finding| finding.status != Status::Ok).count();
-    let end = match (works, remedies) {
+    match (works, remedies) {
         (false, _) => "Builds do not work here.".to_owned(),
         (true, 0) => "Builds work here.".to_owned(),
         (true, 1) => "Builds work here; one thing is limited or missing.".to_owned(),
         (true, number) => format!("Builds work here; {number} things are limited or missing."),
-    };
-    let _ = writeln!(text, "\n{end}");
-    text
+    }
 }
 
 #[cfg(test)]
@@ -163,9 +179,10 @@ mod tests {
         let expected = "ok        kernel  Linux 6.1\n\
                         limited   ids     one\n                  → get more\n\
                         missing   git     not \"found\"\n\nBuilds do not work here.\n";
-        assert_eq!(table(&findings, false), expected);
-        assert!(table(&findings, true).ends_with("\nBuilds work here; 2 things are limited or missing.\n"));
-        assert!(table(&findings[..1], true).ends_with("\nBuilds work here.\n"));
+        let told = written(&findings, ListFormat::Table, || conclusion(&findings, false));
+        assert_eq!(told, expected);
+        assert_eq!(conclusion(&findings, true), "Builds work here; 2 things are limited or missing.");
+        assert_eq!(conclusion(&findings[..1], true), "Builds work here.");
         let expected = "{\"check\":\"git\",\"status\":\"missing\",\"detail\":\"not \\\"found\\\"\",\"remedy\":null,\
                         \"fatal\":true}\n";
         assert_eq!(findings[2].json(), expected);

@@ -138,7 +138,10 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
             debug::want_shell(&mut arguments);
             return begin_build(build::plan(&arguments)?, root, ids);
         }
-        Action::Doctor { format } => return Ok(doctor::run(&root, ids, format)),
+        Action::Doctor { store: true, format } => {
+            return doctor::verify(&Session::begin(&root, ids)?, &root, format);
+        }
+        Action::Doctor { store: false, format } => return Ok(doctor::run(&root, ids, format)),
         Action::Fmt(arguments) => return format::run(&arguments),
         Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
         Action::Push { image } => simple(images::push(Session::begin(&root, ids)?, root, image)),

@@ -109,10 +109,16 @@ impl Session {
         Store::open(&self.store_options(root)?).map_err(|error| self.store_failure(&error))
     }
 
-    /// A store that cannot be opened.
-    fn store_failure(&self, error: &StoreError) -> Failure {
+    /// A store that cannot be opened or read.
+    pub(crate) fn store_failure(&self, error: &StoreError) -> Failure {
         let failure = Failure::from_error(FailureKind::Environment, error);
         let elsewhere = "another directory can be named with `--root`";
+        if let StoreError::DamagedMetadata { path, .. } = error {
+            let store = path.parent().unwrap_or(path).display();
+            return failure.with_hint(format!(
+                "remove the store `{store}`: the next build makes a new one; images that were only kept there are lost"
+            ));
+        }
         let StoreError::IdsChanged { root, had_one, .. } = error else { return failure.with_hint(elsewhere) };
         let shown = root.display();
         let way = match (&self.ids, had_one) {

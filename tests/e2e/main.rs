@@ -8,6 +8,7 @@ mod concurrency;
 mod container;
 mod contexts;
 mod crash;
+mod damage;
 mod debug;
 mod devices;
 mod doctor;
