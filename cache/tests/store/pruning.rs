@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cache::{
@@ -80,6 +81,39 @@ fn what_killed_processes_have_left_is_removed() {
     assert_eq!(names(root.join("locks")), [""; 0]);
     save(&living, 1, &made);
     assert_eq!(store.lookup(&key(1)).unwrap(), Some(made));
+}
+
+#[test]
+fn a_dead_run_that_is_still_written_to_is_swept_later() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path(), SnapshotterKind::Overlay);
+    let upper = directory.path().join("tmp/1-1/0/fs");
+    fs::create_dir_all(&upper).unwrap();
+    fs::write(directory.path().join("tmp/1-1/uses"), "").unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // What a program does that does not know yet that its build was killed.
+        scope.spawn(|| {
+            for number in 0.. {
+                let _ = fs::create_dir_all(upper.join(format!("{number}/a/b")));
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+            }
+        });
+        for _ in 0..200 {
+            if let Err(error) = store.sweep() {
+                done.store(true, Ordering::SeqCst);
+                panic!("{error:?}");
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    // Without its list it looks like one that is beginning.
+    fs::create_dir_all(&upper).unwrap();
+    fs::write(directory.path().join("tmp/1-1/uses"), "").unwrap();
+    store.sweep().unwrap();
+    assert_eq!(names(directory.path().join("tmp")).len(), 1, "this run alone");
 }
 
 #[test]
