@@ -1,4 +1,5 @@
-//! All writes of the store to the disk (the trees inside snapshots aside, which [`crate::tree`] writes), so that
+//! All writes of the store to the disk (the trees inside snapshots aside, which [`crate::tree`] writes; of these the
+//! links to other snapshots are counted), so that
 //! tests can make any of them fail, or kill the process there.
 
 use std::fs::{self, File, OpenOptions};

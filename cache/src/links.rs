@@ -115,6 +115,8 @@ impl ActiveSnapshot {
         if !self.may_link(source.origins)? || !self.linked.note(source.origins, inode(source.entry)) {
             return Ok(false);
         }
+        let step = self.store.shared.disk.step();
+        step.map_err(|error| StoreError::io("link", &self.upper().join(source.name), error))?;
         Ok(writer.link_from(source.holder.directory(), source.name, new)?)
     }
 

@@ -16,8 +16,8 @@ use solver::{
 };
 use tokio_util::sync::CancellationToken;
 use worker::{
-    ContextSource, Debugger, DefaultNetwork, GitOptions, LocalWorker, Output, Secret, SshAgent, WorkerError,
-    WorkerOptions,
+    ContextSource, Debugger, DefaultNetwork, GitOptions, ImageError, LocalWorker, Output, Secret, SshAgent,
+    WorkerError, WorkerOptions,
 };
 
 pub(crate) type Result = std::result::Result<Solved<Output>, SolveError<WorkerError>>;
@@ -45,16 +45,26 @@ pub(crate) struct Built {
 impl Bench {
     pub(crate) fn new(kind: SnapshotterKind) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let options = StoreOptions {
-            root: directory.path().join("store"),
+        let store = Store::open(&Self::options(&directory.path().join("store"), kind)).unwrap();
+        Self::with_store(directory, store)
+    }
+
+    /// Options for a store in `root`.
+    pub(crate) fn options(root: &Path, kind: SnapshotterKind) -> StoreOptions {
+        StoreOptions {
+            root: root.to_owned(),
             snapshotter: Some(kind),
             ids: IdMode::Root,
             boot_id: None,
             links: LinkPolicy::Allowed,
-        };
+        }
+    }
+
+    /// A bench with a store that is open already.
+    pub(crate) fn with_store(directory: tempfile::TempDir, store: Store) -> Self {
         std::fs::create_dir(directory.path().join("context")).unwrap();
         Self {
-            store: Store::open(&options).unwrap(),
+            store,
             runtime: tokio::runtime::Runtime::new().unwrap(),
             secrets: BTreeMap::from([("token".to_owned(), b"s3cret\n".to_vec())]),
             git: std::env::vars_os().filter(|(name, _)| name == "PATH").collect(),
@@ -93,15 +103,19 @@ impl Bench {
 
     /// The base image that the repository brings.
     pub(crate) fn busybox(&self) -> Op {
+        self.try_busybox().unwrap()
+    }
+
+    /// The same where it may fail.
+    pub(crate) fn try_busybox(&self) -> std::result::Result<Op, ImageError> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/bases/oci");
         let location = ImageLocation::OciLayout { path, tag_or_digest: "busybox:latest".to_owned() };
         let worker = self.worker();
         let platform = Platform::new("linux", "amd64", None);
-        let resolved =
-            self.runtime.block_on(worker.images().resolve(&location, &platform, "busybox")).unwrap();
+        let resolved = self.runtime.block_on(worker.images().resolve(&location, &platform, "busybox"))?;
         let chain = ChainId::of_each(&resolved.config.rootfs.diff_ids);
         let chain_id = chain.last().cloned().unwrap();
-        Op::Image(ImageOp { chain_id, source: resolved.source })
+        Ok(Op::Image(ImageOp { chain_id, source: resolved.source }))
     }
 
     pub(crate) fn solve(&self, graph: Graph, target: VertexId) -> Built {

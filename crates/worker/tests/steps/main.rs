@@ -11,6 +11,7 @@
 
 mod bench;
 mod cases;
+mod crashes;
 mod debug;
 mod git;
 mod networks;
@@ -26,9 +27,12 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("inside-agent-client") {
         return cases::agent_client();
     }
+    if std::env::args().nth(1).as_deref() == Some(crashes::INSIDE) {
+        crashes::build_and_die();
+    }
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
     let mut failed = Vec::new();
-    let all = [cases::ALL, debug::ALL, remote::ALL, git::ALL, networks::ALL];
+    let all = [cases::ALL, crashes::ALL, debug::ALL, remote::ALL, git::ALL, networks::ALL];
     for (name, test) in all.into_iter().flatten() {
         for kind in [SnapshotterKind::Overlay, SnapshotterKind::Copy] {
             let name = format!("{name} ({kind:?})");
