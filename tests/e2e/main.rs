@@ -14,6 +14,7 @@ mod devices;
 mod doctor;
 mod escapes;
 mod explained;
+mod file_systems;
 mod flushes;
 mod interrupts;
 mod lab;
