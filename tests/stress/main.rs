@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let seconds = number("RBUILD_STRESS_SECONDS").unwrap_or(SECONDS);
-    let seed = number("RBUILD_STRESS_SEED").unwrap_or_else(|| seed::fresh());
+    let seed = number("RBUILD_STRESS_SEED").unwrap_or_else(seed::fresh);
     println!("RBUILD_STRESS_SEED={seed} RBUILD_STRESS_SECONDS={seconds}");
     let references = References::build();
     let rounds = [(Who::Root, "overlay"), (Who::user(), "overlay"), (Who::Root, "copy")];
