@@ -11,10 +11,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::StoreError;
 use crate::run::{Declared, Use};
-use crate::store::{Shared, now};
+use crate::store::{Shared, is_outdated, now};
 
 const BUFFER_BYTES: usize = 256 << 10;
-const USED_RESOLUTION_SECONDS: i64 = 600;
 
 /// The blobs of a store: manifests, configs and compressed layers. Clones are the same.
 ///
@@ -59,7 +58,7 @@ impl BlobStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(StoreError::io("read", &path, error)),
         }
-        if now().saturating_sub(used) > USED_RESOLUTION_SECONDS {
+        if is_outdated(used) {
             self.shared.database.pending().used_blobs.insert(digest.clone());
         }
         Ok(Some(size_bytes))

@@ -199,6 +199,11 @@ impl Store {
         Ok(found)
     }
 
+    /// The file of which the time is that of a directory's last use.
+    pub(crate) fn mount_lock(&self, name: &str) -> PathBuf {
+        self.mounts_directory().join(name).join(LOCK)
+    }
+
     /// What a directory lacks, if it is not whole.
     pub(crate) fn lacks_of_mount(&self, name: &str) -> Option<&'static str> {
         let directory = self.mounts_directory().join(name);
@@ -207,7 +212,7 @@ impl Store {
 
     /// Whether a directory is in use.
     pub(crate) fn is_mounted(&self, name: &str) -> bool {
-        let Ok(file) = File::open(self.mounts_directory().join(name).join(LOCK)) else { return false };
+        let Ok(file) = File::open(self.mount_lock(name)) else { return false };
         !lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_or(false)
     }
 

@@ -210,7 +210,7 @@ impl Store {
         Ok(rows.into_iter().filter_map(entry).collect())
     }
 
-    fn context_entries(&self) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) fn context_entries(&self) -> Result<Vec<Entry>, StoreError> {
         let directory = self.contexts_directory();
         if fs::metadata(&directory).is_err() {
             return Ok(Vec::new());

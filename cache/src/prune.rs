@@ -7,8 +7,9 @@
 //! leaves hidden rows, which the next prune considers anew, or directories without rows, which it removes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::File;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oci::Digest;
 use rusqlite::{Transaction, params};
@@ -16,7 +17,7 @@ use rusqlite::{Transaction, params};
 use crate::claim::sweep_locks;
 use crate::database::Failed;
 use crate::run::{self, Use};
-use crate::store::{now, random_u64};
+use crate::store::{USED_RESOLUTION_SECONDS, now, random_u64};
 use crate::usage::{names, with_ancestors};
 use crate::{Entry, EntryId, Filter, SnapshotId, Store, StoreError, Usage};
 
@@ -135,9 +136,37 @@ impl Store {
         self.shared.database.flush()?;
         pruned.freed_bytes += run::sweep_dead_runs(&self.shared.tmp_directory(), &self.shared.disk)?;
         sweep_locks(&self.shared.locks_directory())?;
+        self.mend_times()?;
         let orphans = self.remove_orphans(pruned)?;
         self.prune_batch(&[], pruned)?;
         Ok(orphans)
+    }
+
+    /// Times of use that are still to come are a mistake of the clock that is past: they count from now on. Else what
+    /// has them would never be old, and would outlive what is really used.
+    fn mend_times(&self) -> Result<(), StoreError> {
+        let (now, latest) = (now(), now() + i64::from(USED_RESOLUTION_SECONDS));
+        self.shared.database.write(|transaction| {
+            for (table, column) in
+                [("records", "used"), ("snapshots", "used"), ("blobs", "used"), ("images", "seen")]
+            {
+                let change = format!("UPDATE {table} SET {column} = ?1 WHERE {column} > ?2");
+                transaction.execute(&change, [now, latest])?;
+            }
+            Ok(())
+        })?;
+        let mounts = self.cache_mounts()?.into_iter().filter(|mount| mount.used > latest);
+        let contexts = self.context_entries()?.into_iter().filter(|entry| entry.used > latest);
+        let mounts = mounts.map(|mount| self.mount_lock(&mount.name));
+        for path in
+            mounts.chain(contexts.map(|entry| self.entry_path(&entry.id)).collect::<Result<Vec<_>, _>>()?)
+        {
+            // One that has gone since has no time to mend.
+            if let Ok(file) = File::options().write(true).open(path) {
+                let _ = file.set_modified(SystemTime::now());
+            }
+        }
+        Ok(())
     }
 
     /// Throws away what `rule` means until its bounds hold.

@@ -5,11 +5,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use crate::database::{Failed, kind_number};
 use crate::run::{Declared, Use};
 use crate::snapshot::read_snapshot_row;
-use crate::store::now;
+use crate::store::{is_outdated, now};
 use crate::{EntryKind, RecordKey, Snapshot, SnapshotId, Store, StoreError};
-
-/// The time of last use is no more precise than that, so that a build that finds everything writes nothing.
-const USED_RESOLUTION_SECONDS: i64 = 600;
 
 /// What happens to an earlier record of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +33,7 @@ impl Store {
     pub fn lookup(&self, key: &RecordKey) -> Result<Option<Snapshot>, StoreError> {
         let found = self.acquire(|connection| self.read_record(connection, key))?;
         let Some((snapshot, used)) = found else { return Ok(None) };
-        if now().saturating_sub(used) > USED_RESOLUTION_SECONDS {
+        if is_outdated(used) {
             self.shared.database.pending().used.insert(*key);
         }
         Ok(Some(snapshot))

@@ -14,7 +14,7 @@ use crate::duplicate::{self, Overlay};
 use crate::layer::LayerSource;
 use crate::links::Linked;
 use crate::run::Use;
-use crate::store::now;
+use crate::store::is_outdated;
 use crate::{SnapshotId, SnapshotterKind, Store, StoreError};
 
 /// The name of a snapshot's tree in its directory.
@@ -151,7 +151,7 @@ impl Store {
     pub fn snapshot_by_chain(&self, chain: &ChainId) -> Result<Option<Snapshot>, StoreError> {
         let found = self.acquire(|connection| self.read_chain(connection, chain))?;
         let Some((snapshot, used)) = found else { return Ok(None) };
-        if now().saturating_sub(used) > 600 {
+        if is_outdated(used) {
             self.shared.database.pending().used_snapshots.insert(snapshot.id);
         }
         Ok(Some(snapshot))

@@ -466,6 +466,14 @@ pub(crate) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// The time of last use is no more precise than that, so that a build that finds everything writes nothing.
+pub(crate) const USED_RESOLUTION_SECONDS: u32 = 600;
+
+/// Whether a time of last use is to be set anew: it has passed, or the clock was wrong and it is still to come.
+pub(crate) fn is_outdated(used: i64) -> bool {
+    now().abs_diff(used) > u64::from(USED_RESOLUTION_SECONDS)
+}
+
 /// A number that no other process has.
 pub(crate) fn random_u64() -> u64 {
     let mut bytes = [0; 8];

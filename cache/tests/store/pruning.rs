@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cache::{
-    EntryId, EntryKind, PruneOptions, Pruned, RecordDetails, Replace, Snapshot, SnapshotterKind, SpaceBounds,
-    Store, Usage,
+    EntryId, EntryKind, MountKey, MountSharing, PruneOptions, Pruned, RecordDetails, Replace, Snapshot,
+    SnapshotterKind, SpaceBounds, Store, StoreError, Usage,
 };
 use oci::{ChainId, Digest};
 
@@ -81,39 +80,6 @@ fn what_killed_processes_have_left_is_removed() {
     assert_eq!(names(root.join("locks")), [""; 0]);
     save(&living, 1, &made);
     assert_eq!(store.lookup(&key(1)).unwrap(), Some(made));
-}
-
-#[test]
-fn a_dead_run_that_is_still_written_to_is_swept_later() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = open(directory.path(), SnapshotterKind::Overlay);
-    let upper = directory.path().join("tmp/1-1/0/fs");
-    fs::create_dir_all(&upper).unwrap();
-    fs::write(directory.path().join("tmp/1-1/uses"), "").unwrap();
-    let done = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // What a program does that does not know yet that its build was killed.
-        scope.spawn(|| {
-            for number in 0.. {
-                let _ = fs::create_dir_all(upper.join(format!("{number}/a/b")));
-                if done.load(Ordering::SeqCst) {
-                    return;
-                }
-            }
-        });
-        for _ in 0..200 {
-            if let Err(error) = store.sweep() {
-                done.store(true, Ordering::SeqCst);
-                panic!("{error:?}");
-            }
-        }
-        done.store(true, Ordering::SeqCst);
-    });
-    // Without its list it looks like one that is beginning.
-    fs::create_dir_all(&upper).unwrap();
-    fs::write(directory.path().join("tmp/1-1/uses"), "").unwrap();
-    store.sweep().unwrap();
-    assert_eq!(names(directory.path().join("tmp")).len(), 1, "this run alone");
 }
 
 #[test]
@@ -225,6 +191,41 @@ fn set_used(root: &Path, number: u64, seconds_ago: i64) {
 
 fn filter(text: &str) -> PruneOptions {
     PruneOptions { filters: vec![text.parse().unwrap()], ..PruneOptions::default() }
+}
+
+#[test]
+fn times_that_are_still_to_come_are_the_clocks_mistake() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = directory.path();
+    let maker = open(root, SnapshotterKind::Overlay);
+    for number in 1..=3 {
+        sized(&maker, number, 10, EntryKind::Regular);
+    }
+    let mount_key = MountKey { id: "c".to_owned(), beginning: [0; 32] };
+    drop(maker.try_mount::<StoreError>(&mount_key, MountSharing::Shared, |_| Ok(())).unwrap());
+    drop(maker);
+    let year = 365 * 86400;
+    for number in 1..=2 {
+        set_used(root, number, -year);
+    }
+    set_used(root, 3, 7200);
+    let mounts = root.join("mounts");
+    let lock = fs::File::open(mounts.join(&names(mounts.clone())[0]).join("lock")).unwrap();
+    lock.set_modified(SystemTime::now() + Duration::from_secs(year.unsigned_abs())).unwrap();
+    let now = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().cast_signed();
+    let used = |store: &Store| store.entries().unwrap().iter().map(|entry| entry.used).collect::<Vec<_>>();
+
+    // Whoever uses something sets its time right.
+    let store = open(root, SnapshotterKind::Overlay);
+    store.lookup(&key(1)).unwrap().unwrap();
+    drop(store);
+    let store = open(root, SnapshotterKind::Overlay);
+    assert_eq!(used(&store).iter().filter(|used| **used > now()).count(), 2, "{:?}", used(&store));
+    // And prune does it for what nobody uses, which has to grow old too.
+    let hour = PruneOptions { unused_for: Some(Duration::from_secs(3600)), ..PruneOptions::default() };
+    assert_eq!(store.prune(&hour).unwrap().records, 1);
+    assert_eq!((used(&store).len(), used(&store).iter().filter(|used| **used > now()).count()), (3, 0));
+    assert_eq!(store.prune(&everything()).unwrap().records, 2);
 }
 
 #[test]
