@@ -365,6 +365,7 @@ mod tests {
         let path = directory.path().join("meta.db");
         fs::write(&path, "not a database, but long enough to look at for SQLite".repeat(100)).unwrap();
         let error = Database::open(directory.path(), directory.path(), &Disk::default()).unwrap_err();
-        assert_eq!(error.to_string(), format!("cannot open the metadata in `{}`", path.display()));
+        let text = format!("the metadata in `{}` is damaged: file is not a database", path.display());
+        assert_eq!(error.to_string(), text);
     }
 }
