@@ -66,8 +66,13 @@ impl Outside {
         let port = listener.local_addr().expect("it is bound").port();
         thread::spawn(move || {
             for stream in listener.incoming() {
-                // Whoever is gone misses nothing.
-                let _ = stream.expect("connections can be accepted").write_all(word.as_bytes());
+                let mut stream = stream.expect("connections can be accepted");
+                // Whoever is gone misses nothing. Some versions of pasta send the last bytes over and over where both
+                // ends are closed at once.
+                let _ = stream.write_all(word.as_bytes());
+                let _ = stream.shutdown(std::net::Shutdown::Write);
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
             }
         });
         port
@@ -211,8 +216,13 @@ RUN --network=host {CALL}; call 127.0.0.1 {hidden} /host; call $(gateway) {open}
         place.build(&[&output, "--allow=network.host", "--add-host=gateway:host-gateway"]).succeeded();
     assert!(!built.stderr.contains("WARNING"), "{}", built.stderr);
     let tree = Tree::read(&path);
-    let texts = ["outside", "gateway", "host", "host-gateway", "name", "devices"].map(|name| tree.text(name));
-    assert_eq!(texts, ["open", "open", "hidden", "open", "1\n1\n", "eth0\nlo\n"]);
+    // The pasta of Debian 12 may hand on a last segment more than once.
+    for name in ["outside", "gateway"] {
+        let text = tree.text(name);
+        assert!(!text.is_empty() && text.replace("open", "").is_empty(), "{name}: {text}");
+    }
+    let texts = ["host", "host-gateway", "name", "devices"].map(|name| tree.text(name));
+    assert_eq!(texts, ["hidden", "open", "1\n1\n", "eth0\nlo\n"]);
     assert_eq!(["loopback", "by-address", "by-gateway"].map(|name| tree.text(name)), ["", "", ""]);
     none_is_left(&place.started);
     assert_eq!(started(&place.started).len(), 1);

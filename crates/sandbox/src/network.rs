@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,6 +106,9 @@ pub struct PastaOptions {
     pub start_deadline: Duration,
 }
 
+/// A flag of a process that ends (`linux/sched.h`).
+const PF_EXITING: u64 = 0x4;
+
 /// A network namespace from which a process of pasta leads to the outside: connections that begin inside are made anew
 /// by pasta, outside. Nothing leads in, and nothing leads to the loopback devices of the outside but for
 /// [`NAMESERVER`](Self::NAMESERVER).
@@ -180,9 +183,22 @@ impl ConnectedNetwork {
     /// Whether pasta is still running.
     pub fn is_connected(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        // A process that is about to end closes its output before its device, and all of that before it has ended.
         let ends = [PollFd::new(&self.pidfd, PollFlags::IN), PollFd::new(&self.stdout, PollFlags::empty())];
-        matches!(poll(&mut { ends }, Some(&now)), Ok(0))
+        matches!(poll(&mut { ends }, Some(&now)), Ok(0)) && !self.is_ending()
+    }
+
+    /// Whether pasta is on the way to its end: it gives up its device some time before it has ended. False where `/proc`
+    /// does not tell.
+    fn is_ending(&self) -> bool {
+        // See pidfd_open(2) and proc_pid_stat(5): what follows the name is the state and, seventh, the flags.
+        let flags = || -> Option<u64> {
+            let information = format!("/proc/self/fdinfo/{}", self.pidfd.as_raw_fd());
+            let information = std::fs::read_to_string(information).ok()?;
+            let pid = information.lines().find_map(|line| line.strip_prefix("Pid:"))?.trim();
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(')')?.1.split_whitespace().nth(6)?.parse().ok()
+        };
+        flags().is_some_and(|flags| flags & PF_EXITING != 0)
     }
 
     /// Kills pasta. Does not wait, which dropping this does: its end takes the kernel some 20 ms.
