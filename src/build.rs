@@ -421,15 +421,14 @@ async fn make(
     let salt = session.salt(plan.ignore_chown);
     if let Some(format) = plan.preview {
         let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
-        let preview = preview::Preview {
-            graph: &build.graph,
-            targets: &targets,
-            subject: &plan.subject,
-            store: &store,
-            worker: &worker,
+        let preview =
+            preview::Preview { graph: &build.graph, subject: &plan.subject, store: &store, worker: &worker };
+        let told = async {
+            let fates = solver::plan(&build.graph, &targets, &worker, &salt, interrupt.token()).await;
+            let fates = fates.map_err(|error| solve_failure(plan, session, &build, &error, interrupt))?;
+            preview.text(&fates, format).await
         };
-        let told = Box::pin(preview.run(&salt, interrupt.token(), format));
-        return interrupt.unless(told).await.map(Some);
+        return interrupt.unless(Box::pin(told)).await.map(Some);
     }
     let work =
         Work { plan, build: &build, store: &store, client: &client, worker: &worker, interrupt, recording };

@@ -7,13 +7,12 @@ use cache::Store;
 use oci::CacheHash;
 use serde::Serialize;
 use serde_json::json;
-use solver::{Fate, Graph, Op, SolveError, VertexId};
-use tokio_util::sync::CancellationToken;
+use solver::{Fate, Graph, Op, VertexId};
 use worker::LocalWorker;
 
 use crate::arguments::PlanFormat;
 use crate::explain::{self, Reason};
-use crate::history::{self, Past, Subject};
+use crate::history::{self, Past, StepRecord, Subject};
 use crate::images::store_failure;
 use crate::progress::bytes;
 use crate::report::{self, Failure};
@@ -22,7 +21,6 @@ use crate::session::blocking;
 /// What is asked.
 pub(crate) struct Preview<'a> {
     pub(crate) graph: &'a Graph,
-    pub(crate) targets: &'a [VertexId],
     pub(crate) subject: &'a Subject,
     pub(crate) store: &'a Store,
     pub(crate) worker: &'a LocalWorker,
@@ -87,30 +85,19 @@ struct Planned<'a> {
 }
 
 impl Preview<'_> {
-    /// The plan as text.
-    pub(crate) async fn run(
-        &self,
-        salt: &[u8],
-        cancel: &CancellationToken,
-        format: PlanFormat,
-    ) -> Result<String, Failure> {
-        let fates = solver::plan(self.graph, self.targets, self.worker, salt, cancel).await;
-        let fates = fates.map_err(|error| match &error {
-            SolveError::Vertex { error, .. } => {
-                Failure::solve(&report::chain(error)).of_kind(report::kind_of(error)).with_hints(error.hint())
-            }
-            other => Failure::solve(&other.to_string()),
-        })?;
-        let pulls = self.pulls(&fates).await?;
+    /// The plan as text; `fates` are those of [`solver::plan`].
+    pub(crate) async fn text(&self, fates: &[Fate], format: PlanFormat) -> Result<String, Failure> {
+        let pulls = self.pulls(fates).await?;
+        let reasons = self.reasons(fates).await?;
         let mut steps = Vec::new();
-        for (id, fate) in self.graph.ids().zip(&fates) {
+        for ((id, fate), reasons) in self.graph.ids().zip(fates).zip(reasons) {
             let vertex = self.graph.vertex(id);
             let Some(action) = Action::of(&vertex.op, fate) else { continue };
             steps.push(Planned {
                 name: &vertex.meta.name,
                 action,
                 lines: vertex.meta.lines.map(|lines| (lines.first, lines.last)),
-                reasons: self.reasons(id, fate).await?,
+                reasons,
             });
         }
         Ok(match format {
@@ -119,17 +106,28 @@ impl Preview<'_> {
         })
     }
 
-    async fn reasons(&self, vertex: VertexId, fate: &Fate) -> Result<Vec<Reason>, Failure> {
-        let Fate::Executed { key, parts } = fate else { return Ok(Vec::new()) };
-        let mut step = history::planned(self.graph, vertex, Some(parts));
-        step.key = Some(CacheHash(key.0));
+    /// Why each vertex would be executed.
+    async fn reasons(&self, fates: &[Fate]) -> Result<Vec<Vec<Reason>>, Failure> {
+        let step = |(vertex, fate): (VertexId, &Fate)| match fate {
+            Fate::Executed { key, parts } => {
+                let mut step = history::planned(self.graph, vertex, Some(parts));
+                step.key = Some(CacheHash(key.0));
+                Some(step)
+            }
+            _ => None,
+        };
+        let steps: Vec<Option<StepRecord>> = self.graph.ids().zip(fates).map(step).collect();
         let names: Vec<String> =
             self.graph.vertices().iter().map(|vertex| vertex.meta.name.clone()).collect();
         let (store, subject, bases) = (self.store.clone(), self.subject.clone(), history::bases(self.graph));
         let found = blocking(move || {
+            let past = Past::read(&store, &subject, None)?;
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let before = Past::read(&store, &subject, None)?.before(&names, vertex.index());
-            explain::reasons(&store, &step, &bases, before.as_ref())
+            let reasons = |(index, step): (usize, &Option<StepRecord>)| match step {
+                Some(step) => explain::reasons(&store, step, &bases, past.before(&names, index).as_ref()),
+                None => Ok(Vec::new()),
+            };
+            steps.iter().enumerate().map(reasons).collect::<Result<_, cache::StoreError>>()
         });
         found.await.map_err(|error| store_failure(&error))
     }

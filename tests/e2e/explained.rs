@@ -160,7 +160,7 @@ fn a_plan_tells_what_would_be_done_and_does_none_of_it() {
     assert_eq!(lab.rbuild(&["images", "--format=json"]).succeeded().stdout, "", "nothing was tagged");
     lab.build(&context, &["--plan", "--check"]).failed(2, &["ask for different things"]);
     fs::write(context.join("Dockerfile"), "FROM busybox\nCOPY nothing /\n").expect("a file can be written");
-    lab.build(&context, &["--plan"]).failed(1, &["\"/nothing\": not found"]);
+    lab.build(&context, &["--plan"]).failed(1, &["\"/nothing\": not found", "Dockerfile:2\n"]);
 }
 
 #[test]
