@@ -259,3 +259,22 @@ fn files_of_several_platforms_are_apart() {
     let index = json("skopeo", &["inspect", "--raw", &format!("oci-archive:{}", archive.display())]);
     assert_eq!(index["manifests"][0]["platform"]["architecture"], "arm64");
 }
+
+#[test]
+fn several_platforms_have_one_cache() {
+    let dockerfile = "FROM platforms\nRUN cat /proc/sys/kernel/random/uuid > /a\nRUN uname -m > /b\n";
+    for mode in ["min", "max"] {
+        let first = Lab::new();
+        let context = first.context("ctx", &[("Dockerfile", dockerfile)]);
+        let base = platforms(&bases());
+        let flags = ["--platform=linux/amd64,linux/arm64", &base, "-t", "x"];
+        let directory = first.path("cache").display().to_string();
+        let to = format!("--cache-to=type=local,dest={directory},mode={mode}");
+        let steps = |ran: &Ran| ran.executed().iter().filter(|step| step.starts_with("RUN")).count();
+        let made = first.build(&context, &[&flags[..], &[&to]].concat()).succeeded();
+        assert_eq!(steps(&made), 4, "{}", made.stderr);
+        let from = format!("--cache-from=type=local,src={directory}");
+        let again = Lab::new().build(&context, &[&flags[..], &[&from]].concat()).succeeded();
+        assert_eq!((steps(&again), &again.stdout), (0, &made.stdout), "{mode}: {}", again.stderr);
+    }
+}
