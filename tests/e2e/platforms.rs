@@ -270,11 +270,10 @@ fn several_platforms_have_one_cache() {
         let flags = ["--platform=linux/amd64,linux/arm64", &base, "-t", "x"];
         let directory = first.path("cache").display().to_string();
         let to = format!("--cache-to=type=local,dest={directory},mode={mode}");
-        let steps = |ran: &Ran| ran.executed().iter().filter(|step| step.starts_with("RUN")).count();
         let made = first.build(&context, &[&flags[..], &[&to]].concat()).succeeded();
-        assert_eq!(steps(&made), 4, "{}", made.stderr);
+        assert_eq!(made.executed().len(), 4, "{}", made.stderr);
         let from = format!("--cache-from=type=local,src={directory}");
         let again = Lab::new().build(&context, &[&flags[..], &[&from]].concat()).succeeded();
-        assert_eq!((steps(&again), &again.stdout), (0, &made.stdout), "{mode}: {}", again.stderr);
+        assert_eq!((again.executed(), again.stdout), (Vec::new(), made.stdout), "{mode}: {}", again.stderr);
     }
 }

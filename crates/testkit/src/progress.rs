@@ -11,7 +11,9 @@ pub fn steps(log: &str) -> Vec<(String, bool)> {
         } else if let Some((head, instruction)) =
             rest.strip_prefix('[').and_then(|rest| rest.split_once("] "))
         {
-            let is_step = head.contains('/') && !instruction.starts_with("FROM ");
+            // `build 2/5`, `linux/arm64 build 2/5`; `linux/arm64 internal` is none.
+            let place = head.rsplit(' ').next().unwrap_or_default();
+            let is_step = place.contains('/') && !instruction.starts_with("FROM ");
             if is_step {
                 found.push((number, instruction, false));
             }
