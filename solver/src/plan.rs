@@ -35,7 +35,7 @@ pub enum Fate {
     Named,
 }
 
-/// What [`solve`](crate::solve) would do for `targets`: the fate of each vertex, in their order. No step is executed;
+/// What [`solve`](crate::solve()) would do for `targets`: the fate of each vertex, in their order. No step is executed;
 /// contexts are read, and remote sources are asked what they are.
 pub async fn plan<W: Worker>(
     graph: &Graph,
