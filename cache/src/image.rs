@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use oci::{Descriptor, DiffId, Digest, ImageReference, Index, Manifest, MediaType, Platform};
 use rayon::prelude::*;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use crate::database::Durability;
 use crate::store::now;
@@ -150,23 +150,56 @@ impl Store {
         collect_blobs(self.blobs(), &target.digest, &mut blobs)?;
         let mut own = Vec::new();
         for digest in blobs {
-            if self.blobs().contains(&digest)? && self.blob_locations(&digest)?.is_empty() {
+            if !self.is_sealed(&digest)?
+                && self.blobs().contains(&digest)?
+                && self.blob_locations(&digest)?.is_empty()
+            {
                 own.push(digest);
             }
         }
-        own.par_iter().try_for_each(|digest| self.shared.disk.sync_file(&self.blobs().path(digest)?))?;
-        self.shared.disk.sync_file(&self.shared.blobs_directory())?;
         let text = descriptor_text(target);
-        self.shared.database.write_durably(Durability::Now, |transaction| {
+        let set = |transaction: &Transaction<'_>| {
             transaction.execute(
                 "INSERT OR REPLACE INTO tags (reference, target, tagged) VALUES (?1, ?2, ?3)",
                 params![reference.to_string(), text, now()],
-            )?;
+            )
+        };
+        if own.is_empty() && self.tag_text(reference)?.as_ref() == Some(&text) {
+            // All of it is on the disk but for the time.
+            return self.shared.database.write(|transaction| Ok(set(transaction).map(drop)?));
+        }
+        own.par_iter().try_for_each(|digest| self.shared.disk.sync_file(&self.blobs().path(digest)?))?;
+        self.shared.disk.sync_file(&self.shared.blobs_directory())?;
+        self.shared.database.write_durably(Durability::Now, |transaction| {
+            set(transaction)?;
             let mut keep = transaction.prepare_cached("UPDATE blobs SET generation = 0 WHERE digest = ?1")?;
             for digest in &own {
                 keep.execute([digest.as_str()])?;
             }
             Ok(())
+        })
+    }
+
+    /// Whether a blob was brought to the disk with the generation that it is of, or by itself.
+    fn is_sealed(&self, digest: &Digest) -> Result<bool, StoreError> {
+        self.shared.database.read(|connection| {
+            let sealed: Option<bool> = connection
+                .prepare_cached(
+                    "SELECT generation NOT IN (SELECT id FROM generations) FROM blobs WHERE digest = ?1",
+                )?
+                .query_row([digest.as_str()], |row| row.get(0))
+                .optional()?;
+            Ok(sealed.unwrap_or(false))
+        })
+    }
+
+    fn tag_text(&self, reference: &ImageReference) -> Result<Option<String>, StoreError> {
+        self.shared.database.read(|connection| {
+            connection
+                .query_row("SELECT target FROM tags WHERE reference = ?1", [reference.to_string()], |row| {
+                    row.get(0)
+                })
+                .optional()
         })
     }
 
