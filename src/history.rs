@@ -12,7 +12,7 @@ use cache::{BuildId, HistoryBounds, Store};
 use jiff::Timestamp;
 use oci::{CacheHash, Descriptor};
 use serde::{Deserialize, Serialize};
-use solver::{CacheKey, Event, Graph, InputKey, KeyParts, Op, VertexId};
+use solver::{CacheKey, Event, Graph, KeyParts, Op, VertexId};
 
 use crate::explain::{self, Reason};
 use crate::interrupt::Interrupt;
@@ -141,7 +141,7 @@ pub(crate) struct Recording {
     id: BuildId,
     started: Timestamp,
     begun: Instant,
-    graph: OnceLock<Arc<Graph>>,
+    steps: OnceLock<Steps>,
     /// For `--explain`.
     past: OnceLock<Past>,
     state: Mutex<State>,
@@ -169,7 +169,7 @@ impl Recording {
             id: BuildId::new(),
             started: Timestamp::now(),
             begun: Instant::now(),
-            graph: OnceLock::new(),
+            steps: OnceLock::new(),
             past: OnceLock::new(),
             state: Mutex::default(),
         }
@@ -178,7 +178,7 @@ impl Recording {
     /// Says what the vertices of the events to come are.
     pub(crate) fn attach(&self, graph: Arc<Graph>) {
         // A build has one graph, however often it is solved.
-        let _ = self.graph.set(graph);
+        let _ = self.steps.set(Steps::of(graph));
     }
 
     /// Has reasons told while the build goes on. Blocks.
@@ -223,7 +223,7 @@ impl Recording {
 
     /// Takes the keys of all steps that have some.
     pub(crate) fn solved(&self, keys: &[Option<CacheKey>]) {
-        let Some(graph) = self.graph.get() else { return };
+        let Some(Steps { graph, .. }) = self.steps.get() else { return };
         let mut state = self.state();
         for (vertex, key) in graph.ids().zip(keys) {
             if key.is_some() && graph.vertex(vertex).op.is_step() {
@@ -236,7 +236,9 @@ impl Recording {
 
     /// The files because of which steps were executed, now that their results are there; for `--explain`. Blocks.
     pub(crate) fn changed_files(&self, store: &Store) -> String {
-        let (Some(graph), Some(_)) = (self.graph.get(), self.past.get()) else { return String::new() };
+        let (Some(Steps { graph, .. }), Some(_)) = (self.steps.get(), self.past.get()) else {
+            return String::new();
+        };
         let executed: Vec<VertexId> = {
             let state = self.state();
             graph
@@ -259,10 +261,11 @@ impl Recording {
     }
 
     fn reasons_of(&self, store: &Store, vertex: VertexId) -> Result<Vec<Reason>, cache::StoreError> {
-        let (Some(graph), Some(past)) = (self.graph.get(), self.past.get()) else { return Ok(Vec::new()) };
-        let Some(step) = self.state().steps.get(&vertex).map(|seen| record(graph, vertex, seen)) else {
+        let (Some(steps), Some(past)) = (self.steps.get(), self.past.get()) else { return Ok(Vec::new()) };
+        let Some(step) = self.state().steps.get(&vertex).map(|seen| steps.record(vertex, seen)) else {
             return Ok(Vec::new());
         };
+        let graph = &steps.graph;
         let names: Vec<&str> = graph.vertices().iter().map(|vertex| vertex.meta.name.as_str()).collect();
         let before = past.before(&names, vertex.index());
         explain::reasons(store, &step, &bases(graph), before.as_ref())
@@ -299,10 +302,10 @@ impl Recording {
 
     fn document(&self, status: Status, error: Option<String>) -> Document {
         let mut state = self.state();
-        let steps = self.graph.get().map_or_else(Vec::new, |graph| {
-            let seen = graph.ids().filter_map(|vertex| Some((vertex, state.steps.get(&vertex)?)));
-            seen.filter(|(vertex, _)| graph.vertex(*vertex).op.is_step())
-                .map(|(vertex, seen)| record(graph, vertex, seen))
+        let steps = self.steps.get().map_or_else(Vec::new, |steps| {
+            let seen = steps.graph.ids().filter_map(|vertex| Some((vertex, state.steps.get(&vertex)?)));
+            seen.filter(|(vertex, _)| steps.graph.vertex(*vertex).op.is_step())
+                .map(|(vertex, seen)| steps.record(vertex, seen))
                 .collect()
         });
         Document {
@@ -313,7 +316,7 @@ impl Recording {
             status,
             error,
             image: state.image.take(),
-            bases: self.graph.get().map(|graph| bases(graph)).unwrap_or_default(),
+            bases: self.steps.get().map(|steps| bases(&steps.graph)).unwrap_or_default(),
             steps,
         }
     }
@@ -333,29 +336,42 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn record(graph: &Graph, vertex: VertexId, seen: &Seen) -> StepRecord {
-    StepRecord {
-        name: graph.vertex(vertex).meta.name.clone(),
-        outcome: seen.outcome.unwrap_or(Outcome::Canceled),
-        duration_ms: milliseconds(seen.duration),
-        key: seen.key.map(|key| CacheHash(key.0)),
-        ..planned(graph, vertex, seen.parts.as_deref())
-    }
+/// The steps of a graph, as records tell of them.
+pub(crate) struct Steps {
+    graph: Arc<Graph>,
+    /// [`Graph::without_cache`].
+    without_cache: Vec<bool>,
 }
 
-/// The part of a record that says what a step is made of, if it is executed.
-pub(crate) fn planned(graph: &Graph, vertex: VertexId, parts: Option<&KeyParts>) -> StepRecord {
-    let step = graph.vertex(vertex);
-    let inputs = step.inputs.iter().filter(|_| parts.is_some());
-    let parts = parts.iter().flat_map(|parts| &parts.0);
-    StepRecord {
-        name: step.meta.name.clone(),
-        outcome: Outcome::Canceled,
-        duration_ms: 0,
-        key: None,
-        no_cache: is_without_cache(graph, vertex),
-        inputs: inputs.map(|input| input_record(graph, input.vertex)).collect(),
-        parts: parts.map(|part| (part.name.clone(), part.value.clone())).collect(),
+impl Steps {
+    pub(crate) fn of(graph: Arc<Graph>) -> Self {
+        let without_cache = graph.without_cache();
+        Self { graph, without_cache }
+    }
+
+    fn record(&self, vertex: VertexId, seen: &Seen) -> StepRecord {
+        StepRecord {
+            outcome: seen.outcome.unwrap_or(Outcome::Canceled),
+            duration_ms: milliseconds(seen.duration),
+            key: seen.key.map(|key| CacheHash(key.0)),
+            ..self.planned(vertex, seen.parts.as_deref())
+        }
+    }
+
+    /// The part of a record that says what a step is made of, if it is executed.
+    pub(crate) fn planned(&self, vertex: VertexId, parts: Option<&KeyParts>) -> StepRecord {
+        let step = self.graph.vertex(vertex);
+        let inputs = step.inputs.iter().filter(|_| parts.is_some());
+        let parts = parts.iter().flat_map(|parts| &parts.0);
+        StepRecord {
+            name: step.meta.name.clone(),
+            outcome: Outcome::Canceled,
+            duration_ms: 0,
+            key: None,
+            no_cache: self.without_cache[vertex.index()],
+            inputs: inputs.map(|input| input_record(&self.graph, input.vertex)).collect(),
+            parts: parts.map(|part| (part.name.clone(), part.value.clone())).collect(),
+        }
     }
 }
 
@@ -376,17 +392,4 @@ pub(crate) fn bases(graph: &Graph) -> BTreeMap<String, String> {
         _ => None,
     };
     graph.vertices().iter().filter_map(|vertex| image(&vertex.op)).collect()
-}
-
-fn is_without_cache(graph: &Graph, vertex: VertexId) -> bool {
-    let mut open = vec![vertex];
-    while let Some(vertex) = open.pop() {
-        let vertex = graph.vertex(vertex);
-        if vertex.meta.no_cache {
-            return true;
-        }
-        let chain = vertex.inputs.iter().filter(|input| input.key == InputKey::Chain);
-        open.extend(chain.map(|input| input.vertex));
-    }
-    false
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use cache::Store;
 use oci::CacheHash;
@@ -12,7 +13,7 @@ use worker::LocalWorker;
 
 use crate::arguments::PlanFormat;
 use crate::explain::{self, Reason};
-use crate::history::{self, Past, StepRecord, Subject};
+use crate::history::{self, Past, StepRecord, Steps, Subject};
 use crate::images::store_failure;
 use crate::progress::bytes;
 use crate::report::{self, Failure};
@@ -20,7 +21,7 @@ use crate::session::blocking;
 
 /// What is asked.
 pub(crate) struct Preview<'a> {
-    pub(crate) graph: &'a Graph,
+    pub(crate) graph: &'a Arc<Graph>,
     pub(crate) subject: &'a Subject,
     pub(crate) store: &'a Store,
     pub(crate) worker: &'a LocalWorker,
@@ -108,9 +109,10 @@ impl Preview<'_> {
 
     /// Why each vertex would be executed.
     async fn reasons(&self, fates: &[Fate]) -> Result<Vec<Vec<Reason>>, Failure> {
+        let planned = Steps::of(Arc::clone(self.graph));
         let step = |(vertex, fate): (VertexId, &Fate)| match fate {
             Fate::Executed { key, parts } => {
-                let mut step = history::planned(self.graph, vertex, Some(parts));
+                let mut step = planned.planned(vertex, Some(parts));
                 step.key = Some(CacheHash(key.0));
                 Some(step)
             }

@@ -126,6 +126,33 @@ impl Graph {
         let count = u32::try_from(self.vertices.len()).expect("the builder bounds the number of vertices");
         (0..count).map(VertexId)
     }
+
+    /// All that `targets` are made of, themselves included: for each vertex whether it is.
+    pub fn reached(&self, targets: &[VertexId]) -> Vec<bool> {
+        let mut reached = vec![false; self.vertices.len()];
+        for target in targets {
+            reached[target.index()] = true;
+        }
+        for (index, vertex) in self.vertices.iter().enumerate().rev() {
+            if reached[index] {
+                for input in &vertex.inputs {
+                    reached[input.vertex.index()] = true;
+                }
+            }
+        }
+        reached
+    }
+
+    /// For each vertex whether it is not looked up: for [its own sake](VertexMeta::no_cache), or for that of an input by
+    /// chain.
+    pub fn without_cache(&self) -> Vec<bool> {
+        let mut without: Vec<bool> = Vec::with_capacity(self.vertices.len());
+        for vertex in &self.vertices {
+            let spreads = |input: &Input| input.key == InputKey::Chain && without[input.vertex.index()];
+            without.push(vertex.meta.no_cache || vertex.inputs.iter().any(spreads));
+        }
+        without
+    }
 }
 
 /// Why a vertex cannot be added.

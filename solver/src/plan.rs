@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::graph::{Graph, Input, InputKey, Selector, VertexId};
+use crate::graph::{Graph, InputKey, Selector, VertexId};
 use crate::key::{self, CacheKey, ContentDigest, InputPart, KeyParts, Keyed};
 use crate::op::{Identity, Op, RemoteIdentity};
 use crate::solve::SolveError;
@@ -44,7 +44,8 @@ pub async fn plan<W: Worker>(
     salt: &[u8],
     cancel: &CancellationToken,
 ) -> Result<Vec<Fate>, SolveError<W::Error>> {
-    let planning = Planning { graph, worker, salt, cancel };
+    let (reached, without_cache) = (graph.reached(targets), graph.without_cache());
+    let planning = Planning { graph, reached, without_cache, worker, salt, cancel };
     tokio::select! {
         biased;
         () = cancel.cancelled() => Err(SolveError::Cancelled),
@@ -54,6 +55,10 @@ pub async fn plan<W: Worker>(
 
 struct Planning<'a, W> {
     graph: &'a Graph,
+    /// [`Graph::reached`].
+    reached: Vec<bool>,
+    /// [`Graph::without_cache`].
+    without_cache: Vec<bool>,
     worker: &'a W,
     salt: &'a [u8],
     cancel: &'a CancellationToken,
@@ -62,9 +67,6 @@ struct Planning<'a, W> {
 /// What is known of a vertex.
 #[derive(Default)]
 struct Known {
-    /// Whether the target is made of it.
-    reached: bool,
-    no_cache: bool,
     remote: Option<RemoteIdentity>,
     /// There with the key.
     parts: Vec<InputPart>,
@@ -75,18 +77,7 @@ type Digests<'a> = HashMap<(VertexId, &'a Selector), Option<ContentDigest>>;
 
 impl<'a, W: Worker> Planning<'a, W> {
     async fn run(&self, targets: &[VertexId]) -> Result<Vec<Fate>, SolveError<W::Error>> {
-        let vertices = self.graph.vertices();
-        let mut known: Vec<Known> = vertices.iter().map(|_| Known::default()).collect();
-        for target in targets {
-            known[target.index()].reached = true;
-        }
-        for (index, vertex) in vertices.iter().enumerate().rev() {
-            if known[index].reached {
-                for input in &vertex.inputs {
-                    known[input.vertex.index()].reached = true;
-                }
-            }
-        }
+        let mut known: Vec<Known> = self.graph.vertices().iter().map(|_| Known::default()).collect();
         let mut digests = Digests::new();
         for id in self.graph.ids() {
             self.find_key(id, &mut known, &mut digests).await?;
@@ -102,9 +93,7 @@ impl<'a, W: Worker> Planning<'a, W> {
         digests: &mut Digests<'a>,
     ) -> Result<(), SolveError<W::Error>> {
         let vertex = self.graph.vertex(id);
-        let spreads = |input: &Input| input.key == InputKey::Chain && known[input.vertex.index()].no_cache;
-        known[id.index()].no_cache = vertex.meta.no_cache || vertex.inputs.iter().any(spreads);
-        if !known[id.index()].reached || matches!(vertex.op, Op::Context(_)) {
+        if !self.reached[id.index()] || matches!(vertex.op, Op::Context(_)) {
             return Ok(());
         }
         let mut parts = Vec::with_capacity(vertex.inputs.len());
@@ -153,7 +142,7 @@ impl<'a, W: Worker> Planning<'a, W> {
                 let output = self.worker.exec(vertex, &[], &[], &self.context(of)).await.map_err(failed)?;
                 Some(self.worker.digest(&output, key.as_ref(), selector).await.map_err(failed)?)
             }
-            (_, Some(key)) if !known[of.index()].no_cache => {
+            (_, Some(key)) if !self.without_cache[of.index()] => {
                 self.worker.known_digest(&key, selector).await.map_err(failed)?
             }
             _ => None,
@@ -174,12 +163,13 @@ impl<'a, W: Worker> Planning<'a, W> {
                 continue;
             }
             let vertex = self.graph.vertex(id);
-            let Known { no_cache, remote, parts, key, .. } = &known[id.index()];
+            let Known { remote, parts, key } = &known[id.index()];
             let fate = match key {
                 _ if !vertex.op.is_step() => Fate::Named,
                 None => Fate::Undecided,
                 Some(key) => {
-                    let found = if *no_cache { None } else { self.lookup(id, key).await? };
+                    let found =
+                        if self.without_cache[id.index()] { None } else { self.lookup(id, key).await? };
                     if found.is_some() {
                         Fate::Cached
                     } else {

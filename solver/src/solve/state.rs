@@ -123,12 +123,10 @@ pub(super) struct State<'g, O> {
 
 impl<'g, O: Clone> State<'g, O> {
     pub(super) fn new(graph: &'g Graph, salt: &'g [u8]) -> Self {
-        let mut vertices: Vec<VertexState<O>> = Vec::with_capacity(graph.vertices().len());
-        for vertex in graph.vertices() {
-            let spreads =
-                |input: &Input| input.key == InputKey::Chain && vertices[input.vertex.index()].no_cache;
-            vertices.push(VertexState {
-                no_cache: vertex.meta.no_cache || vertex.inputs.iter().any(spreads),
+        let vertices = graph.vertices().iter().zip(graph.without_cache());
+        let vertices = vertices
+            .map(|(vertex, no_cache)| VertexState {
+                no_cache,
                 key: None,
                 remote: match vertex.op.identity() {
                     Identity::Pinned(identity) => Some(identity),
@@ -139,8 +137,8 @@ impl<'g, O: Clone> State<'g, O> {
                 key_progress: Progress::default(),
                 output_progress: Progress::default(),
                 started_early: false,
-            });
-        }
+            })
+            .collect();
         Self {
             graph,
             salt,

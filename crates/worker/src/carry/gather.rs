@@ -113,7 +113,9 @@ impl LocalWorker {
     pub async fn gather(&self, request: &CarryRequest<'_>) -> Result<CarriedResults, WorkerError> {
         let mut forest = Forest::default();
         let mut records = Vec::new();
-        let reached = reached(request.graph, request.targets);
+        let is_reached = request.graph.reached(request.targets);
+        let reached = request.graph.ids().filter(|vertex| is_reached[vertex.index()]);
+        let reached: Vec<VertexId> = reached.collect();
         for (target, output) in request.targets.iter().zip(request.outputs) {
             // Nothing else needs the layers of an image that is the target as it is.
             if request.mode == CarryMode::Min && request.graph.vertex(*target).op.is_step() {
@@ -245,16 +247,6 @@ impl LocalWorker {
             pauses.next(context).await?;
         }
     }
-}
-
-/// All that `targets` are made of, themselves included, in the order of the graph.
-fn reached(graph: &Graph, targets: &[VertexId]) -> Vec<VertexId> {
-    let (mut open, mut seen) = (targets.to_vec(), targets.iter().copied().collect::<BTreeSet<_>>());
-    while let Some(vertex) = open.pop() {
-        let inputs = graph.vertex(vertex).inputs.iter().map(|input| input.vertex);
-        open.extend(inputs.filter(|input| seen.insert(*input)));
-    }
-    seen.into_iter().collect()
 }
 
 fn digests_of(contents: &[KnownContent], vertex: VertexId) -> BTreeMap<CacheHash, CacheHash> {
