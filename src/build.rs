@@ -386,11 +386,10 @@ pub(crate) async fn run(
     interrupt: &Interrupt,
 ) -> Result<Option<String>, Failure> {
     let opened = interrupt.unless(plan.open(&session, root, interrupt)).await?;
+    let recording = Arc::new(Recording::begin(plan.subject.clone()));
     if plan.preview.is_some() {
-        let recording = Arc::new(Recording::begin(plan.subject.clone()));
         return Box::pin(make(&plan, &session, opened, (interrupt, &recording))).await;
     }
-    let recording = Arc::new(Recording::begin(plan.subject.clone()));
     let store = opened.store.clone();
     plan.progress.log_to(store.fresh_path());
     if plan.explain {
@@ -420,7 +419,7 @@ async fn make(
     }
     let salt = session.salt(plan.ignore_chown);
     if let Some(format) = plan.preview {
-        let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
+        let targets = build.targets();
         let preview =
             preview::Preview { graph: &build.graph, subject: &plan.subject, store: &store, worker: &worker };
         let told = async {
@@ -465,6 +464,11 @@ pub(crate) struct Build {
 }
 
 impl Build {
+    /// What is built: one target for each platform.
+    fn targets(&self) -> Vec<VertexId> {
+        self.lowered.images.iter().map(|image| image.target).collect()
+    }
+
     /// The stage before the instruction that `vertex` was made for; `None` for a base image. Blocks.
     pub(crate) fn before(&self, vertex: VertexId) -> Result<Option<Before>, Vec<Diagnostic>> {
         let Some((platform, place)) = self.lowered.place_of(vertex) else { return Ok(None) };
@@ -506,8 +510,8 @@ impl<'a> Work<'a> {
     /// executed meanwhile is in the store, and each time less is expected of the caches, so that this ends.
     async fn run(&self, session: &Session, salt: Vec<u8>) -> Result<Option<String>, Failure> {
         let Self { plan, build, interrupt, .. } = self;
-        let targets: Vec<VertexId> = build.lowered.images.iter().map(|image| image.target).collect();
-        let mut warnings = Some(warnings_text(&build.lowered.warnings));
+        let targets = build.targets();
+        let mut warnings = warnings_text(&build.lowered.warnings);
         loop {
             let graph = (&build.graph, targets.as_slice());
             let solved = self.solve(graph, Shown::Yes, salt.clone(), interrupt.token()).await;
@@ -521,7 +525,7 @@ impl<'a> Work<'a> {
             let exported = match solved {
                 Ok(solved) => {
                     self.tell_files(&solved).await;
-                    plan.progress.note(&warnings.take().unwrap_or_default());
+                    plan.progress.note(&std::mem::take(&mut warnings));
                     if let Some(shells) = &plan.shells {
                         plan.progress.note(&shells.missed_text());
                     }
@@ -529,7 +533,7 @@ impl<'a> Work<'a> {
                 }
                 Err(error) => {
                     let hints = self.after_failure(&error, salt, interrupt).await;
-                    plan.progress.note(&warnings.take().unwrap_or_default());
+                    plan.progress.note(&warnings);
                     return Err(solve_failure(plan, session, build, &error, interrupt).with_hints(hints));
                 }
             };

@@ -143,29 +143,19 @@ impl Preview<'_> {
         let mut pulls = Vec::new();
         for vertex in needed {
             let Op::Image(image) = &self.graph.vertex(vertex).op else { continue };
-            let lazy = self.worker.images().lazy(&image.source).await;
-            let lazy = lazy.map_err(|error| {
+            let missing = self.worker.images().missing_layers(&image.source).await;
+            let missing = missing.map_err(|error| {
                 Failure::solve(&report::chain(&error))
                     .of_kind(report::kind_of(&error))
                     .with_hints(error.hint())
             })?;
-            let store = self.store.clone();
-            let missing = blocking(move || {
-                let mut missing = Vec::new();
-                for (chain, layer) in lazy.chain_ids.iter().zip(&lazy.manifest.layers).rev() {
-                    if store.snapshot_by_chain(chain)?.is_some() {
-                        break;
-                    }
-                    if !store.blobs().contains(&layer.digest)? {
-                        missing.push(layer.size);
-                    }
-                }
-                Ok::<_, cache::StoreError>(missing)
-            });
-            let missing = missing.await.map_err(|error| store_failure(&error))?;
             if !missing.is_empty() {
                 let name = image.source.name.clone();
-                pulls.push(Pull { image: name, layers: missing.len(), bytes: missing.iter().sum() });
+                pulls.push(Pull {
+                    image: name,
+                    layers: missing.len(),
+                    bytes: missing.iter().map(|layer| layer.size).sum(),
+                });
             }
         }
         Ok(pulls)

@@ -17,7 +17,7 @@ use bytes::{Buf as _, Bytes};
 use cache::layer::{AppliedLayer, apply_blob};
 use cache::{ActiveSnapshot, BlobWriter, Claim, KeyLock, RecordKey, Snapshot, SnapshotterKind, Store};
 use oci::{ChainId, Descriptor, DiffId, Digest, Hasher, ImageReference};
-use solver::{Event, ExecContext, ImageLocation};
+use solver::{Event, ExecContext, ImageLocation, ImageSource};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -88,6 +88,23 @@ impl ImageStore {
             () = context.cancel.cancelled() => Err(ImageError::Cancelled),
             result = self.pull(&image, context) => result,
         }
+    }
+
+    /// The layers of the image at `source` that would have to be pulled for its files.
+    pub async fn missing_layers(&self, source: &ImageSource) -> Result<Vec<Descriptor>, ImageError> {
+        let image = self.lazy(source).await?;
+        let (present, _) = self.highest_present(&image).await?;
+        let store = self.store.clone();
+        blocking(move || {
+            let mut missing = Vec::new();
+            for layer in &image.manifest.layers[present..] {
+                if !store.blobs().contains(&layer.digest)? {
+                    missing.push(layer.clone());
+                }
+            }
+            Ok(missing)
+        })
+        .await
     }
 
     async fn pull(
