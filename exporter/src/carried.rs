@@ -9,7 +9,7 @@ use cache::tree::{TreeKind, TreeMode, TreeView};
 use cache::{CacheMount, Store};
 use oci::{
     CacheConfig, CacheHash, CacheLayer, CacheMountLayer, CacheRecord, ChainId, Descriptor, DiffId, Digest,
-    Manifest, Platform,
+    Platform,
 };
 
 use crate::compression::{Compression, CompressionKind, LayerEncoder, MediaTypes};
@@ -132,7 +132,9 @@ pub fn assemble_cache(store: &Store, build: CacheBuild, form: CacheForm) -> Resu
         config.mounts.push(CacheMountLayer { id, beginning, blob: descriptor.digest, diff_id });
     }
     config.mounts.sort_by(|a, b| (&a.id, a.beginning).cmp(&(&b.id, b.beginning)));
-    manifest_of(&config, blobs.into_values().collect(), form.media_types)
+    let config = serde_json::to_vec(&config).map_err(ExportError::Json)?;
+    let layers = blobs.into_values().collect();
+    Assembled::new((CacheConfig::MEDIA_TYPE, config), layers, form.media_types, Platform::host())
 }
 
 /// Layers in the order of depth and chain ID, each chain ID once; and the new number of each.
@@ -166,34 +168,6 @@ fn keep(blobs: &mut BTreeMap<String, Descriptor>, descriptor: &Descriptor, media
     let media_type = media_types.layer(&descriptor.media_type);
     let plain = || Descriptor::new(media_type, descriptor.digest.clone(), descriptor.size);
     blobs.entry(descriptor.digest.to_string()).or_insert_with(plain);
-}
-
-fn manifest_of(
-    config: &CacheConfig,
-    layers: Vec<Descriptor>,
-    media_types: MediaTypes,
-) -> Result<Assembled, ExportError> {
-    let config = serde_json::to_vec(config).map_err(ExportError::Json)?;
-    let config_descriptor = Descriptor::of(CacheConfig::MEDIA_TYPE, &config);
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_types.manifest().to_owned()),
-        artifact_type: None,
-        config: config_descriptor.clone(),
-        layers: layers.clone(),
-        subject: None,
-        annotations: BTreeMap::new(),
-    };
-    let manifest = serde_json::to_vec_pretty(&manifest).map_err(ExportError::Json)?;
-    Ok(Assembled {
-        descriptor: Descriptor::of(media_types.manifest(), &manifest),
-        manifest,
-        config,
-        config_descriptor,
-        layers,
-        platform: Platform::host(),
-        created: None,
-    })
 }
 
 fn mount_layer(

@@ -84,30 +84,35 @@ pub fn assemble(
     let carrying = CarryingConfig { config, cache: build.cache };
     let config_bytes = serde_json::to_vec(&carrying).map_err(ExportError::Json)?;
     let config = carrying.config;
-    let config_descriptor = Descriptor::of(media_types.config(), &config_bytes);
-    let manifest = Manifest {
-        schema_version: 2,
-        media_type: Some(media_types.manifest().to_owned()),
-        artifact_type: None,
-        config: config_descriptor.clone(),
-        layers: layers.clone(),
-        subject: None,
-        annotations: std::collections::BTreeMap::new(),
-    };
-    // BuildKit indents manifests by two spaces, and people read them.
-    let manifest = serde_json::to_vec_pretty(&manifest).map_err(ExportError::Json)?;
-    Ok(Assembled {
-        descriptor: Descriptor::of(media_types.manifest(), &manifest),
-        manifest,
-        config: config_bytes,
-        config_descriptor,
-        layers,
-        platform: Platform::new(&config.os, &config.architecture, config.variant.as_deref()),
-        created: config.created,
-    })
+    let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
+    let image = Assembled::new((media_types.config(), config_bytes), layers, media_types, platform)?;
+    Ok(Assembled { created: config.created, ..image })
 }
 
 impl Assembled {
+    /// A manifest of a config, with its media type, and layers.
+    pub(crate) fn new(
+        (config_type, config): (&str, Vec<u8>),
+        layers: Vec<Descriptor>,
+        media_types: MediaTypes,
+        platform: Platform,
+    ) -> Result<Self, ExportError> {
+        let config_descriptor = Descriptor::of(config_type, &config);
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: Some(media_types.manifest().to_owned()),
+            artifact_type: None,
+            config: config_descriptor.clone(),
+            layers: layers.clone(),
+            subject: None,
+            annotations: std::collections::BTreeMap::new(),
+        };
+        // BuildKit indents manifests by two spaces, and people read them.
+        let manifest = serde_json::to_vec_pretty(&manifest).map_err(ExportError::Json)?;
+        let descriptor = Descriptor::of(media_types.manifest(), &manifest);
+        Ok(Self { descriptor, manifest, config, config_descriptor, layers, platform, created: None })
+    }
+
     /// The image that a manifest in the store describes.
     pub(crate) fn load(store: &Store, descriptor: &Descriptor) -> Result<Self, ExportError> {
         let manifest = store.blobs().read(&descriptor.digest)?;
