@@ -164,7 +164,8 @@ impl Store {
                 params![reference.to_string(), text, now()],
             )
         };
-        if own.is_empty() && self.tag_text(reference)?.as_ref() == Some(&text) {
+        let is_tagged = self.tag_row(reference)?.is_some_and(|(_, target, _)| target == text);
+        if own.is_empty() && is_tagged {
             // All of it is on the disk but for the time.
             return self.shared.database.write(|transaction| Ok(set(transaction).map(drop)?));
         }
@@ -193,12 +194,11 @@ impl Store {
         })
     }
 
-    fn tag_text(&self, reference: &ImageReference) -> Result<Option<String>, StoreError> {
+    fn tag_row(&self, reference: &ImageReference) -> Result<Option<TagRow>, StoreError> {
         self.shared.database.read(|connection| {
             connection
-                .query_row("SELECT target FROM tags WHERE reference = ?1", [reference.to_string()], |row| {
-                    row.get(0)
-                })
+                .prepare_cached("SELECT reference, target, tagged FROM tags WHERE reference = ?1")?
+                .query_row([reference.to_string()], read_tag_row)
                 .optional()
         })
     }
@@ -224,13 +224,7 @@ impl Store {
     /// What a local tag names. Its manifest and what that refers to, as far as it is in the store, stays in place
     /// for as long as this run lives.
     pub fn image(&self, reference: &ImageReference) -> Result<Option<ImageTag>, StoreError> {
-        let row = self.shared.database.read(|connection| {
-            connection
-                .prepare_cached("SELECT reference, target, tagged FROM tags WHERE reference = ?1")?
-                .query_row([reference.to_string()], read_tag_row)
-                .optional()
-        })?;
-        let Some(row) = row else { return Ok(None) };
+        let Some(row) = self.tag_row(reference)? else { return Ok(None) };
         let tag = self.parse_tag(row)?;
         let mut blobs = BTreeSet::new();
         collect_blobs(self.blobs(), &tag.target.digest, &mut blobs)?;
