@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use cache::{DiskSize, HistoryBounds, SpaceBounds};
@@ -309,7 +310,7 @@ impl Environment {
             None => SYSTEM_CA_FILES.iter().map(PathBuf::from).collect(),
         };
         Ok(ClientOptions {
-            hosts: read_config()?.registry,
+            hosts: config()?.registry.clone(),
             credentials,
             user_agent: format!("rbuild/{}", env!("CARGO_PKG_VERSION")),
             proxies: Proxies {
@@ -324,13 +325,13 @@ impl Environment {
 
     /// The network of steps that ask for none in particular.
     pub(crate) fn default_network() -> Result<DefaultNetwork, Failure> {
-        let setting = read_config()?.worker.oci.network_mode;
+        let setting = config()?.worker.oci.network_mode;
         Ok(setting.default_network(std::env::var_os("PATH").as_deref()))
     }
 
     /// What the configuration says of devices.
     pub(crate) fn device_settings() -> Result<DeviceSettings, Failure> {
-        Ok(read_config()?.cdi)
+        Ok(config()?.cdi.clone())
     }
 
     /// How to run git: with this machine's programs, proxies, certificates and ssh agent, and no other configuration.
@@ -347,13 +348,13 @@ impl Environment {
 
     /// How the store is kept in bounds.
     pub(crate) fn garbage_collection() -> Result<GarbageCollection, Failure> {
-        let OciWorker { gc, bounds, gcpolicy, .. } = read_config()?.worker.oci;
-        Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds, rules: gcpolicy })
+        let OciWorker { gc, bounds, gcpolicy, .. } = &config()?.worker.oci;
+        Ok(GarbageCollection { enabled: gc.unwrap_or(true), bounds: *bounds, rules: gcpolicy.clone() })
     }
 
     /// How much of the history of builds is kept.
     pub(crate) fn history_bounds() -> Result<HistoryBounds, Failure> {
-        let History { max_age, max_entries } = read_config()?.history;
+        let History { max_age, max_entries } = config()?.history;
         let default = HistoryBounds::default();
         Ok(HistoryBounds { builds: max_entries.unwrap_or(default.builds), age: max_age, ..default })
     }
@@ -401,6 +402,15 @@ fn in_user_namespace() -> bool {
         let mut words = map.split_whitespace();
         (words.next(), words.next(), words.next()) != (Some("0"), Some("0"), Some("4294967295"))
     })
+}
+
+/// The configuration, read once.
+fn config() -> Result<&'static ConfigFile, Failure> {
+    static CONFIG: OnceLock<ConfigFile> = OnceLock::new();
+    match CONFIG.get() {
+        Some(config) => Ok(config),
+        None => read_config().map(|config| CONFIG.get_or_init(|| config)),
+    }
 }
 
 fn read_config() -> Result<ConfigFile, Failure> {
