@@ -88,7 +88,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let call = call(arguments)?;
     let outputs = Outputs::of(arguments)?;
     let wanted = Wanted::of(arguments)?;
-    if call.is_some() && arguments.plan.is_some() {
+    if call.is_some() && arguments.look.plan.is_some() {
         return Err(Failure::usage("`--plan` and `--call` ask for different things"));
     }
     if call.is_some() && wanted.is_something() {
@@ -98,21 +98,21 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     }
     let caches = Caches::of(arguments, &outputs)?;
     let inputs = inputs::read(arguments)?;
-    let secrets = secrets::read(&arguments.secrets, Environment::bytes)?;
-    let agents = agents::read(&arguments.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
+    let secrets = secrets::read(&arguments.steps.secrets, Environment::bytes)?;
+    let agents = agents::read(&arguments.steps.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let device_settings = Environment::device_settings()?;
     let devices = DeviceRegistry::load(&device_settings.directories());
-    let platforms = values::platforms(arguments.platform.as_deref()).map_err(Failure::usage)?;
+    let platforms = values::platforms(arguments.image.platform.as_deref()).map_err(Failure::usage)?;
     let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
     outputs.check_form(Form::of(&options))?;
     let subject = subject(arguments, &inputs, &platforms);
-    let show = match arguments.progress {
+    let show = match arguments.output.progress {
         ProgressMode::Quiet => Show::Nothing,
         _ if arguments.switches.quiet => Show::Nothing,
         // An answer is what is asked for, not how it is found.
-        ProgressMode::Auto if call.is_some() || arguments.plan.is_some() => Show::Nothing,
+        ProgressMode::Auto if call.is_some() || arguments.look.plan.is_some() => Show::Nothing,
         ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
     };
     let limits = arguments.resources.limits().map_err(Failure::usage)?;
@@ -120,7 +120,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let resources = Resources { limits, reserve_bytes: reserve.map_err(Failure::usage)? };
     let processors = std::thread::available_parallelism();
     let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
-    if call.is_none() && arguments.plan.is_none() {
+    if call.is_none() && arguments.look.plan.is_none() {
         progress.begin_log();
     }
     Ok(Plan {
@@ -134,19 +134,20 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         caches,
         sources,
         lock,
-        file: arguments.file.clone(),
+        file: arguments.input.file.clone(),
         shells: wanted.has_shells().then(|| Arc::new(Shells::new(&wanted, Arc::clone(&progress)))),
         wanted,
         progress,
         call,
-        preview: arguments.plan,
+        preview: arguments.look.plan,
         explain: arguments.switches.explain,
         subject,
         history: Environment::history_bounds()?,
-        timeout: time_limit("--timeout", arguments.timeout.as_deref())?,
-        step_timeout: time_limit("--step-timeout", arguments.step_timeout.as_deref())?,
+        timeout: time_limit("--timeout", arguments.steps.timeout.as_deref())?,
+        step_timeout: time_limit("--step-timeout", arguments.steps.step_timeout.as_deref())?,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
         parallelism: arguments
+            .steps
             .jobs
             .map_or_else(|| (4 * processors.map_or(1, usize::from)).max(16), usize::from),
         resources,
@@ -165,7 +166,7 @@ fn subject(arguments: &BuildArguments, inputs: &Inputs, platforms: &[Platform]) 
         },
     };
     let path = inputs.definition().and_then(|definition| definition.path.as_deref());
-    let dockerfile = match (path, &arguments.file) {
+    let dockerfile = match (path, &arguments.input.file) {
         (Some(path), _) => {
             std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
         }
@@ -175,9 +176,9 @@ fn subject(arguments: &BuildArguments, inputs: &Inputs, platforms: &[Platform]) 
     Subject {
         dockerfile,
         context,
-        target: arguments.target.clone(),
+        target: arguments.input.target.clone(),
         platforms: platforms.iter().map(ToString::to_string).collect(),
-        tags: arguments.tags.clone(),
+        tags: arguments.image.tags.clone(),
     }
 }
 
@@ -203,7 +204,7 @@ fn sources(
         Some(path) if !lock => lockfile::read(path)?,
         _ => None,
     };
-    let policy = SourcePolicy { pull: arguments.pull.unwrap_or_default(), offline, locked };
+    let policy = SourcePolicy { pull: arguments.sources.pull.unwrap_or_default(), offline, locked };
     Ok((policy, path.filter(|_| lock)))
 }
 
@@ -213,7 +214,7 @@ fn time_limit(flag: &str, text: Option<&str>) -> Result<Option<TimeLimit>, Failu
 
 /// `--call`, `--check` and `--fix`.
 fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
-    let method = match (&arguments.call, arguments.switches.check) {
+    let method = match (&arguments.look.call, arguments.switches.check) {
         (Some(call), false) => call,
         (Some(call), true) if call.split(',').next().is_some_and(|name| matches!(name, "check" | "lint")) => {
             call
@@ -318,27 +319,31 @@ fn lower_options(
     platforms: &[Platform],
     devices: DeviceOptions,
 ) -> Result<LowerOptions, Failure> {
-    let mut entitlements = Entitlements::read(&arguments.allow).map_err(Failure::usage)?;
+    let mut entitlements = Entitlements::read(&arguments.steps.allow).map_err(Failure::usage)?;
     // As with docker, what the command line asks for it allows.
-    if arguments.network == "host" {
+    if arguments.steps.network == "host" {
         entitlements.allow.insert("network.host".to_owned());
     }
     let mut build_args =
-        values::build_args(&arguments.build_args, Environment::text).map_err(Failure::usage)?;
+        values::build_args(&arguments.input.build_args, Environment::text).map_err(Failure::usage)?;
     // As docker's client does: the variable is an argument unless one was given.
     if !build_args.contains_key(EPOCH)
         && let Some(epoch) = Environment::text(EPOCH).filter(|epoch| !epoch.is_empty())
     {
         build_args.insert(EPOCH.to_owned(), epoch);
     }
-    let hosts: Result<Vec<_>, _> =
-        arguments.add_hosts.iter().map(|text| values::extra_host(text, network::host_address)).collect();
-    let shm_size_bytes = match &arguments.shm_size {
+    let hosts: Result<Vec<_>, _> = arguments
+        .steps
+        .add_hosts
+        .iter()
+        .map(|text| values::extra_host(text, network::host_address))
+        .collect();
+    let shm_size_bytes = match &arguments.steps.shm_size {
         Some(text) => Some(values::size_bytes("--shm-size", text).map_err(Failure::usage)?),
         None => None,
     };
-    let limits: Result<Vec<_>, _> = arguments.ulimits.iter().map(|text| values::ulimit(text)).collect();
-    let no_cache = match (arguments.switches.no_cache, arguments.no_cache_filter.as_slice()) {
+    let limits: Result<Vec<_>, _> = arguments.steps.ulimits.iter().map(|text| values::ulimit(text)).collect();
+    let no_cache = match (arguments.switches.no_cache, arguments.cache.no_cache_filter.as_slice()) {
         (true, _) => NoCache::All,
         (false, []) => NoCache::None,
         (false, stages) => NoCache::Stages(stages.to_vec()),
@@ -352,19 +357,19 @@ fn lower_options(
     };
     let is_one_of_several = platforms.len() > 1 || is_index_wanted;
     Ok(LowerOptions {
-        target: arguments.target.clone(),
+        target: arguments.input.target.clone(),
         hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
         build_args,
-        labels: values::labels(&arguments.labels).map_err(Failure::usage)?,
+        labels: values::labels(&arguments.image.labels).map_err(Failure::usage)?,
         named_contexts: inputs.named.clone(),
         no_cache,
-        network: values::network(&arguments.network).map_err(Failure::usage)?,
+        network: values::network(&arguments.steps.network).map_err(Failure::usage)?,
         devices: entitlements.allow_devices(devices),
         allow: entitlements.allow,
         extra_hosts: hosts.map_err(Failure::usage)?,
         ulimits: limits.map_err(Failure::usage)?,
         shm_size_bytes,
-        cgroup_parent: arguments.cgroup_parent.clone(),
+        cgroup_parent: arguments.steps.cgroup_parent.clone(),
         ignore: inputs.ignore().filter(|patterns| !patterns.is_empty()).cloned(),
         proxy_args: Environment::proxy_args()?,
         build_platform: Platform::host(),

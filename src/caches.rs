@@ -36,10 +36,10 @@ impl Caches {
     /// Reads `--cache-from` and `--cache-to`.
     pub(crate) fn of(arguments: &BuildArguments, outputs: &Outputs) -> Result<Self, Failure> {
         let mut caches = Self::default();
-        for text in &arguments.cache_from {
+        for text in &arguments.cache.cache_from {
             caches.imports.extend(exporter::parse_cache_import(text).map_err(|error| mistake(&error))?);
         }
-        for text in &arguments.cache_to {
+        for text in &arguments.cache.cache_to {
             caches.exports.extend(exporter::parse_cache_export(text).map_err(|error| mistake(&error))?);
         }
         if caches.is_inline() && !outputs.make_an_image() {

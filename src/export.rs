@@ -35,18 +35,19 @@ impl Outputs {
     /// image made: the rest of such builds fill the cache.
     pub(crate) fn of(arguments: &BuildArguments) -> Result<Self, Failure> {
         let mut tags = Vec::new();
-        for text in &arguments.tags {
+        for text in &arguments.image.tags {
             tags.push(tag(text)?);
         }
         let mut specs = Vec::new();
-        for text in &arguments.outputs {
+        for text in &arguments.output.outputs {
             specs.push(
                 exporter::parse_output(text)
                     .map_err(|error| Failure::from_error(FailureKind::Usage, &error))?,
             );
         }
-        let wants_digest =
-            arguments.iidfile.is_some() || arguments.metadata_file.is_some() || arguments.switches.quiet;
+        let wants_digest = arguments.output.iidfile.is_some()
+            || arguments.output.metadata_file.is_some()
+            || arguments.switches.quiet;
         if specs.is_empty() && (!tags.is_empty() || arguments.switches.push || wants_digest) {
             specs.push(OutputSpec::Image(stored_image()));
         }
@@ -56,8 +57,8 @@ impl Outputs {
         let outputs = Self {
             specs,
             tags,
-            iidfile: arguments.iidfile.clone(),
-            metadata_file: arguments.metadata_file.clone(),
+            iidfile: arguments.output.iidfile.clone(),
+            metadata_file: arguments.output.metadata_file.clone(),
         };
         outputs.check()?;
         Ok(outputs)

@@ -73,7 +73,7 @@ pub(crate) struct ReadyInputs {
 
 /// Finds and reads everything but an archive.
 pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
-    let file = arguments.file.as_deref();
+    let file = arguments.input.file.as_deref();
     let mut remotes = BTreeMap::new();
     let main = match values::context(&arguments.context).map_err(Failure::usage)? {
         ContextText::Directory(path) => {
@@ -95,7 +95,7 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
         }
     };
     let mut inputs = Inputs { main, directories: BTreeMap::new(), remotes, named: BTreeMap::new() };
-    for text in &arguments.build_contexts {
+    for text in &arguments.input.build_contexts {
         inputs.add_named(text, arguments)?;
     }
     Ok(inputs)
@@ -103,15 +103,18 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
 
 /// Whether the repository of the build context is to keep `.git`.
 fn keeps_git_dir(arguments: &BuildArguments) -> bool {
-    let value =
-        arguments.build_args.iter().find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
+    let value = arguments
+        .input
+        .build_args
+        .iter()
+        .find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
     value.and_then(frontend::go_bool).unwrap_or(false)
 }
 
 /// What is known of a context that is elsewhere. As with docker, an ignore file in it means nothing; what is asked for on
 /// the command line counts.
 fn remote_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
-    let file = arguments.file.clone();
+    let file = arguments.input.file.clone();
     let definition = match file.as_deref() {
         Some(path) if path == Path::new("-") => {
             let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
@@ -125,7 +128,7 @@ fn remote_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
 
 /// What `rbuild -` reads: an archive with the context, or a Dockerfile.
 fn standard_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
-    let file = arguments.file.as_deref();
+    let file = arguments.input.file.as_deref();
     if file == Some(Path::new("-")) {
         return Err(Failure::usage(
             "invalid argument: can't use stdin for both build context and dockerfile",
@@ -430,7 +433,7 @@ fn main_ignore(
 
 /// `--ignore-file`, which has to be there.
 fn chosen_ignore(arguments: &BuildArguments) -> Result<Option<IgnoreRules>, Failure> {
-    let Some(path) = &arguments.ignore_file else { return Ok(None) };
+    let Some(path) = &arguments.input.ignore_file else { return Ok(None) };
     let missing = || Failure::usage(format!("there is no ignore file `{}`", path.display()));
     ignore_file(path)?.ok_or_else(missing).map(Some)
 }

@@ -33,8 +33,8 @@ pub(super) struct WantedBreakpoint {
 
 /// Makes `rbuild debug` of a build.
 pub(crate) fn want_shell(arguments: &mut BuildArguments) {
-    if !arguments.on_failure.iter().any(|action| action.split('=').next() == Some(SHELL)) {
-        arguments.on_failure.push(SHELL.to_owned());
+    if !arguments.debug.on_failure.iter().any(|action| action.split('=').next() == Some(SHELL)) {
+        arguments.debug.on_failure.push(SHELL.to_owned());
     }
 }
 
@@ -42,7 +42,7 @@ impl Wanted {
     /// Reads `--on-failure` and `--break`.
     pub(crate) fn of(arguments: &BuildArguments) -> Result<Self, Failure> {
         let mut wanted = Self::default();
-        for action in &arguments.on_failure {
+        for action in &arguments.debug.on_failure {
             match action.split_once('=') {
                 None if action == SHELL => wanted.shell = true,
                 Some((SHELL, command)) if !command.trim().is_empty() => {
@@ -56,11 +56,11 @@ impl Wanted {
                 }
             }
         }
-        for text in &arguments.breakpoints {
+        for text in &arguments.debug.breakpoints {
             wanted.breakpoints.push(breakpoint(text)?);
         }
         let takes_input = wanted.has_shells()
-            && (arguments.context == "-" || arguments.file.as_deref() == Some(Path::new("-")));
+            && (arguments.context == "-" || arguments.input.file.as_deref() == Some(Path::new("-")));
         if takes_input {
             return Err(Failure::usage("a shell needs standard input, which the build is read from")
                 .with_hint("name a context and a Dockerfile instead of `-`"));

@@ -1,0 +1,65 @@
+//! What becomes of the result, what is shown of the way to it, and what is told instead.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// What becomes of the result, and what is shown.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArguments {
+    /// What to make of the result: a directory, `-` for a tar on standard output, or
+    /// `type=image|registry|oci|docker|tar|local|cacheonly,…`; may be repeated
+    #[arg(short, long = "output", value_name = "OUTPUT")]
+    pub(crate) outputs: Vec<String>,
+    /// Write the image's ID (the digest of its config) to a file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) iidfile: Option<PathBuf>,
+    /// Write digests and names of the result to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) metadata_file: Option<PathBuf>,
+    /// How progress is shown
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "auto",
+        env = "BUILDKIT_PROGRESS",
+        hide_env = true,
+        hide_default_value = true
+    )]
+    pub(crate) progress: ProgressMode,
+}
+
+/// How progress is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProgressMode {
+    /// What suits standard error
+    Auto,
+    /// Line by line
+    Plain,
+    /// As `plain`
+    Tty,
+    /// Errors only
+    #[value(alias = "none")]
+    Quiet,
+}
+
+/// What is told instead of building.
+#[derive(Debug, Args)]
+pub(crate) struct LookArguments {
+    /// Tell something of the Dockerfile instead of building it: `check`, `outline` or `targets`, perhaps with
+    /// `,format=json`
+    #[arg(long, alias = "print", value_name = "METHOD")]
+    pub(crate) call: Option<String>,
+    /// Tell what would be pulled, run and copied and what is cached, as `text` or `json`, instead of doing it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "text", value_name = "FORMAT")]
+    pub(crate) plan: Option<PlanFormat>,
+}
+
+/// How a plan is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
