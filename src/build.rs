@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{HistoryBounds, IdMode, Store};
+use exporter::RootForm;
 use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, LoweredPlatforms, NoCache, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
@@ -24,7 +25,7 @@ use crate::caches::{Caches, Carrying};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
 use crate::entitlements::Entitlements;
-use crate::export::{self, BuiltImage, Form, Outputs};
+use crate::export::{self, BuiltImage, Outputs};
 use crate::history::{Recording, Subject};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::interrupt::Interrupt;
@@ -106,7 +107,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
-    outputs.check_form(Form::of(&options))?;
+    outputs.check_form(export::root_form(&options))?;
     let subject = subject(arguments, &inputs, &platforms);
     let show = match arguments.output.progress {
         ProgressMode::Quiet => Show::Nothing,
@@ -589,7 +590,7 @@ impl<'a> Work<'a> {
             epoch: build.lowered.epoch,
             cancel: interrupt.token(),
         };
-        let export = self.export(&plan.outputs, build.lowered.epoch, Form::of(&plan.options));
+        let export = self.export(&plan.outputs, build.lowered.epoch, export::root_form(&plan.options));
         let exporting = async {
             let mut built = Vec::with_capacity(targets.len());
             for (number, image) in build.lowered.images.iter().enumerate() {
@@ -637,7 +638,12 @@ impl<'a> Work<'a> {
     }
 
     /// What writes `outputs`.
-    pub(crate) fn export(&self, outputs: &'a Outputs, epoch: Option<i64>, form: Form) -> export::Export<'a> {
+    pub(crate) fn export(
+        &self,
+        outputs: &'a Outputs,
+        epoch: Option<i64>,
+        form: RootForm,
+    ) -> export::Export<'a> {
         export::Export {
             outputs,
             progress: &self.plan.progress,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cache::Store;
 use exporter::{
-    CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheForm, CacheImport,
-    CacheMode, CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
+    CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheImport, CacheMode,
+    CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
 };
 use oci::{CacheConfig, CacheHash, ImageReference, InlineCache};
 use registry::RegistryError;
@@ -201,11 +201,7 @@ impl Carrying<'_> {
         };
         let build =
             build_of(self.gather(0..self.targets.len(), mode, mounts_of(&export.mounts)).await?, self.epoch);
-        let form = CacheForm {
-            compression: export.compression,
-            force: export.force_compression,
-            media_types: export.media_types,
-        };
+        let form = export.form;
         let fetcher: Arc<dyn LayerFetcher> = Arc::new(BuildFetcher(self.worker.clone()));
         let changed = layers_of(&build).filter(|layer| form.changes(layer));
         exporter::fetch_blobs(self.store, changed, &fetcher).await.map_err(|error| failure(&error))?;

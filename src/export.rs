@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use cache::Store;
 use exporter::{
-    ArchiveForm, ArchiveKind, ArchiveOutput, Compression, Destination, ExportError, ImageBuild, ImageOutput,
-    ImageSet, LayerFetcher, LayerOrigin, MediaTypes, OutputSpec, PlatformFiles, PlatformSplit,
+    ArchiveKind, ArchiveOutput, Destination, ExportError, ImageBuild, ImageForm, ImageOutput, ImageSet,
+    LayerFetcher, LayerOrigin, OutputSpec, Packaging, PlatformFiles, PlatformSplit, RootForm,
 };
 use frontend::LowerOptions;
 use oci::{ImageConfig, ImageReference, InlineCache, Platform};
@@ -100,9 +100,9 @@ impl Outputs {
     }
 
     /// Whether all of them can hold images of the form; told before anything is built.
-    pub(crate) fn check_form(&self, form: Form) -> Result<(), Failure> {
+    pub(crate) fn check_form(&self, form: RootForm) -> Result<(), Failure> {
         let is_docker = |spec: &OutputSpec| matches!(spec, OutputSpec::Docker(_));
-        if form == Form::Index && self.specs.iter().any(is_docker) {
+        if form == RootForm::Index && self.specs.iter().any(is_docker) {
             return Err(Failure::from_error(FailureKind::Usage, &ExportError::IndexForDocker)
                 .with_hint("`type=oci` can hold several platforms, and so can the store and registries"));
         }
@@ -126,13 +126,7 @@ pub(crate) fn tag(text: &str) -> Result<ImageReference, Failure> {
 }
 
 fn stored_image() -> ImageOutput {
-    ImageOutput {
-        names: Vec::new(),
-        push: false,
-        store: true,
-        compression: Compression::default(),
-        media_types: MediaTypes::Oci,
-    }
+    ImageOutput { names: Vec::new(), push: false, store: true, form: ImageForm::default() }
 }
 
 /// `--push`: images that are asked for are pushed; where there are none, one more is.
@@ -168,20 +162,9 @@ pub(crate) struct BuiltImage {
     pub(crate) cache: Option<InlineCache>,
 }
 
-/// What an image is pushed and kept as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// A manifest.
-    Single,
-    /// An index, for several platforms.
-    Index,
-}
-
-impl Form {
-    /// The one that a build asks for.
-    pub(crate) fn of(options: &LowerOptions) -> Self {
-        if options.is_one_of_several { Self::Index } else { Self::Single }
-    }
+/// What a build's image is to be known by.
+pub(crate) fn root_form(options: &LowerOptions) -> RootForm {
+    if options.is_one_of_several { RootForm::Index } else { RootForm::Manifest }
 }
 
 /// What came of an export.
@@ -200,7 +183,7 @@ pub(crate) struct Export<'a> {
     pub(crate) client: &'a registry::Client,
     pub(crate) worker: &'a LocalWorker,
     pub(crate) epoch: Option<i64>,
-    pub(crate) form: Form,
+    pub(crate) form: RootForm,
     pub(crate) cancel: &'a CancellationToken,
 }
 
@@ -268,7 +251,7 @@ impl Export<'_> {
         wanted: &ImageOutput,
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(wanted.compression, wanted.media_types, step).await?;
+        let image = images.get(&wanted.form, step).await?;
         let names = self.outputs.names(&wanted.names);
         if wanted.store {
             let layers: Vec<_> = image.layers().into_iter().cloned().collect();
@@ -309,13 +292,13 @@ impl Export<'_> {
         (wanted, kind): (&ArchiveOutput, ArchiveKind),
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(wanted.compression, wanted.media_types, step).await?;
+        let image = images.get(&wanted.form, step).await?;
         exporter::fetch_layers(self.store, &image, &self.fetcher()).await.map_err(|error| failure(&error))?;
         self.progress.line(step, "sending tarball");
         let names = self.outputs.names(&wanted.names);
         let (store, wanted) = (self.store.clone(), wanted.clone());
-        blocking(move || match (wanted.form, &wanted.destination) {
-            (ArchiveForm::Directory, Destination::Path(path)) => {
+        blocking(move || match (wanted.packaging, &wanted.destination) {
+            (Packaging::Directory, Destination::Path(path)) => {
                 exporter::write_layout(&store, &image, &names, path)
             }
             (_, destination) => exporter::write_archive(&store, &image, &names, kind, destination),
@@ -335,7 +318,11 @@ impl Export<'_> {
         }
         let form = self.form;
         let split = move |asked: Option<bool>| {
-            if asked.unwrap_or(form == Form::Index) { PlatformSplit::Split } else { PlatformSplit::Together }
+            if asked.unwrap_or(form == RootForm::Index) {
+                PlatformSplit::Split
+            } else {
+                PlatformSplit::Together
+            }
         };
         let store = self.store.clone();
         blocking(move || match spec {
@@ -408,40 +395,38 @@ pub(crate) fn failure(error: &ExportError) -> Failure {
     Failure::from_error(kind, error).with_hints(hint)
 }
 
-/// What the same layers may be written as.
-type Encoding = (Compression, MediaTypes);
-
-/// The images in the encodings that outputs ask for, each made once.
+/// The images in the forms that outputs ask for, each made once.
 struct Images<'a, 'e> {
     export: &'a Export<'e>,
     built: &'a [BuiltImage],
     /// The layers of each.
     layers: Option<Vec<Vec<LayerOrigin>>>,
-    made: Vec<(Encoding, Arc<ImageSet>)>,
+    made: Vec<(ImageForm, Arc<ImageSet>)>,
 }
 
 impl Images<'_, '_> {
-    async fn get(
-        &mut self,
-        compression: Compression,
-        media_types: MediaTypes,
-        step: StepNumber,
-    ) -> Result<Arc<ImageSet>, Failure> {
-        let encoding = (compression, media_types);
-        if let Some((_, images)) = self.made.iter().find(|(made, _)| *made == encoding) {
+    async fn get(&mut self, form: &ImageForm, step: StepNumber) -> Result<Arc<ImageSet>, Failure> {
+        if let Some((_, images)) = self.made.iter().find(|(made, _)| made == form) {
             return Ok(Arc::clone(images));
         }
-        let (progress, form) = (self.export.progress, self.export.form);
+        let (progress, root) = (self.export.progress, self.export.form);
         progress.line(step, "exporting layers");
         let (store, builds) = (self.export.store.clone(), self.builds().await?);
+        let changed = builds.iter().flat_map(|build| &build.layers).filter_map(|layer| match layer {
+            LayerOrigin::Image { descriptor, .. } if form.layers.changes(descriptor) => Some(descriptor),
+            _ => None,
+        });
+        let fetched = exporter::fetch_blobs(&store, changed, &self.export.fetcher()).await;
+        fetched.map_err(|error| failure(&error))?;
+        let wanted = form.clone();
         let images = blocking(move || {
-            let assemble = |build| exporter::assemble(&store, build, compression, media_types);
+            let assemble = |build| exporter::assemble(&store, build, &wanted);
             let mut images: Vec<_> = builds.into_iter().map(assemble).collect::<Result<_, _>>()?;
-            match (form, images.pop()) {
-                (Form::Single, Some(image)) => Ok(ImageSet::from(image)),
+            match (root, images.pop()) {
+                (RootForm::Manifest, Some(image)) => Ok(ImageSet::from(image)),
                 (_, last) => {
                     images.extend(last);
-                    ImageSet::with_index(images, media_types)
+                    ImageSet::with_index(images, &wanted)
                 }
             }
         });
@@ -453,7 +438,7 @@ impl Images<'_, '_> {
         if images.single().is_none() {
             progress.line(step, &format!("exporting manifest list {} done", images.descriptor().digest));
         }
-        self.made.push((encoding, Arc::clone(&images)));
+        self.made.push((form.clone(), Arc::clone(&images)));
         Ok(images)
     }
 

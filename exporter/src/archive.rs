@@ -169,7 +169,7 @@ fn merged(mut entries: Vec<Descriptor>, new: Vec<Descriptor>) -> Vec<Descriptor>
 /// An entry for each name; one without a name where there is none.
 fn entries_of(images: &ImageSet, names: &[ImageReference]) -> Vec<Descriptor> {
     let entry = |name: Option<&ImageReference>| {
-        let mut annotations = BTreeMap::new();
+        let mut annotations = images.layout_entry().annotations;
         if let Some(created) = images.created() {
             annotations.insert(CREATED.to_owned(), created.to_owned());
         }

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use oci::{Digest, ImageReference, ReferenceError};
 
-use crate::compression::{Compression, MediaTypes};
+use crate::compression::MediaTypes;
 use crate::fields::{FieldError, Fields, Grammar};
+use crate::form::LayerForm;
 
 /// A value of `--cache-from`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +46,8 @@ pub struct CacheExport {
     pub mode: CacheMode,
     /// Which cache mounts go there too (`mounts`).
     pub mounts: CacheMounts,
-    /// How layers are compressed.
-    pub compression: Compression,
-    /// Whether that holds for layers too that are compressed otherwise already.
-    pub force_compression: bool,
-    /// Whose media types.
-    pub media_types: MediaTypes,
+    /// How its layers are written.
+    pub form: LayerForm,
     /// Whether the build succeeds where this fails.
     pub ignore_error: bool,
 }
@@ -223,9 +220,7 @@ pub fn parse_cache_export(text: &str) -> Result<Vec<CacheExport>, CacheFlagError
         place: ExportPlace::Registry { reference, insecure: false },
         mode: CacheMode::Min,
         mounts: CacheMounts::None,
-        compression: Compression::default(),
-        force_compression: false,
-        media_types: MediaTypes::Oci,
+        form: LayerForm::default(),
         ignore_error: false,
     };
     read(EXPORT, text, plain, |mut fields| {
@@ -260,9 +255,7 @@ pub fn parse_cache_export(text: &str) -> Result<Vec<CacheExport>, CacheFlagError
             place,
             mode,
             mounts: mounts(&mut fields),
-            compression: fields.compression()?,
-            force_compression: fields.boolean("force-compression")?.unwrap_or(false),
-            media_types: fields.media_types(MediaTypes::Oci)?,
+            form: fields.layer_form(MediaTypes::Oci)?,
             ignore_error: fields.boolean("ignore-error")?.unwrap_or(false),
         })
     })
@@ -322,7 +315,7 @@ fn mounts(fields: &mut Fields) -> CacheMounts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compression::CompressionKind;
+    use crate::compression::{Compression, CompressionKind};
 
     fn named(text: &str) -> ImageReference {
         text.parse().unwrap()
@@ -370,7 +363,7 @@ mod tests {
                 CacheExport {
                     mode: CacheMode::Max,
                     ignore_error: true,
-                    media_types: MediaTypes::Docker,
+                    form: LayerForm { media_types: MediaTypes::Docker, ..LayerForm::default() },
                     ..base.clone()
                 },
             ),
@@ -383,8 +376,11 @@ mod tests {
                         tag: "latest".to_owned(),
                         reset: true,
                     },
-                    compression: Compression::new(CompressionKind::Zstd, Some(9)).unwrap(),
-                    force_compression: true,
+                    form: LayerForm {
+                        compression: Compression::new(CompressionKind::Zstd, Some(9)).unwrap(),
+                        force: true,
+                        ..LayerForm::default()
+                    },
                     mounts: CacheMounts::All,
                     ..base
                 },

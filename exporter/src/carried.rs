@@ -12,8 +12,9 @@ use oci::{
     Platform,
 };
 
-use crate::compression::{Compression, CompressionKind, LayerEncoder, MediaTypes};
+use crate::compression::{Compression, LayerEncoder, MediaTypes};
 use crate::error::ExportError;
+use crate::form::LayerForm;
 use crate::history;
 use crate::image::{Assembled, LayerOrigin, layers_of, times_of};
 
@@ -64,24 +65,6 @@ pub enum MountOrigin {
     },
 }
 
-/// The form that a cache is carried in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CacheForm {
-    /// How layers are compressed that never were.
-    pub compression: Compression,
-    /// Whether others are compressed anew if they are of another kind. Their blobs have to be in the store.
-    pub force: bool,
-    /// Whose media types.
-    pub media_types: MediaTypes,
-}
-
-impl CacheForm {
-    /// Whether a layer is compressed anew.
-    pub fn changes(&self, layer: &Descriptor) -> bool {
-        self.force && kind_of(&layer.media_type) != self.compression.kind()
-    }
-}
-
 /// A layer in its final form.
 struct Placed {
     depth: usize,
@@ -94,7 +77,7 @@ struct Placed {
 
 /// Makes what is missing of a cache, as [`assemble`](crate::assemble) does for an image: equal results give equal bytes.
 /// Blocks; not on a thread of rayon's.
-pub fn assemble_cache(store: &Store, build: CacheBuild, form: CacheForm) -> Result<Assembled, ExportError> {
+pub fn assemble_cache(store: &Store, build: CacheBuild, form: LayerForm) -> Result<Assembled, ExportError> {
     let CacheBuild { layers, mut records, mounts, epoch } = build;
     let (parents, origins): (Vec<_>, Vec<_>) =
         layers.into_iter().map(|layer| (layer.parent, layer.origin)).unzip();
@@ -134,7 +117,8 @@ pub fn assemble_cache(store: &Store, build: CacheBuild, form: CacheForm) -> Resu
     config.mounts.sort_by(|a, b| (&a.id, a.beginning).cmp(&(&b.id, b.beginning)));
     let config = serde_json::to_vec(&config).map_err(ExportError::Json)?;
     let layers = blobs.into_values().collect();
-    Assembled::new((CacheConfig::MEDIA_TYPE, config), layers, form.media_types, Platform::host())
+    let document = (CacheConfig::MEDIA_TYPE, config);
+    Assembled::new(document, layers, (form.media_types, BTreeMap::new()), Platform::host())
 }
 
 /// Layers in the order of depth and chain ID, each chain ID once; and the new number of each.
@@ -173,7 +157,7 @@ fn keep(blobs: &mut BTreeMap<String, Descriptor>, descriptor: &Descriptor, media
 fn mount_layer(
     store: &Store,
     content: MountOrigin,
-    form: CacheForm,
+    form: LayerForm,
 ) -> Result<(DiffId, Descriptor), ExportError> {
     match content {
         MountOrigin::Layer { diff_id, descriptor } if form.changes(&descriptor) => {
@@ -201,7 +185,7 @@ fn write_directory(
 }
 
 /// The layer in another compression. Its blob is in the store.
-fn recompressed(
+pub(crate) fn recompressed(
     store: &Store,
     diff_id: &DiffId,
     layer: &Descriptor,
@@ -236,12 +220,4 @@ fn finish(
     let digest = blob.finish()?;
     let media_type = compression.media_type(MediaTypes::Oci);
     Ok((written.diff_id, Descriptor::new(media_type, digest, written.compressed_size_bytes)))
-}
-
-fn kind_of(media_type: &str) -> CompressionKind {
-    match media_type {
-        gzip if gzip.ends_with("gzip") => CompressionKind::Gzip,
-        zstd if zstd.ends_with("zstd") => CompressionKind::Zstd,
-        _ => CompressionKind::Uncompressed,
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::annotations::{AnnotationError, Annotations};
 use crate::compression::{Compression, CompressionKind, LevelError, MediaTypes};
+use crate::form::LayerForm;
 
 /// Why a text has not the form that its flag takes.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -106,6 +108,10 @@ pub(crate) struct Grammar {
     pub(crate) later: &'static [&'static str],
 }
 
+/// The keys that say how layers are written.
+pub(crate) const LAYER_KEYS: &[&str] =
+    &["compression", "compression-level", "force-compression", "oci-mediatypes"];
+
 /// The fields of one value; each reader takes out those it knows.
 #[derive(Debug)]
 pub(crate) struct Fields {
@@ -125,7 +131,10 @@ impl Grammar {
                 text: text.to_owned(),
                 field: field.clone(),
             })?;
-            pairs.insert(key.trim().to_ascii_lowercase(), value.to_owned());
+            let key = key.trim();
+            // The keys of annotations are people's own, and their case matters.
+            let key = if key.starts_with("annotation") { key.to_owned() } else { key.to_ascii_lowercase() };
+            pairs.insert(key, value.to_owned());
         }
         let no_type = || FieldError::NoType { option, text: text.to_owned(), example };
         let kind = pairs.remove("type").ok_or_else(no_type)?;
@@ -164,13 +173,13 @@ impl Grammar {
 
 impl Fields {
     /// Refuses keys that the type does not take.
-    pub(crate) fn check_keys(&self, known: &'static [&'static str]) -> Result<(), FieldError> {
+    pub(crate) fn check_keys(&self, known: &[&'static str]) -> Result<(), FieldError> {
         let Grammar { option, later, .. } = self.grammar;
         for key in self.pairs.keys() {
             if known.contains(&key.as_str()) {
                 continue;
             }
-            if later.contains(&key.as_str()) || key.starts_with("annotation") {
+            if later.contains(&key.as_str()) {
                 return Err(FieldError::NotSupportedYet { option, found: key.clone() });
             }
             return Err(FieldError::Key {
@@ -181,6 +190,19 @@ impl Fields {
             });
         }
         Ok(())
+    }
+
+    /// All fields that annotate something.
+    pub(crate) fn annotations(&mut self) -> Result<Annotations, AnnotationError> {
+        let mut annotations = Annotations::default();
+        let mut others = BTreeMap::new();
+        for (key, value) in std::mem::take(&mut self.pairs) {
+            if !annotations.read_field(&key, &value)? {
+                others.insert(key, value);
+            }
+        }
+        self.pairs = others;
+        Ok(annotations)
     }
 
     /// The value of a key.
@@ -203,8 +225,17 @@ impl Fields {
         }
     }
 
+    /// The keys of [`LAYER_KEYS`].
+    pub(crate) fn layer_form(&mut self, default: MediaTypes) -> Result<LayerForm, FieldError> {
+        Ok(LayerForm {
+            compression: self.compression()?,
+            force: self.boolean("force-compression")?.unwrap_or(false),
+            media_types: self.media_types(default)?,
+        })
+    }
+
     /// `oci-mediatypes`.
-    pub(crate) fn media_types(&mut self, default: MediaTypes) -> Result<MediaTypes, FieldError> {
+    fn media_types(&mut self, default: MediaTypes) -> Result<MediaTypes, FieldError> {
         Ok(match self.boolean("oci-mediatypes")? {
             Some(true) => MediaTypes::Oci,
             Some(false) => MediaTypes::Docker,
@@ -213,7 +244,7 @@ impl Fields {
     }
 
     /// `compression` and `compression-level`.
-    pub(crate) fn compression(&mut self) -> Result<Compression, FieldError> {
+    fn compression(&mut self) -> Result<Compression, FieldError> {
         let level = match self.take("compression-level") {
             None => None,
             Some(text) => match text.parse::<i32>() {

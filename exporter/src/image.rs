@@ -1,14 +1,18 @@
 //! Images: from a config and layers to blobs, a config and a manifest.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cache::{Layer, Snapshot, Store};
 use oci::{CarryingConfig, Descriptor, DiffId, ImageConfig, InlineCache, Manifest, Platform};
 
+use crate::annotations::AnnotationLevel;
 use crate::archive::CREATED;
+use crate::carried::recompressed;
 use crate::compression::{Compression, MediaTypes};
 use crate::error::ExportError;
+use crate::form::ImageForm;
 use crate::history::{self, LayerTime};
 use crate::layer;
 
@@ -63,14 +67,13 @@ pub struct Assembled {
 
 /// Makes what is missing of an image: layers that are not compressed yet are, side by side; config and manifest are
 /// written into memory only ([`crate::ImageSet::save`] puts them into the store). Blocks; not on a thread of rayon's.
-pub fn assemble(
-    store: &Store,
-    build: ImageBuild,
-    compression: Compression,
-    media_types: MediaTypes,
-) -> Result<Assembled, ExportError> {
-    let mut layers = layers_of(store, &build.layers, compression)?;
-    for (_, descriptor) in &mut layers {
+pub fn assemble(store: &Store, build: ImageBuild, form: &ImageForm) -> Result<Assembled, ExportError> {
+    let mut layers = layers_of(store, &build.layers, form.layers.compression)?;
+    let media_types = form.media_types();
+    for (diff_id, descriptor) in &mut layers {
+        if form.layers.changes(descriptor) {
+            *descriptor = recompressed(store, diff_id, descriptor, form.layers.compression)?;
+        }
         let media_type = media_types.layer(&descriptor.media_type).to_owned();
         *descriptor = Descriptor {
             urls: descriptor.urls.clone(),
@@ -85,16 +88,21 @@ pub fn assemble(
     let config_bytes = serde_json::to_vec(&carrying).map_err(ExportError::Json)?;
     let config = carrying.config;
     let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
-    let image = Assembled::new((media_types.config(), config_bytes), layers, media_types, platform)?;
-    Ok(Assembled { created: config.created, ..image })
+    let document = (media_types.config(), config_bytes);
+    let annotations = &form.annotations;
+    let manifest = annotations.of(AnnotationLevel::Manifest, &platform);
+    let image = Assembled::new(document, layers, (media_types, manifest), platform)?;
+    let on_descriptor = annotations.of(AnnotationLevel::ManifestDescriptor, &image.platform);
+    let descriptor = Descriptor { annotations: on_descriptor, ..image.descriptor };
+    Ok(Assembled { descriptor, created: config.created, ..image })
 }
 
 impl Assembled {
-    /// A manifest of a config, with its media type, and layers.
+    /// A manifest of a config, with its media type, and layers; it has annotations.
     pub(crate) fn new(
         (config_type, config): (&str, Vec<u8>),
         layers: Vec<Descriptor>,
-        media_types: MediaTypes,
+        (media_types, annotations): (MediaTypes, BTreeMap<String, String>),
         platform: Platform,
     ) -> Result<Self, ExportError> {
         let config_descriptor = Descriptor::of(config_type, &config);
@@ -105,7 +113,7 @@ impl Assembled {
             config: config_descriptor.clone(),
             layers: layers.clone(),
             subject: None,
-            annotations: std::collections::BTreeMap::new(),
+            annotations,
         };
         // BuildKit indents manifests by two spaces, and people read them.
         let manifest = serde_json::to_vec_pretty(&manifest).map_err(ExportError::Json)?;

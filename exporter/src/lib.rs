@@ -8,6 +8,7 @@
 //! pulling (a [`LayerFetcher`] brings layers that were never needed here), and everything that is printed.
 //! Only pushing and fetching are asynchronous; the rest blocks, and belongs on a thread that may.
 
+mod annotations;
 mod archive;
 mod cache_flags;
 mod cache_layout;
@@ -17,6 +18,7 @@ mod destination;
 mod error;
 mod fields;
 mod files;
+mod form;
 mod history;
 mod image;
 mod layer;
@@ -24,20 +26,22 @@ mod output;
 mod push;
 mod set;
 
+pub use annotations::{AnnotationError, AnnotationLevel, Annotations, RootForm};
 pub use archive::{ArchiveKind, write_archive, write_layout};
 pub use cache_flags::{
     CacheExport, CacheFlagError, CacheImport, CacheMode, CacheMounts, ExportPlace, ImportPlace,
     parse_cache_export, parse_cache_import,
 };
 pub use cache_layout::write_cache_layout;
-pub use carried::{CacheBuild, CacheBuildLayer, CacheBuildMount, CacheForm, MountOrigin, assemble_cache};
+pub use carried::{CacheBuild, CacheBuildLayer, CacheBuildMount, MountOrigin, assemble_cache};
 pub use compression::{Compression, CompressionKind, EncodedLayer, LayerEncoder, LevelError, MediaTypes};
 pub use error::ExportError;
 pub use fields::FieldError;
 pub use files::{PlatformFiles, PlatformSplit, copy_files, write_files};
+pub use form::{ImageForm, LayerForm};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
 pub use output::{
-    ArchiveForm, ArchiveOutput, Destination, FilesOutput, ImageOutput, OutputError, OutputSpec, parse_output,
+    ArchiveOutput, Destination, FilesOutput, ImageOutput, OutputError, OutputSpec, Packaging, parse_output,
 };
 pub use push::{LayerFetcher, fetch_blobs, fetch_layers, push};
 pub use set::ImageSet;

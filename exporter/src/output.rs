@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use oci::{ImageReference, ReferenceError};
 
-use crate::compression::{Compression, MediaTypes};
-use crate::fields::{FieldError, Fields, Grammar};
+use crate::annotations::{AnnotationError, Annotations};
+use crate::compression::MediaTypes;
+use crate::fields::{FieldError, Fields, Grammar, LAYER_KEYS};
+use crate::form::ImageForm;
 
 /// What to make of the result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,10 +35,8 @@ pub struct ImageOutput {
     pub push: bool,
     /// Whether the image is kept in the local store under its names.
     pub store: bool,
-    /// How new layers are compressed.
-    pub compression: Compression,
-    /// Whose media types.
-    pub media_types: MediaTypes,
+    /// What form it has.
+    pub form: ImageForm,
 }
 
 /// `type=oci` and `type=docker`.
@@ -45,13 +45,11 @@ pub struct ArchiveOutput {
     /// Where to.
     pub destination: Destination,
     /// One file or a directory.
-    pub form: ArchiveForm,
+    pub packaging: Packaging,
     /// The names that were given with the output; `-t` adds others.
     pub names: Vec<ImageReference>,
-    /// How new layers are compressed.
-    pub compression: Compression,
-    /// Whose media types.
-    pub media_types: MediaTypes,
+    /// What form it has.
+    pub form: ImageForm,
 }
 
 /// `type=tar` and `type=local`.
@@ -71,7 +69,7 @@ impl<D> FilesOutput<D> {
 
 /// One file or a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ArchiveForm {
+pub enum Packaging {
     /// A tar.
     Tar,
     /// A directory (`tar=false`).
@@ -93,6 +91,9 @@ pub enum OutputError {
     /// It has not the form of an output.
     #[error(transparent)]
     Fields(#[from] FieldError),
+    /// An annotation that cannot be.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
     /// A name that is no image reference.
     #[error("invalid image name in output type `{kind}`")]
     Name {
@@ -130,7 +131,6 @@ const LATER_KEYS: &[&str] = &[
     "dangling-name-prefix",
     "danging-name-empty-only",
     "name-canonical",
-    "force-compression",
     "prefer-nondist-layers",
     "rewrite-timestamp",
     "source-date-epoch",
@@ -154,26 +154,29 @@ pub fn parse_output(text: &str) -> Result<OutputSpec, OutputError> {
             path => OutputSpec::Local(FilesOutput::new(PathBuf::from(path))),
         });
     }
-    Output(GRAMMAR.read(text, &fields)?).read()
+    let mut fields = GRAMMAR.read(text, &fields)?;
+    Output { annotations: fields.annotations()?, fields }.read()
 }
 
 /// The fields of one output.
-struct Output(Fields);
+struct Output {
+    fields: Fields,
+    annotations: Annotations,
+}
 
-const IMAGE_KEYS: &[&str] = &["name", "push", "oci-mediatypes", "compression", "compression-level"];
-const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name", "oci-mediatypes", "compression", "compression-level"];
+const IMAGE_KEYS: &[&str] = &["name", "push"];
+const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name"];
 const FILES_KEYS: &[&str] = &["dest", "platform-split"];
 
 impl Output {
     fn read(mut self) -> Result<OutputSpec, OutputError> {
-        let keys = match self.0.kind {
-            "image" | "registry" => IMAGE_KEYS,
-            "oci" | "docker" => ARCHIVE_KEYS,
-            "tar" | "local" => FILES_KEYS,
-            _ => &[],
-        };
-        self.0.check_keys(keys)?;
-        match self.0.kind {
+        self.fields.check_keys(&match self.fields.kind {
+            "image" | "registry" => [LAYER_KEYS, IMAGE_KEYS].concat(),
+            "oci" | "docker" => [LAYER_KEYS, ARCHIVE_KEYS].concat(),
+            "tar" | "local" => FILES_KEYS.to_vec(),
+            _ => Vec::new(),
+        })?;
+        match self.fields.kind {
             "image" => self.image(false, true),
             "registry" => self.image(true, false),
             "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
@@ -182,15 +185,15 @@ impl Output {
                 let destination = self.destination("out.tar")?;
                 Ok(OutputSpec::Tar(FilesOutput {
                     destination,
-                    platform_split: self.0.boolean("platform-split")?,
+                    platform_split: self.fields.boolean("platform-split")?,
                 }))
             }
             "local" => match self.destination("out")? {
                 Destination::Path(destination) => Ok(OutputSpec::Local(FilesOutput {
                     destination,
-                    platform_split: self.0.boolean("platform-split")?,
+                    platform_split: self.fields.boolean("platform-split")?,
                 })),
-                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.0.kind)),
+                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.fields.kind)),
             },
             _ => Ok(OutputSpec::CacheOnly),
         }
@@ -199,49 +202,49 @@ impl Output {
     fn image(&mut self, push: bool, store: bool) -> Result<OutputSpec, OutputError> {
         Ok(OutputSpec::Image(ImageOutput {
             names: self.names()?,
-            push: self.0.boolean("push")?.unwrap_or(push),
+            push: self.fields.boolean("push")?.unwrap_or(push),
             store,
-            compression: self.0.compression()?,
-            media_types: self.0.media_types(MediaTypes::Oci)?,
+            form: self.form(MediaTypes::Oci)?,
         }))
     }
 
     fn archive(&mut self, default: MediaTypes) -> Result<ArchiveOutput, OutputError> {
-        let form = match self.0.boolean("tar")? {
-            Some(false) => ArchiveForm::Directory,
-            _ => ArchiveForm::Tar,
+        let packaging = match self.fields.boolean("tar")? {
+            Some(false) => Packaging::Directory,
+            _ => Packaging::Tar,
         };
-        let example = if form == ArchiveForm::Tar { "image.tar" } else { "image" };
+        let example = if packaging == Packaging::Tar { "image.tar" } else { "image" };
         let destination = self.destination(example)?;
-        if form == ArchiveForm::Directory && destination == Destination::Stdout {
-            return Err(OutputError::DirectoryToStdout(self.0.kind));
+        if packaging == Packaging::Directory && destination == Destination::Stdout {
+            return Err(OutputError::DirectoryToStdout(self.fields.kind));
         }
-        Ok(ArchiveOutput {
-            destination,
-            form,
-            names: self.names()?,
-            compression: self.0.compression()?,
-            media_types: self.0.media_types(default)?,
-        })
+        Ok(ArchiveOutput { destination, packaging, names: self.names()?, form: self.form(default)? })
+    }
+
+    /// What outputs of images have in common.
+    fn form(&mut self, default: MediaTypes) -> Result<ImageForm, OutputError> {
+        let mut form = ImageForm { layers: self.fields.layer_form(default)?, ..ImageForm::default() };
+        form.annotate(&self.annotations);
+        Ok(form)
     }
 
     fn destination(&mut self, example: &'static str) -> Result<Destination, OutputError> {
-        match self.0.take("dest").as_deref() {
-            None | Some("") => Err(OutputError::NoDestination { kind: self.0.kind, example }),
+        match self.fields.take("dest").as_deref() {
+            None | Some("") => Err(OutputError::NoDestination { kind: self.fields.kind, example }),
             Some("-") => Ok(Destination::Stdout),
             Some(path) => Ok(Destination::Path(PathBuf::from(path))),
         }
     }
 
     fn names(&mut self) -> Result<Vec<ImageReference>, OutputError> {
-        let Some(names) = self.0.take("name") else { return Ok(Vec::new()) };
+        let Some(names) = self.fields.take("name") else { return Ok(Vec::new()) };
         names
             .split(',')
             .map(str::trim)
             .filter(|name| !name.is_empty())
             .map(|name| match name.parse::<ImageReference>() {
                 Ok(reference) => Ok(reference.with_default_tag()),
-                Err(source) => Err(OutputError::Name { kind: self.0.kind, source }),
+                Err(source) => Err(OutputError::Name { kind: self.fields.kind, source }),
             })
             .collect()
     }
@@ -250,30 +253,30 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compression::CompressionKind;
+    use crate::annotations::AnnotationLevel;
+    use crate::compression::{Compression, CompressionKind};
+    use crate::form::LayerForm;
 
     fn image() -> ImageOutput {
-        ImageOutput {
-            names: Vec::new(),
-            push: false,
-            store: true,
-            compression: Compression::default(),
-            media_types: MediaTypes::Oci,
-        }
+        ImageOutput { names: Vec::new(), push: false, store: true, form: ImageForm::default() }
     }
 
     fn archive(path: &str, media_types: MediaTypes) -> ArchiveOutput {
         ArchiveOutput {
             destination: Destination::Path(path.into()),
-            form: ArchiveForm::Tar,
+            packaging: Packaging::Tar,
             names: Vec::new(),
-            compression: Compression::default(),
-            media_types,
+            form: ImageForm::of_types(media_types),
         }
     }
 
     #[test]
     fn outputs_are_read() {
+        let mut annotations = Annotations::default();
+        annotations.set(AnnotationLevel::Manifest, None, "org.Example", "x");
+        let arm = Some("linux/arm64".parse().unwrap());
+        annotations.set(AnnotationLevel::ManifestDescriptor, arm, "a.b", "y=z");
+        let forced = LayerForm { force: true, ..LayerForm::default() };
         let zstd = Compression::new(CompressionKind::Zstd, Some(9)).unwrap();
         let names = vec!["a:1".parse().unwrap(), "b:latest".parse().unwrap()];
         let cases = [
@@ -294,20 +297,28 @@ mod tests {
                     names,
                     push: true,
                     store: false,
-                    media_types: MediaTypes::Docker,
+                    form: ImageForm::of_types(MediaTypes::Docker),
                     ..image()
                 }),
             ),
             (
                 "dest=x.tar,type=oci,compression=zstd,compression-level=9",
-                OutputSpec::Oci(ArchiveOutput { compression: zstd, ..archive("x.tar", MediaTypes::Oci) }),
+                OutputSpec::Oci(ArchiveOutput {
+                    form: ImageForm::compressed(zstd),
+                    ..archive("x.tar", MediaTypes::Oci)
+                }),
             ),
             (
                 "type=oci,tar=false,dest=x",
                 OutputSpec::Oci(ArchiveOutput {
-                    form: ArchiveForm::Directory,
+                    packaging: Packaging::Directory,
                     ..archive("x", MediaTypes::Oci)
                 }),
+            ),
+            (
+                "type=image,annotation.org.Example=x,annotation-manifest-descriptor[linux/arm64].a.b=y=z,\
+                 oci-mediatypes=false,force-compression=true",
+                OutputSpec::Image(ImageOutput { form: ImageForm { layers: forced, annotations }, ..image() }),
             ),
             ("type=docker,dest=x.tar", OutputSpec::Docker(archive("x.tar", MediaTypes::Docker))),
         ];
@@ -330,7 +341,11 @@ mod tests {
                 "type=local,dest=-",
                 "output type `local` makes a directory, which cannot go to standard output",
             ),
-            ("type=image,annotation.a=b", "`annotation.a` in an output is not supported yet"),
+            ("type=image,annotation-layer.a=b", "unknown annotation type \"layer\""),
+            (
+                "type=image,annotation[linux/x/y/z].a=b",
+                "invalid platform of annotation `annotation[linux/x/y/z].a`",
+            ),
             ("type=image,compression=estargz", "`compression=estargz` in an output is not supported yet"),
             (
                 "type=image,compression=lzma",

@@ -1,12 +1,13 @@
 //! What outputs hold: an image, or the images of an index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use cache::Store;
 use oci::{Descriptor, Digest, Index, MediaType};
 
-use crate::compression::MediaTypes;
+use crate::annotations::AnnotationLevel;
 use crate::error::ExportError;
+use crate::form::ImageForm;
 use crate::image::Assembled;
 
 /// An image, or an index with an image for each of several platforms.
@@ -31,16 +32,18 @@ impl From<Assembled> for ImageSet {
 
 impl ImageSet {
     /// An index of `images`, in their order.
-    pub fn with_index(images: Vec<Assembled>, media_types: MediaTypes) -> Result<Self, ExportError> {
+    pub fn with_index(images: Vec<Assembled>, form: &ImageForm) -> Result<Self, ExportError> {
+        let media_types = form.media_types();
         let index = Index {
             schema_version: 2,
             media_type: Some(media_types.index().to_owned()),
             manifests: images.iter().map(Assembled::index_entry).collect(),
-            annotations: BTreeMap::new(),
+            annotations: form.annotations.of_all(AnnotationLevel::Index),
         };
         // Indented as manifests are.
         let bytes = serde_json::to_vec_pretty(&index).map_err(ExportError::Json)?;
-        let descriptor = Descriptor::of(media_types.index(), &bytes);
+        let annotations = form.annotations.of_all(AnnotationLevel::IndexDescriptor);
+        let descriptor = Descriptor { annotations, ..Descriptor::of(media_types.index(), &bytes) };
         Ok(Self { images, index: Some(IndexDocument { bytes, descriptor }) })
     }
 

@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 
 use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
-    ArchiveKind, Assembled, CacheBuild, CacheBuildLayer, CacheForm, Compression, CompressionKind,
-    Destination, ExportError, ImageBuild, ImageSet, LayerFetcher, LayerOrigin, MediaTypes, PlatformFiles,
-    PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers, write_archive, write_files,
-    write_layout,
+    ArchiveKind, Assembled, CacheBuild, CacheBuildLayer, Compression, CompressionKind, Destination,
+    ExportError, ImageBuild, ImageForm, ImageSet, LayerFetcher, LayerForm, LayerOrigin, MediaTypes,
+    PlatformFiles, PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers, write_archive,
+    write_files, write_layout,
 };
 use oci::{
     CacheConfig, CacheHash, CacheRecord, Descriptor, DiffId, Digest, History, ImageConfig, ImageReference,
@@ -52,7 +52,7 @@ fn snapshots(list: &[Snapshot]) -> Vec<LayerOrigin> {
 }
 
 fn assembled(store: &Store, layers: &[LayerOrigin], compression: Compression) -> Assembled {
-    assemble(store, build(layers), compression, MediaTypes::Oci).unwrap()
+    assemble(store, build(layers), &ImageForm::compressed(compression)).unwrap()
 }
 
 /// The files of a compressed layer with their contents; directories end with a slash.
@@ -100,7 +100,7 @@ fn a_cache_is_the_same_in_whatever_order_its_results_come() {
     let (left, right) = (old_snapshot(Some(&base), "left"), old_snapshot(Some(&base), "right"));
     let twin = old_snapshot(Some(&base), "left");
     let of = |snapshot: &Snapshot| LayerOrigin::Snapshot(*snapshot);
-    let form = CacheForm { compression: Compression::default(), force: false, media_types: MediaTypes::Oci };
+    let form = LayerForm { compression: Compression::default(), force: false, media_types: MediaTypes::Oci };
     let one =
         cache_of(vec![(None, of(&base)), (Some(0), of(&left)), (Some(0), of(&right))], &[(1, 1), (2, 2)]);
     // The other way round, and with a result that is like another one.
@@ -131,7 +131,7 @@ fn layers_of_other_caches_are_compressed_anew_only_by_force() {
     let carried = |force, diff_id: &DiffId| {
         let origin = LayerOrigin::Image { diff_id: diff_id.clone(), descriptor: descriptor.clone() };
         let compression = Compression::new(CompressionKind::Zstd, None).unwrap();
-        let form = CacheForm { compression, force, media_types: MediaTypes::Oci };
+        let form = LayerForm { compression, force, media_types: MediaTypes::Oci };
         assemble_cache(&store, cache_of(vec![(None, origin)], &[(1, 0)]), form)
     };
     assert_eq!(carried(false, &diff_id).unwrap().layers[0].digest, descriptor.digest);
@@ -192,7 +192,7 @@ fn forms_differ_in_types_and_share_diff_ids() {
     let zstd = assembled(&store, &layers, Compression::new(CompressionKind::Zstd, None).unwrap());
     assert_eq!(gzip.config, zstd.config);
     assert_eq!(zstd.layers[0].media_type, MediaType::OCI_LAYER_ZSTD);
-    let docker = assemble(&store, build(&layers), Compression::default(), MediaTypes::Docker).unwrap();
+    let docker = assemble(&store, build(&layers), &ImageForm::of_types(MediaTypes::Docker)).unwrap();
     assert_eq!(docker.descriptor.media_type, MediaType::DOCKER_MANIFEST);
     assert_eq!(docker.layers[0].media_type, MediaType::DOCKER_LAYER_GZIP);
     assert_eq!(docker.layers[0].digest, gzip.layers[0].digest);
@@ -212,13 +212,13 @@ fn a_saved_image_is_loaded_as_it_was() {
 
 /// An index of two images that share their first layer.
 fn two_platforms(store: &Store, media_types: MediaTypes) -> ImageSet {
+    let form = ImageForm::of_types(media_types);
     let shared = snapshot(store, None, "a", b"one");
     let own = snapshot(store, Some(&shared), "b", b"two");
     let mut arm = build(&snapshots(&[shared, own]));
     (arm.config.architecture, arm.config.variant) = ("arm".into(), Some("v7".into()));
-    let images = [build(&snapshots(&[shared])), arm]
-        .map(|build| assemble(store, build, Compression::default(), media_types).unwrap());
-    ImageSet::with_index(images.to_vec(), media_types).unwrap()
+    let images = [build(&snapshots(&[shared])), arm].map(|build| assemble(store, build, &form).unwrap());
+    ImageSet::with_index(images.to_vec(), &form).unwrap()
 }
 
 #[test]

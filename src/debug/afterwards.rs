@@ -3,6 +3,7 @@
 use std::io::IsTerminal as _;
 use std::sync::Arc;
 
+use exporter::RootForm;
 use frontend::{Diagnostic, Lowered};
 use oci::Platform;
 use solver::{ExecContext, RunOp, SolveError, VertexId};
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{Output, WorkerError};
 
 use crate::build::{Shown, Work};
-use crate::export::{BuiltImage, Form, Outputs};
+use crate::export::{BuiltImage, Outputs};
 use crate::interrupt::Interrupt;
 use crate::report;
 use crate::session::blocking;
@@ -85,7 +86,7 @@ impl Work<'_> {
     async fn tag(&self, lowered: Lowered, output: Output, interrupt: &Interrupt) -> String {
         let names = self.plan.wanted.tags.iter().map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
         let outputs = Outputs::tagging(self.plan.wanted.tags.clone());
-        let export = self.export(&outputs, lowered.epoch, Form::Single);
+        let export = self.export(&outputs, lowered.epoch, RootForm::Manifest);
         let config = lowered.config;
         let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
         let result =

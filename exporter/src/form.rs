@@ -1,0 +1,69 @@
+//! The form that images and caches take: what their outputs have in common.
+
+use oci::Descriptor;
+
+use crate::annotations::Annotations;
+use crate::compression::{Compression, CompressionKind, MediaTypes};
+
+/// How layers are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LayerForm {
+    /// How layers are compressed that never were.
+    pub compression: Compression,
+    /// Whether others are compressed anew if they are of another kind (`force-compression`). Their blobs have to be in
+    /// the store.
+    pub force: bool,
+    /// Whose media types.
+    pub media_types: MediaTypes,
+}
+
+impl LayerForm {
+    /// Whether a layer is compressed anew.
+    pub fn changes(&self, layer: &Descriptor) -> bool {
+        self.force && kind_of(&layer.media_type) != self.compression.kind()
+    }
+}
+
+/// The form of an image: what `type=image`, `type=registry`, `type=oci` and `type=docker` have in common. Two outputs of
+/// one form hold the same bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageForm {
+    /// How its layers are written.
+    pub layers: LayerForm,
+    /// What its manifests and descriptors are annotated with.
+    pub annotations: Annotations,
+}
+
+impl ImageForm {
+    /// Layers so compressed, and nothing else that is out of the ordinary.
+    pub fn compressed(compression: Compression) -> Self {
+        Self { layers: LayerForm { compression, ..LayerForm::default() }, ..Self::default() }
+    }
+
+    /// Nothing out of the ordinary, with these media types.
+    pub fn of_types(media_types: MediaTypes) -> Self {
+        Self { layers: LayerForm { media_types, ..LayerForm::default() }, ..Self::default() }
+    }
+
+    /// Adds annotations. Where Docker's media types have no place for them the image gets OCI's, as with BuildKit.
+    pub fn annotate(&mut self, annotations: &Annotations) {
+        self.annotations.extend(annotations);
+        let is_oci_only = self.layers.compression.kind() == CompressionKind::Zstd;
+        if is_oci_only || self.annotations.need_oci_types() {
+            self.layers.media_types = MediaTypes::Oci;
+        }
+    }
+
+    /// Whose media types the image has.
+    pub fn media_types(&self) -> MediaTypes {
+        self.layers.media_types
+    }
+}
+
+fn kind_of(media_type: &str) -> CompressionKind {
+    match media_type {
+        gzip if gzip.ends_with("gzip") => CompressionKind::Gzip,
+        zstd if zstd.ends_with("zstd") => CompressionKind::Zstd,
+        _ => CompressionKind::Uncompressed,
+    }
+}
