@@ -11,9 +11,10 @@ mod switches;
 #[cfg(test)]
 mod tests;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArguments;
 pub(crate) use commands::{
@@ -25,7 +26,20 @@ pub(crate) use switches::Switches;
 
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] = &[
-    "build", "debug", "fmt", "images", "push", "rmi", "prune", "du", "history", "explain", "doctor", "gc",
+    "build",
+    "debug",
+    "fmt",
+    "images",
+    "push",
+    "rmi",
+    "prune",
+    "du",
+    "history",
+    "explain",
+    "doctor",
+    "gc",
+    "completion",
+    "man",
     "help",
 ];
 
@@ -35,9 +49,7 @@ Examples:
   rbuild -t localhost:5000/app --push .       build and push
   rbuild -o type=oci,dest=app.tar .           write an OCI archive
   rbuild -o out .                             write the files of the result to ./out
-  rbuild --target test .                      build one stage
-
-`rbuild help build` tells all flags of a build.";
+  rbuild --target test .                      build one stage";
 
 /// The command line of `rbuild`.
 #[derive(Debug, Parser)]
@@ -45,8 +57,6 @@ Examples:
     name = "rbuild",
     version,
     about = "Builds container images from Dockerfiles, without a daemon, as root or not",
-    long_about = "Builds container images from Dockerfiles, without a daemon, as root or not.\n\n\
-        The build is the default command: `rbuild -t app:v1 .` is `rbuild build -t app:v1 .`.",
     after_help = EXAMPLES,
     override_usage = "rbuild [build] [FLAGS] CONTEXT\n       rbuild COMMAND",
     subcommand_required = true,
@@ -122,7 +132,7 @@ pub(crate) enum Action {
     /// Keep the store within the bounds of the configuration; builds start it from time to time
     #[command(hide = true)]
     Gc,
-    /// Tell what this machine can do, and what would improve it; fails with 3 if builds do not work
+    /// Tell whether builds work on this machine, and what would improve it
     Doctor {
         /// Read all of the store instead, compare it with its digests, and throw away what is damaged, so that builds
         /// make or fetch it anew; fails with 1 if anything was damaged
@@ -132,17 +142,26 @@ pub(crate) enum Action {
         #[arg(long, value_name = "FORMAT", default_value = "table")]
         format: ListFormat,
     },
+    #[command(flatten)]
+    Manual(crate::manual::Action),
 }
 
 /// Reads the command line. Where no subcommand stands, `build` is put in.
 ///
 /// clap has no notion of a default subcommand that takes flags of its own, and declaring the flags of a build twice
 /// would give two help texts that drift apart.
-pub(crate) fn parse(arguments: Vec<std::ffi::OsString>) -> Result<CommandLine, clap::Error> {
-    CommandLine::try_parse_from(with_subcommand(arguments))
+pub(crate) fn parse(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
+    let mut command = command();
+    let matches = command.try_get_matches_from_mut(with_subcommand(arguments))?;
+    CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
-fn with_subcommand(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+/// The definitions of the command line, with their help as it is shown.
+pub(crate) fn command() -> Command {
+    crate::manual::arranged(CommandLine::command())
+}
+
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     let mut at = 1;
     while let Some(argument) = arguments.get(at).and_then(|argument| argument.to_str()) {
         match argument {
@@ -152,6 +171,12 @@ fn with_subcommand(mut arguments: Vec<std::ffi::OsString>) -> Vec<std::ffi::OsSt
         }
     }
     let Some(first) = arguments.get(at) else { return arguments };
+    if first == "help" {
+        // clap's own would print the longer form.
+        arguments.remove(at);
+        arguments.push("--help".into());
+        return arguments;
+    }
     let stands = first.to_str().is_some_and(|first| {
         SUBCOMMANDS.contains(&first) || matches!(first, "-h" | "--help" | "-V" | "--version")
     });

@@ -19,6 +19,7 @@ mod images;
 mod inputs;
 mod interrupt;
 mod lockfile;
+mod manual;
 mod network;
 mod preview;
 mod progress;
@@ -130,7 +131,11 @@ fn write_result(text: Option<&str>) -> i32 {
 
 fn run(line: CommandLine) -> Result<Answer, Failure> {
     // Before the user namespace, in which everybody is root.
-    let root = Environment::store_root(line.root)?;
+    let root = match line.action {
+        // Packages are made where nobody has a home.
+        Action::Manual(_) => PathBuf::new(),
+        _ => Environment::store_root(line.root)?,
+    };
     let ids = line.ids;
     match line.action {
         Action::Build(arguments) => return begin_build(build::plan(&arguments)?, root, ids),
@@ -143,6 +148,7 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         }
         Action::Doctor { store: false, format } => return Ok(doctor::run(&root, ids, format)),
         Action::Fmt(arguments) => return format::run(&arguments),
+        Action::Manual(action) => return manual::run(&action),
         Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
         Action::Push { image } => simple(images::push(Session::begin(&root, ids)?, root, image)),
         Action::Rmi { images } => simple(images::remove(Session::begin(&root, ids)?, root, images)),

@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use worker::PullPolicy;
 
 use super::*;
@@ -11,8 +13,14 @@ fn build(arguments: &[&str]) -> BuildArguments {
 
 #[test]
 fn the_declaration_is_consistent() {
-    use clap::CommandFactory;
-    CommandLine::command().debug_assert();
+    command().debug_assert();
+}
+
+#[test]
+fn each_command_is_known_by_name() {
+    let command = command();
+    let declared: BTreeSet<&str> = command.get_subcommands().map(Command::get_name).collect();
+    assert_eq!(declared, SUBCOMMANDS.iter().copied().collect());
 }
 
 #[test]
