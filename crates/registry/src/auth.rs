@@ -18,6 +18,7 @@ use crate::credentials::{Credential, CredentialStore};
 use crate::error::RegistryError;
 use crate::retry::{is_passing, retry_after};
 use crate::send::{Call, Failure, Retry, message_of};
+use crate::transport::Direction;
 
 /// How long a token lives that does not say so (the specification's number).
 const DEFAULT_LIFE_SECONDS: u64 = 60;
@@ -143,6 +144,7 @@ impl Authenticator {
             reference: call.name(),
             host: call.host(),
             had_credentials: sent.is_some(),
+            message: String::new(),
         };
         let state = self.host(&call.endpoint.host);
         let values = response.headers().get_all(WWW_AUTHENTICATE);
@@ -201,7 +203,7 @@ fn secret(text: &str) -> Option<HeaderValue> {
 
 /// Asks the token service. A refresh token takes the form of OAuth 2, everything else the older query.
 async fn fetch_token(shared: &Shared, call: &Call<'_>, request: &TokenRequest<'_>) -> Result<Token, Failure> {
-    let client = shared.transport.client(&shared.options, &request.realm)?;
+    let client = shared.transport.client(&shared.options, &request.realm, Direction::Down)?;
     let builder = match request.credential {
         Some(Credential::IdentityToken(token)) => {
             let mut form = url::form_urlencoded::Serializer::new(String::new());
@@ -232,13 +234,8 @@ async fn fetch_token(shared: &Shared, call: &Call<'_>, request: &TokenRequest<'_
             }
         }
     };
-    let response = builder.send().await.map_err(|error| {
-        let mut failure = call.unavailable(error);
-        if let RegistryError::Unavailable { host, .. } = &mut failure.error {
-            *host = crate::transport::authority(&request.realm);
-        }
-        failure
-    })?;
+    let host = crate::transport::authority(&request.realm);
+    let response = builder.send().await.map_err(|error| call.disconnected(host, &error))?;
     read_token(call, request, response).await
 }
 
@@ -250,7 +247,7 @@ async fn read_token(
     let status = response.status();
     let asked_pause = retry_after(response.headers());
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| call.unavailable(error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| call.disconnected(call.host(), &error))? {
         body.extend_from_slice(&chunk);
         if body.len() > MAX_TOKEN_BYTES {
             return Err(call.protocol("its token service sends too much").into());
@@ -278,12 +275,16 @@ fn refusal(
 ) -> Failure {
     let (reference, host) = (call.name(), call.host());
     let error = match status {
-        401 => RegistryError::Unauthorized { reference, host, had_credentials: request.credential.is_some() },
+        401 => {
+            let had_credentials = request.credential.is_some();
+            RegistryError::Unauthorized { reference, host, had_credentials, message: message_of(body) }
+        }
         403 => RegistryError::Denied { reference, host, message: message_of(body) },
         429 => RegistryError::RateLimited {
             reference,
             host,
             retry_after_seconds: asked_pause.map(|pause| pause.as_secs()),
+            message: message_of(body),
         },
         status => RegistryError::Status {
             reference,

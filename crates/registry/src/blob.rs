@@ -142,7 +142,7 @@ impl BlobStream {
                 Ok(None) => self.resume(self.wrong_size(self.received)).await?,
                 Err(error) => {
                     let call = Call::new(&self.endpoint, &self.reference, Method::GET, "blobs/");
-                    let failure = call.unavailable(error);
+                    let failure = call.disconnected(self.endpoint.host.clone(), &error);
                     self.resume(failure.error).await?;
                 }
             }
@@ -203,7 +203,7 @@ impl BlobStream {
         self.broken_at = Some(self.received);
         self.failures += 1;
         let shared = &self.client.shared;
-        let Some(delay) = shared.options.retry.delay(self.failures, None) else { return Err(error) };
+        let Some(delay) = shared.options.retry.pause(self.failures, None) else { return Err(error) };
         tracing::debug!(%error, received = self.received, "resuming a blob");
         tokio::time::sleep(delay).await;
         let tail = format!("blobs/{}", self.descriptor.digest);

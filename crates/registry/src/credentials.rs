@@ -123,6 +123,20 @@ struct HelperAnswer {
     secret: String,
 }
 
+impl CredentialError {
+    /// What a person can do about it.
+    pub(crate) fn hint(&self) -> Option<String> {
+        match self {
+            Self::Helper { helper, .. } => {
+                let name = helper.strip_prefix("docker-credential-").unwrap_or(helper);
+                Some(format!("install `{helper}`, or take `{name}` out of `credsStore` and `credHelpers`"))
+            }
+            Self::Auth { .. } => Some("log in again: `docker login`".to_owned()),
+            Self::Read { .. } | Self::Parse { .. } | Self::HelperFailed { .. } => None,
+        }
+    }
+}
+
 impl CredentialStore {
     /// No credentials at all.
     pub fn anonymous() -> Self {

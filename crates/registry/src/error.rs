@@ -22,7 +22,7 @@ pub enum RegistryError {
         host: String,
     },
     /// 404: no such repository, tag, manifest or blob.
-    #[error("`{what}` of `{reference}` was not found in the registry `{host}`")]
+    #[error("`{what}` of `{reference}` was not found in the registry `{host}`{}", colon(message))]
     NotFound {
         /// The image.
         reference: String,
@@ -30,9 +30,11 @@ pub enum RegistryError {
         what: String,
         /// The host.
         host: String,
+        /// What the registry says about it; may be empty.
+        message: String,
     },
     /// 401, also with the credentials there are, or none are known.
-    #[error("401 unauthorized: `{host}` wants credentials for `{reference}`{}", refused(*had_credentials))]
+    #[error("401 unauthorized: `{host}` wants credentials for `{reference}`{}{}", refused(*had_credentials), colon(message))]
     Unauthorized {
         /// The image.
         reference: String,
@@ -40,6 +42,8 @@ pub enum RegistryError {
         host: String,
         /// Whether credentials were sent and refused.
         had_credentials: bool,
+        /// What the registry says about it; may be empty.
+        message: String,
     },
     /// 403, or a token without the rights that are needed.
     #[error("`{host}` denies access to `{reference}`{}", colon(message))]
@@ -51,7 +55,7 @@ pub enum RegistryError {
         /// What the registry says about it; may be empty.
         message: String,
     },
-    /// No connection to the host, or it broke every time.
+    /// No connection to the host.
     #[error("the registry `{host}` cannot be reached for `{reference}`")]
     Unavailable {
         /// The image.
@@ -62,8 +66,47 @@ pub enum RegistryError {
         #[source]
         source: Cause,
     },
+    /// The connection broke, every time.
+    #[error("the connection to `{host}` broke at {request} of `{reference}`")]
+    Broken {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What was asked (`GET manifest`).
+        request: String,
+        /// What went wrong with it.
+        #[source]
+        source: Cause,
+    },
+    /// The host's certificate is not trusted.
+    #[error("the certificate of `{host}` is not trusted, for `{reference}`: {problem}")]
+    Untrusted {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The host speaks HTTP where TLS was expected.
+    #[error("`{host}` speaks HTTP without TLS, and `{reference}` was asked for with TLS")]
+    PlainHttp {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+    },
+    /// The host wants a client certificate, or another one.
+    #[error("`{host}` wants a client certificate that it trusts, for `{reference}`")]
+    ClientCertificate {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+    },
     /// 429, still after waiting, or with a longer wait than is sensible.
-    #[error("`{host}` limits the rate of requests for `{reference}`{}", wait(*retry_after_seconds))]
+    #[error("`{host}` limits the rate of requests for `{reference}`{}{}", wait(*retry_after_seconds), colon(message))]
     RateLimited {
         /// The image.
         reference: String,
@@ -71,6 +114,8 @@ pub enum RegistryError {
         host: String,
         /// How long the registry wants us to wait.
         retry_after_seconds: Option<u64>,
+        /// What the registry says about it; may be empty.
+        message: String,
     },
     /// Any other answer that is not a success.
     #[error("`{host}` answered {status} to {request} of `{reference}`{}", colon(message))]
@@ -224,6 +269,21 @@ impl RegistryError {
             Self::Unavailable { host, .. } => {
                 Some(format!("check that `{host}` runs and can be reached, or set a mirror in config.toml"))
             }
+            Self::Broken { host, .. } => Some(format!(
+                "try again, or look for what ends connections to `{host}` (a proxy, a time limit)"
+            )),
+            Self::Untrusted { host, .. } => Some(format!(
+                "put its authority into /etc/docker/certs.d/{host}/ca.crt, or name it with `ca` in \
+                 `[registry.\"{host}\"]` of config.toml; `insecure = true` there accepts any certificate"
+            )),
+            Self::PlainHttp { host, .. } => {
+                Some(format!("set `http = true` in `[registry.\"{host}\"]` of config.toml"))
+            }
+            Self::ClientCertificate { host, .. } => Some(format!(
+                "put it into /etc/docker/certs.d/{host}/client.cert and client.key, or name it with `keypair` in \
+                 `[registry.\"{host}\"]` of config.toml"
+            )),
+            Self::Credentials { source, .. } => source.hint(),
             Self::RateLimited { .. } => {
                 Some("wait, log in to get a higher limit, or set a mirror in config.toml".to_owned())
             }

@@ -14,10 +14,11 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use crate::client::{Client, Shared};
+use crate::connection::{Diagnosis, Trouble, diagnose};
 use crate::error::{Cause, RegistryError};
 use crate::retry::{is_passing, retry_after};
-use crate::send::{Retry, io_kind, message_of};
-use crate::transport::{authority, check_resolver};
+use crate::send::{Retry, message_of};
+use crate::transport::{Direction, authority, check_resolver};
 
 /// How many redirects are followed; as many as Go's client follows.
 const MAX_REDIRECTS: usize = 10;
@@ -173,7 +174,7 @@ impl Client {
             // Failures count only while nothing comes, so that a long transfer over a bad line gets through.
             failures = if transfer.received > before { 1 } else { failures + 1 };
             let Retry::Later(asked) = failed.retry else { return Err(failed.error) };
-            let Some(delay) = shared.options.retry.delay(failures, asked) else { return Err(failed.error) };
+            let Some(delay) = shared.options.retry.pause(failures, asked) else { return Err(failed.error) };
             tracing::debug!(error = %failed.error, ?delay, "repeating a request");
             tokio::time::sleep(delay).await;
         }
@@ -333,7 +334,7 @@ impl<'a> Transfer<'a> {
         if self.validators.for_range().is_none() {
             self.restart().await?;
         }
-        Err(self.unavailable(error))
+        Err(self.unavailable(&error))
     }
 
     /// An answer that is no redirect.
@@ -360,7 +361,11 @@ impl<'a> Transfer<'a> {
     }
 
     async fn execute(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<Response, Failed> {
-        let client = self.shared.transport.client(&self.shared.options, url).map_err(FetchError::from)?;
+        let client = self
+            .shared
+            .transport
+            .client(&self.shared.options, url, Direction::Down)
+            .map_err(FetchError::from)?;
         check_resolver(url).map_err(|source| FetchError::Unavailable { url: self.shown.clone(), source })?;
         // What is packed for the way would have another digest.
         let mut request = client
@@ -372,14 +377,21 @@ impl<'a> Transfer<'a> {
         {
             request = request.header(AUTHORIZATION, authorization.clone());
         }
-        request.send().await.map_err(|error| self.unavailable(error))
+        request.send().await.map_err(|error| self.unavailable(&error))
     }
 
-    /// The failure of a connection. One that is refused is not tried again: nobody listens.
-    fn unavailable(&self, error: reqwest::Error) -> Failed {
-        let refused = io_kind(&error) == Some(io::ErrorKind::ConnectionRefused);
-        let retry = if refused || error.is_dns() { Retry::Never } else { Retry::Later(None) };
-        let source: Cause = error.without_url().into();
+    /// The failure of a connection.
+    fn unavailable(&self, error: &reqwest::Error) -> Failed {
+        let Diagnosis { trouble, reason, may_pass } = diagnose(error);
+        let source: Cause = match trouble {
+            Trouble::Certificate(problem) => {
+                format!("the server's certificate is not trusted: {problem}").into()
+            }
+            Trouble::PlainHttp => "the server speaks HTTP without TLS".into(),
+            Trouble::ClientCertificate => "the server wants a client certificate".into(),
+            Trouble::Unreachable | Trouble::Broken => reason.into(),
+        };
+        let retry = if may_pass { Retry::Later(None) } else { Retry::Never };
         Failed { error: FetchError::Unavailable { url: self.shown.clone(), source }, retry }
     }
 

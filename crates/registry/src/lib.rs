@@ -19,9 +19,11 @@
 
 mod auth;
 mod blob;
+mod body;
 mod challenge;
 mod client;
 mod config;
+mod connection;
 mod credentials;
 mod endpoint;
 mod error;
@@ -30,10 +32,12 @@ mod manifest;
 mod push;
 mod retry;
 mod send;
+mod session;
 mod transport;
 mod upload;
 
 pub use blob::BlobStream;
+pub use body::{BlobSource, OpenFuture};
 pub use client::{Client, ClientOptions, Limits, Proxies, SYSTEM_CA_FILES};
 pub use config::{HostConfig, HostConfigs, KeyPair};
 pub use credentials::{Credential, CredentialError, CredentialStore};
@@ -42,6 +46,6 @@ pub use fetch::{
     FetchError, FetchRequest, Fetched, OnBytes, Validators, basic_authorization, redacted, url_authorization,
 };
 pub use manifest::Resolved;
-pub use push::{BlobSource, OpenFuture, PushBlob, Pushed};
+pub use push::{PushBlob, Pushed};
 pub use retry::RetryPolicy;
 pub use upload::Upload;

@@ -5,10 +5,11 @@ use oci::{Descriptor, Digest, ImageReference, MediaType};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 
+use crate::body::Body;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::{HostFailure, RegistryError};
-use crate::send::{Body, Call};
+use crate::send::Call;
 
 /// The longest manifest that is read; registries accept no longer ones.
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;

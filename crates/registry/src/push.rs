@@ -1,42 +1,19 @@
 //! Pushing blobs whose digest is known.
 
-use std::io;
-use std::path::PathBuf;
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use bytes::Bytes;
-use futures_util::TryStreamExt as _;
 use oci::{Descriptor, ImageReference};
-use reqwest::header::{CONTENT_TYPE, LOCATION};
-use reqwest::{Method, Response};
-use tokio::io::AsyncRead;
-use tokio_util::io::ReaderStream;
+use reqwest::Method;
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use url::Url;
 
+use crate::body::{BlobSource, Body, SourcePart};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use crate::send::{Body, Call, Failure, Retries, Target};
+use crate::send::{Failure, Retries, Retry};
+use crate::session::{Begun, OCTETS, session_call, session_url, with_digest};
 
-/// How much of a source is read at once.
-const READ_BYTES: usize = 256 << 10;
-pub(crate) const OCTETS: &str = "application/octet-stream";
-
-/// The future that opens a [`BlobSource::Reader`].
-pub type OpenFuture = Pin<Box<dyn Future<Output = io::Result<Box<dyn AsyncRead + Send + Unpin>>> + Send>>;
-
-/// Where the bytes of a push come from. It is opened anew for every attempt, and not at all where the registry has the
-/// blob.
-#[derive(Clone)]
-pub enum BlobSource {
-    /// Memory.
-    Bytes(Bytes),
-    /// A file, from its beginning to its end.
-    File(PathBuf),
-    /// Whatever the function opens.
-    Reader(Arc<dyn Fn() -> OpenFuture + Send + Sync>),
-}
+/// How much is sent with one request to a registry that refuses larger ones.
+const CHUNK_BYTES: u64 = 16 << 20;
 
 /// A blob that should be in a repository.
 #[derive(Debug, Clone)]
@@ -63,16 +40,10 @@ pub enum Pushed {
     Uploaded,
 }
 
-/// What a request for a mount led to.
-enum Mount {
-    Done,
-    /// The registry wants the bytes, here.
-    Upload(Url),
-}
-
 impl Client {
-    /// Puts a blob into the repository of `push.target`, unless it is there. What fails for a passing reason is done
-    /// again from the beginning.
+    /// Puts a blob into the repository of `push.target`, unless it is there. After a failure that may pass, the registry
+    /// is asked how much it has, and the rest is sent; a registry that keeps nothing of what broke off gets all of it
+    /// again.
     pub async fn push_blob(&self, push: &PushBlob) -> Result<Pushed, RegistryError> {
         let target = &push.target;
         let endpoint = Endpoint::origin(target, &self.shared.options.hosts);
@@ -80,15 +51,25 @@ impl Client {
         if self.blob_exists_at(&endpoint, target, &push.descriptor.digest).await? {
             return Ok(Pushed::Existed);
         }
-        let mut mount_from = push.mount_from.as_slice();
+        let mut transfer = Transfer::new(self, &endpoint, push);
         let mut retries = Retries::new(&self.shared);
         loop {
-            match self.try_push(&endpoint, push, mount_from).await {
+            let failure = match transfer.attempt().await {
                 Ok(pushed) => return Ok(pushed),
-                Err(failure) => retries.pause(failure).await?,
+                Err(failure) => failure,
+            };
+            if transfer.may_do_otherwise(&failure) {
+                continue;
             }
-            // What could not be mounted the first time is not asked for again.
-            mount_from = &[];
+            let before = transfer.at;
+            retries.pause(failure).await?;
+            if transfer.find_out(&mut retries).await? {
+                return Ok(Pushed::Uploaded);
+            }
+            // Failures count only while nothing moves, so that a large blob gets through a bad line.
+            if transfer.at > before {
+                retries.forget();
+            }
         }
     }
 
@@ -104,8 +85,8 @@ impl Client {
         let mut retries = Retries::new(&self.shared);
         loop {
             match self.begin(&endpoint, target, Some((descriptor, from_repository))).await {
-                Ok(Mount::Done) => return Ok(true),
-                Ok(Mount::Upload(url)) => {
+                Ok(Begun::Mounted) => return Ok(true),
+                Ok(Begun::Session(url)) => {
                     self.cancel(&endpoint, target, url).await;
                     return Ok(false);
                 }
@@ -121,129 +102,143 @@ impl Client {
             }
         }
     }
+}
 
-    async fn try_push(
-        &self,
-        endpoint: &Endpoint,
-        push: &PushBlob,
-        mount_from: &[String],
-    ) -> Result<Pushed, Failure> {
-        let target = &push.target;
-        let mut session = None;
-        for (index, repository) in mount_from.iter().enumerate() {
+/// The way of a blob to a registry.
+struct Transfer<'a> {
+    client: &'a Client,
+    endpoint: &'a Endpoint,
+    push: &'a PushBlob,
+    /// Where a mount is still worth asking for.
+    mount_from: &'a [String],
+    /// The session that goes on.
+    session: Option<Url>,
+    /// How much of the blob the registry has.
+    at: u64,
+    /// Whether a part came by another request than the rest.
+    in_parts: bool,
+    /// The most that is sent with one request.
+    longest: u64,
+    /// Whether parts did not make the blob once.
+    began_anew: bool,
+}
+
+impl<'a> Transfer<'a> {
+    fn new(client: &'a Client, endpoint: &'a Endpoint, push: &'a PushBlob) -> Self {
+        Self {
+            client,
+            endpoint,
+            push,
+            mount_from: &push.mount_from,
+            session: None,
+            at: 0,
+            in_parts: false,
+            longest: u64::MAX,
+            began_anew: false,
+        }
+    }
+
+    fn size(&self) -> u64 {
+        self.push.descriptor.size
+    }
+
+    /// Sends what is missing: all of it with one request, what is left after a failure with a second one.
+    async fn attempt(&mut self) -> Result<Pushed, Failure> {
+        if self.session.is_none() {
+            let Some(url) = self.begin().await? else { return Ok(Pushed::Mounted) };
+            self.session = Some(url);
+            (self.at, self.in_parts) = (0, false);
+        }
+        while self.at < self.size() && (self.in_parts || self.size() > self.longest) {
+            self.in_parts = true;
+            self.send_part().await?;
+        }
+        let Some(url) = self.session.clone() else { return Ok(Pushed::Uploaded) };
+        let url = with_digest(url, &self.push.descriptor);
+        let mut call = session_call(self.endpoint, &self.push.target, Method::PUT, url);
+        call.what = self.push.descriptor.digest.to_string();
+        call.kind = "blob";
+        if !self.in_parts {
+            call = call.header(CONTENT_TYPE, OCTETS);
+            call.body = Body::Source(self.part(self.size()));
+        }
+        self.client.shared.send_once(&call).await?;
+        Ok(Pushed::Uploaded)
+    }
+
+    fn part(&self, length: u64) -> SourcePart<'a> {
+        let PushBlob { source, descriptor, .. } = self.push;
+        SourcePart { source, digest: &descriptor.digest, start: self.at, length }
+    }
+
+    async fn send_part(&mut self) -> Result<(), Failure> {
+        let Some(url) = self.session.clone() else { return Ok(()) };
+        let length = self.longest.min(self.size() - self.at);
+        let mut call = session_call(self.endpoint, &self.push.target, Method::PATCH, url)
+            .header(CONTENT_TYPE, OCTETS)
+            .header(CONTENT_RANGE, &format!("{}-{}", self.at, self.at + length - 1));
+        call.body = Body::Source(self.part(length));
+        let response = self.client.shared.send_once(&call).await?;
+        self.session = Some(session_url(&call, &response)?);
+        self.at += length;
+        Ok(())
+    }
+
+    /// A session; `None` where the blob was mounted instead. What could not be mounted is not asked for again.
+    async fn begin(&mut self) -> Result<Option<Url>, Failure> {
+        let (client, endpoint, target) = (self.client, self.endpoint, &self.push.target);
+        while let Some((repository, rest)) = self.mount_from.split_first() {
+            self.mount_from = rest;
             if repository == target.repository() {
                 continue;
             }
-            match self.begin(endpoint, target, Some((&push.descriptor, repository))).await {
-                Ok(Mount::Done) => return Ok(Pushed::Mounted),
-                Ok(Mount::Upload(url)) if index + 1 == mount_from.len() => session = Some(url),
-                Ok(Mount::Upload(url)) => self.cancel(endpoint, target, url).await,
+            match client.begin(endpoint, target, Some((&self.push.descriptor, repository))).await {
+                Ok(Begun::Mounted) => return Ok(None),
+                Ok(Begun::Session(url)) if rest.is_empty() => return Ok(Some(url)),
+                Ok(Begun::Session(url)) => client.cancel(endpoint, target, url).await,
                 // A mount is a short cut; the upload itself will say what is wrong.
                 Err(failure) => tracing::debug!(error = %failure.error, "a mount failed"),
             }
         }
-        let url = match session {
-            Some(url) => url,
-            None => match self.begin(endpoint, target, None).await? {
-                Mount::Upload(url) => url,
-                Mount::Done => return Ok(Pushed::Mounted),
-            },
-        };
-        let mut call = Call::new(endpoint, target, Method::PUT, "blobs/").header(CONTENT_TYPE, OCTETS);
-        call.what = push.descriptor.digest.to_string();
-        call.target = Target::Url(with_digest(url, &push.descriptor));
-        call.body = Body::Source {
-            source: &push.source,
-            digest: &push.descriptor.digest,
-            size: push.descriptor.size,
-        };
-        self.shared.send_once(&call).await?;
-        Ok(Pushed::Uploaded)
-    }
-
-    /// Begins an upload, or mounts.
-    async fn begin(
-        &self,
-        endpoint: &Endpoint,
-        target: &ImageReference,
-        mount: Option<(&Descriptor, &str)>,
-    ) -> Result<Mount, Failure> {
-        let mut call = Call::new(endpoint, target, Method::POST, "blobs/uploads/");
-        if let Some((descriptor, from)) = mount {
-            let mut query = url::form_urlencoded::Serializer::new(String::new());
-            query.append_pair("mount", descriptor.digest.as_str()).append_pair("from", from);
-            call.target = Target::Tail(format!("blobs/uploads/?{}", query.finish()));
-            call.what = descriptor.digest.to_string();
-            call.scopes.push(format!("repository:{from}:pull"));
-        }
-        let response = self.shared.send_once(&call).await?;
-        if mount.is_some() && response.status().as_u16() == 201 {
-            return Ok(Mount::Done);
-        }
-        Ok(Mount::Upload(upload_location(&call, &response)?))
-    }
-
-    /// Begins an upload that is not a mount.
-    pub(crate) async fn begin_upload(
-        &self,
-        endpoint: &Endpoint,
-        target: &ImageReference,
-    ) -> Result<(Url, Option<u64>), RegistryError> {
-        let call = Call::new(endpoint, target, Method::POST, "blobs/uploads/");
-        let response = self.shared.send(&call).await?;
-        let least = response.headers().get("oci-chunk-min-length");
-        let least = least.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-        Ok((upload_location(&call, &response)?, least))
-    }
-
-    /// Ends an upload that nobody wants. Registries end it themselves after a while, so a failure does not matter.
-    pub(crate) async fn cancel(&self, endpoint: &Endpoint, target: &ImageReference, url: Url) {
-        let mut call = Call::new(endpoint, target, Method::DELETE, "blobs/uploads/");
-        call.target = Target::Url(url);
-        if let Err(failure) = self.shared.send_once(&call).await {
-            tracing::debug!(error = %failure.error, "an upload could not be cancelled");
+        match client.begin(endpoint, target, None).await? {
+            Begun::Session(url) => Ok(Some(url)),
+            Begun::Mounted => Ok(None),
         }
     }
-}
 
-/// Where an upload goes on; a path is relative to the address that was asked.
-pub(crate) fn upload_location(call: &Call<'_>, response: &Response) -> Result<Url, RegistryError> {
-    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
-    location
-        .and_then(|text| response.url().join(text).ok())
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or_else(|| call.protocol("an upload without an address"))
-}
-
-pub(crate) fn with_digest(mut url: Url, descriptor: &Descriptor) -> Url {
-    url.query_pairs_mut().append_pair("digest", descriptor.digest.as_str());
-    url
-}
-
-impl BlobSource {
-    /// A request body. An error of the source is left in `failed`, because the HTTP client only tells of a broken
-    /// request.
-    pub(crate) async fn body(&self, failed: Arc<Mutex<Option<io::Error>>>) -> io::Result<reqwest::Body> {
-        let reader: Box<dyn AsyncRead + Send + Unpin> = match self {
-            Self::Bytes(bytes) => return Ok(bytes.clone().into()),
-            Self::File(path) => Box::new(tokio::fs::File::open(path).await?),
-            Self::Reader(open) => open().await?,
-        };
-        let stream = ReaderStream::with_capacity(reader, READ_BYTES).map_err(move |error| {
-            let kind = error.kind();
-            *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            io::Error::from(kind)
-        });
-        Ok(reqwest::Body::wrap_stream(stream))
+    /// Whether another way may lead on at once: chunks, where a whole blob is too much for one request; a fresh start,
+    /// where what was put together of parts is not the blob.
+    fn may_do_otherwise(&mut self, failure: &Failure) -> bool {
+        let RegistryError::Status { status, .. } = failure.error else { return false };
+        match status {
+            413 if self.size().min(self.longest) > CHUNK_BYTES => self.longest = CHUNK_BYTES,
+            400 | 416 if self.in_parts && self.longest == u64::MAX && !self.began_anew => {
+                self.began_anew = true;
+            }
+            _ => return false,
+        }
+        self.session = None;
+        true
     }
-}
 
-impl std::fmt::Debug for BlobSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
-            Self::File(path) => f.debug_tuple("File").field(path).finish(),
-            Self::Reader(_) => f.write_str("Reader"),
+    /// Finds out where the upload stands after a failure; `true` if the blob is there, because only the answer was lost.
+    async fn find_out(&mut self, retries: &mut Retries<'_>) -> Result<bool, RegistryError> {
+        let Some(url) = self.session.take() else { return Ok(false) };
+        let (endpoint, target) = (self.endpoint, &self.push.target);
+        loop {
+            match self.client.standing(endpoint, target, &url).await {
+                Ok(standing) if standing.arrived <= self.size() => {
+                    (self.at, self.in_parts) = (standing.arrived, standing.arrived > 0);
+                    self.session = Some(standing.url);
+                    return Ok(false);
+                }
+                Ok(_) => return Ok(false),
+                Err(Failure { error, retry: Retry::Never }) => {
+                    tracing::debug!(%error, "an upload begins again");
+                    return self.client.blob_exists_at(endpoint, target, &self.push.descriptor.digest).await;
+                }
+                Err(failure) => retries.pause(failure).await?,
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! When a request is repeated, and after how long.
 
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
 use reqwest::header::HeaderMap;
@@ -10,7 +11,8 @@ use reqwest::header::HeaderMap;
 pub struct RetryPolicy {
     /// How often something is tried altogether, at least once.
     pub attempts: u32,
-    /// The pause after the first failure; it doubles with each further one.
+    /// The pause after the first failure; it doubles with each further one. What is really waited is up to a quarter
+    /// less, so that clients which failed together do not come back together.
     pub first_delay: Duration,
     /// The longest pause that is made, also where the registry asks for one (`Retry-After`). A registry that asks for
     /// a longer one ends the request.
@@ -19,13 +21,21 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, first_delay: Duration::from_millis(200), longest_delay: Duration::from_secs(30) }
+        Self { attempts: 6, first_delay: Duration::from_millis(500), longest_delay: Duration::from_secs(60) }
     }
 }
 
 impl RetryPolicy {
+    /// What is waited after failure number `failures` (from 1); `None` where it is time to give up. A pause that the
+    /// registry asked for is never cut short.
+    pub(crate) fn pause(&self, failures: u32, retry_after: Option<Duration>) -> Option<Duration> {
+        let delay = self.delay(failures, retry_after)?;
+        let shortened = delay.mul_f64(1.0 - random_fraction() / 4.0);
+        Some(shortened.max(retry_after.unwrap_or_default()))
+    }
+
     /// The pause after failure number `failures` (from 1); `None` where it is time to give up.
-    pub(crate) fn delay(&self, failures: u32, retry_after: Option<Duration>) -> Option<Duration> {
+    fn delay(&self, failures: u32, retry_after: Option<Duration>) -> Option<Duration> {
         if failures >= self.attempts {
             return None;
         }
@@ -36,6 +46,13 @@ impl RetryPolicy {
             None => Some(doubled.min(self.longest_delay)),
         }
     }
+}
+
+/// Between 0 and 1, another one each time.
+fn random_fraction() -> f64 {
+    // Each state has keys of its own.
+    let bits = RandomState::new().build_hasher().finish();
+    f64::from((bits >> 32) as u32) / f64::from(u32::MAX)
 }
 
 /// Whether a request that was answered with `status` may have more luck later.
@@ -74,6 +91,22 @@ mod tests {
         assert_eq!(policy.delay(1, ms(250)), ms(250));
         assert_eq!(policy.delay(1, ms(0)), ms(100));
         assert_eq!(policy.delay(1, ms(301)), None);
+    }
+
+    #[test]
+    fn pauses_differ_and_are_never_shorter_than_asked_for() {
+        let policy = RetryPolicy {
+            attempts: 2,
+            first_delay: Duration::from_secs(4),
+            longest_delay: Duration::from_secs(9),
+        };
+        let pauses: Vec<_> = (0..20).filter_map(|_| policy.pause(1, None)).collect();
+        let bounds = Duration::from_secs(3)..=Duration::from_secs(4);
+        assert!(pauses.iter().all(|pause| bounds.contains(pause)), "{pauses:?}");
+        assert!(pauses.iter().any(|pause| *pause != pauses[0]), "{pauses:?}");
+        let asked = Some(Duration::from_secs(8));
+        assert_eq!(policy.pause(1, asked), asked);
+        assert_eq!(policy.pause(2, None), None);
     }
 
     #[test]

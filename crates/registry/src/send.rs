@@ -1,23 +1,26 @@
 //! One request and its answer: scheme, authentication, redirects, the meaning of statuses, and retries.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use oci::{Digest, ImageReference};
+use oci::ImageReference;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Response};
 use url::Url;
 
+use crate::body::{Body, Flow};
 use crate::client::Shared;
+use crate::connection::{Diagnosis, Trouble, diagnose};
 use crate::endpoint::{Endpoint, Scheme};
 use crate::error::{Cause, RegistryError};
-use crate::push::BlobSource;
 use crate::retry::{is_passing, retry_after};
-use crate::transport::{authority, check_resolver};
+use crate::transport::{Direction, authority, check_resolver};
 
 /// The most that is read of an answer that tells of an error.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// The longest wait for the text of an error.
+const MESSAGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How many redirects are followed; as many as Go's client follows.
 const MAX_REDIRECTS: usize = 10;
 /// How often a request is repeated with other credentials: once when the registry first asks, once with a new token.
@@ -48,13 +51,6 @@ pub(crate) enum Target {
     Tail(String),
     /// Where the registry said.
     Url(Url),
-}
-
-/// What a request carries.
-pub(crate) enum Body<'a> {
-    Empty,
-    Bytes(Bytes),
-    Source { source: &'a BlobSource, digest: &'a Digest, size: u64 },
 }
 
 /// A failed exchange.
@@ -92,12 +88,17 @@ impl<'a> Retries<'a> {
     pub(crate) async fn pause(&mut self, failure: Failure) -> Result<(), RegistryError> {
         self.failures += 1;
         let Retry::Later(asked) = failure.retry else { return Err(failure.error) };
-        let Some(delay) = self.shared.options.retry.delay(self.failures, asked) else {
+        let Some(delay) = self.shared.options.retry.pause(self.failures, asked) else {
             return Err(failure.error);
         };
         tracing::debug!(error = %failure.error, ?delay, "repeating a request");
         tokio::time::sleep(delay).await;
         Ok(())
+    }
+
+    /// Counts anew: something has moved since.
+    pub(crate) fn forget(&mut self) {
+        self.failures = 0;
     }
 }
 
@@ -150,13 +151,25 @@ impl<'a> Call<'a> {
         RegistryError::Protocol { reference: self.name(), host: self.host(), problem: problem.into() }
     }
 
-    /// The failure of a connection. One that is refused is not tried again: nobody listens.
-    pub(crate) fn unavailable(&self, source: reqwest::Error) -> Failure {
-        let refused = io_kind(&source) == Some(std::io::ErrorKind::ConnectionRefused);
-        let retry = if refused || source.is_dns() { Retry::Never } else { Retry::Later(None) };
-        let source: Cause = source.without_url().into();
-        let error = RegistryError::Unavailable { reference: self.name(), host: self.host(), source };
-        Failure { error, retry }
+    /// What is asked, for messages: `GET manifest`.
+    pub(crate) fn request(&self) -> String {
+        format!("{} {}", self.method, self.kind)
+    }
+
+    /// The failure of a connection to `host`.
+    pub(crate) fn disconnected(&self, host: String, error: &reqwest::Error) -> Failure {
+        let Diagnosis { trouble, reason, may_pass } = diagnose(error);
+        let reference = self.name();
+        let error = match trouble {
+            Trouble::Certificate(problem) => RegistryError::Untrusted { reference, host, problem },
+            Trouble::PlainHttp => RegistryError::PlainHttp { reference, host },
+            Trouble::ClientCertificate => RegistryError::ClientCertificate { reference, host },
+            Trouble::Unreachable => RegistryError::Unavailable { reference, host, source: reason.into() },
+            Trouble::Broken => {
+                RegistryError::Broken { reference, host, request: self.request(), source: reason.into() }
+            }
+        };
+        Failure { error, retry: if may_pass { Retry::Later(None) } else { Retry::Never } }
     }
 }
 
@@ -234,7 +247,11 @@ impl Shared {
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Failure> {
         let _permit = self.lanes(&call.endpoint.host).requests.acquire_owned().await;
-        let client = self.transport.client(&self.options, url)?;
+        let direction = match call.body {
+            Body::Empty => Direction::Down,
+            Body::Bytes(_) | Body::Source(_) => Direction::Up,
+        };
+        let client = self.transport.client(&self.options, url, direction)?;
         check_resolver(url).map_err(|source| RegistryError::Unavailable {
             reference: call.name(),
             host: authority(url),
@@ -244,31 +261,38 @@ impl Shared {
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value.clone());
         }
-        let source_error = Arc::new(Mutex::new(None));
-        request = match &call.body {
-            Body::Empty if matches!(call.method, Method::GET | Method::HEAD) => request,
+        match call.body.open().await.map_err(|error| unreadable(call, error))? {
+            None if matches!(call.method, Method::GET | Method::HEAD) => {}
             // Some servers refuse a POST that does not say how long it is.
-            Body::Empty => request.header(CONTENT_LENGTH, 0),
-            Body::Bytes(bytes) => request.body(bytes.clone()),
-            Body::Source { source, digest, size } => {
-                let unreadable = |source| RegistryError::Source {
-                    reference: call.name(),
-                    digest: (*digest).clone(),
-                    source,
-                };
-                let body = source.body(Arc::clone(&source_error)).await.map_err(unreadable)?;
-                request.header(CONTENT_LENGTH, *size).body(body)
+            None => request = request.header(CONTENT_LENGTH, 0),
+            Some((body, flow)) => {
+                let request = request.header(CONTENT_LENGTH, flow.length).body(body);
+                return self.carry((call, url), request, &flow).await;
             }
-        };
-        let result = request.send().await;
-        // A body that could not be read shows as a broken connection; what broke it is the better reason.
-        if let Some(source) = source_error.lock().unwrap_or_else(PoisonError::into_inner).take()
-            && let Body::Source { digest, .. } = &call.body
-        {
-            let digest = (*digest).clone();
-            return Err(RegistryError::Source { reference: call.name(), digest, source }.into());
         }
-        result.map_err(|error| call.unavailable(error))
+        request.send().await.map_err(|error| call.disconnected(authority(url), &error))
+    }
+
+    /// Sends a request with a body, for as long as something of it moves.
+    async fn carry(
+        &self,
+        (call, url): (&Call<'_>, &Url),
+        request: reqwest::RequestBuilder,
+        flow: &Flow,
+    ) -> Result<Response, Failure> {
+        let idle = self.options.idle_timeout;
+        let result = flow.watch(request.send(), idle).await;
+        // A body that could not be read shows as a broken connection; what broke it is the better reason.
+        if let Some(error) = flow.failure() {
+            return Err(unreadable(call, error).into());
+        }
+        if let Some(result) = result {
+            return result.map_err(|error| call.disconnected(authority(url), &error));
+        }
+        let source: Cause = format!("nothing moved for {idle:?}").into();
+        let (reference, host, request) = (call.name(), authority(url), call.request());
+        let error = RegistryError::Broken { reference, host, request, source };
+        Err(Failure { error, retry: Retry::Later(None) })
     }
 
     /// The scheme that `endpoint` speaks; found out once where there are several.
@@ -287,7 +311,7 @@ impl Shared {
     async fn probe(&self, endpoint: &Endpoint, first: Scheme, second: Scheme) -> Scheme {
         for scheme in [first, second] {
             let Ok(url) = endpoint.base_url(scheme) else { continue };
-            let Ok(client) = self.transport.client(&self.options, &url) else { continue };
+            let Ok(client) = self.transport.client(&self.options, &url, Direction::Down) else { continue };
             match client.get(url).send().await {
                 Ok(answer) if scheme == Scheme::Http && answer.status().as_u16() == 400 => {}
                 Ok(_) => return scheme,
@@ -296,6 +320,18 @@ impl Shared {
             }
         }
         first
+    }
+}
+
+/// The error of a body that cannot be read.
+fn unreadable(call: &Call<'_>, source: std::io::Error) -> RegistryError {
+    match &call.body {
+        Body::Source(part) => {
+            RegistryError::Source { reference: call.name(), digest: part.digest.clone(), source }
+        }
+        Body::Empty | Body::Bytes(_) => {
+            RegistryError::Unavailable { reference: call.name(), host: call.host(), source: source.into() }
+        }
     }
 }
 
@@ -319,21 +355,20 @@ async fn judge(call: &Call<'_>, response: Response, had_credentials: bool) -> Re
         return Ok(response);
     }
     let asked_pause = retry_after(response.headers());
-    let message = read_message(response).await;
+    // What it says is worth little waiting.
+    let message = tokio::time::timeout(MESSAGE_PATIENCE, read_message(response)).await.unwrap_or_default();
     let (reference, host) = (call.name(), call.host());
     let error = match status.as_u16() {
-        401 => RegistryError::Unauthorized { reference, host, had_credentials },
+        401 => RegistryError::Unauthorized { reference, host, had_credentials, message },
         403 => RegistryError::Denied { reference, host, message },
-        404 => RegistryError::NotFound { reference, what: call.what.clone(), host },
+        404 => RegistryError::NotFound { reference, what: call.what.clone(), host, message },
         429 => RegistryError::RateLimited {
             reference,
             host,
             retry_after_seconds: asked_pause.map(|pause| pause.as_secs()),
+            message,
         },
-        status => {
-            let request = format!("{} {}", call.method, call.kind);
-            RegistryError::Status { reference, host, request, status, message }
-        }
+        status => RegistryError::Status { reference, host, request: call.request(), status, message },
     };
     let retry = if is_passing(status.as_u16()) { Retry::Later(asked_pause) } else { Retry::Never };
     Err(Failure { error, retry })
@@ -347,7 +382,7 @@ async fn read_body(call: &Call<'_>, mut response: Response, limit: u64) -> Resul
         limit,
     };
     let mut body = BytesMut::new();
-    while let Some(chunk) = response.chunk().await.map_err(|error| call.unavailable(error))? {
+    while let Some(chunk) = response.chunk().await.map_err(|error| call.disconnected(call.host(), &error))? {
         body.extend_from_slice(&chunk);
         if body.len() as u64 > limit {
             return Err(too_large().into());
@@ -384,9 +419,19 @@ pub(crate) fn message_of(body: &[u8]) -> String {
         let texts: Vec<_> = found
             .errors
             .into_iter()
-            .map(|item| if item.message.is_empty() { item.code } else { item.message })
+            .map(|Item { code, message }| match (code.as_str(), message.as_str()) {
+                ("", _) => message,
+                (_, "") => code,
+                _ => format!("{code}: {message}"),
+            })
             .collect();
         return texts.join(", ");
+    }
+    // Token services have several forms of their own.
+    if let Ok(serde_json::Value::Object(members)) = serde_json::from_slice(body) {
+        let keys = ["error_description", "details", "detail", "message", "error"];
+        let text = keys.iter().find_map(|key| members.get(*key)?.as_str());
+        return text.unwrap_or_default().to_owned();
     }
     let text = String::from_utf8_lossy(body);
     let line = text.lines().next().unwrap_or_default().trim();
@@ -412,9 +457,11 @@ mod tests {
 
     #[test]
     fn messages_are_found() {
-        let cases: [(&str, &str); 5] = [
-            (r#"{"errors":[{"code":"A","message":"not here"},{"code":"B"}]}"#, "not here, B"),
+        let cases: [(&str, &str); 7] = [
+            (r#"{"errors":[{"code":"A","message":"not here"},{"code":"B"}]}"#, "A: not here, B"),
             (r#"{"errors":[]}"#, ""),
+            (r#"{"details":"incorrect username or password"}"#, "incorrect username or password"),
+            (r#"{"error":"invalid_grant","error_description":"it has expired"}"#, "it has expired"),
             ("<html>no</html>", ""),
             ("plain\nsecond", "plain"),
             ("", ""),

@@ -24,14 +24,24 @@ const HOSTS: &str = "/etc/hosts";
 
 /// All HTTP clients of a [`crate::Client`]. Redirects are never followed here.
 pub(crate) struct Transport {
-    plain: OnceLock<reqwest::Client>,
+    plain: [OnceLock<reqwest::Client>; 2],
     /// By the host's name in the configuration; the empty name is that of all hosts without TLS settings.
-    tls: Mutex<HashMap<String, reqwest::Client>>,
+    tls: Mutex<HashMap<(String, Direction), reqwest::Client>>,
+}
+
+/// Which way the bulk of an exchange goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Direction {
+    /// To us; the HTTP client watches that something comes.
+    Down,
+    /// From us. The HTTP client's own limit would end every request that takes longer, moving or not: the caller
+    /// watches instead.
+    Up,
 }
 
 impl Transport {
     pub(crate) fn new() -> Self {
-        Self { plain: OnceLock::new(), tls: Mutex::new(HashMap::new()) }
+        Self { plain: [OnceLock::new(), OnceLock::new()], tls: Mutex::new(HashMap::new()) }
     }
 
     /// The client that speaks to `url`.
@@ -39,18 +49,20 @@ impl Transport {
         &self,
         options: &ClientOptions,
         url: &Url,
+        direction: Direction,
     ) -> Result<reqwest::Client, RegistryError> {
         let host = authority(url);
         if options.offline {
             return Err(RegistryError::Offline { host });
         }
         if url.scheme() == "http" {
-            if let Some(client) = self.plain.get() {
+            let plain = &self.plain[usize::from(direction == Direction::Up)];
+            if let Some(client) = plain.get() {
                 return Ok(client.clone());
             }
-            let client =
-                build(options, client_config(&host, RootCertStore::empty(), &HostConfig::default())?, &host)?;
-            return Ok(self.plain.get_or_init(|| client).clone());
+            let tls = client_config(&host, RootCertStore::empty(), &HostConfig::default())?;
+            let client = build(options, tls, (&host, direction))?;
+            return Ok(plain.get_or_init(|| client).clone());
         }
         let name = if host == "registry-1.docker.io" { "docker.io" } else { host.as_str() };
         let mut config = options.hosts.host(name);
@@ -59,14 +71,14 @@ impl Transport {
         }
         let has_settings =
             !config.ca.is_empty() || !config.keypair.is_empty() || config.insecure == Some(true);
-        let key = if has_settings { name } else { "" };
+        let key = (if has_settings { name } else { "" }.to_owned(), direction);
         let mut clients = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(client) = clients.get(key) {
+        if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
         let roots = roots(options, name, &config.ca)?;
-        let client = build(options, client_config(name, roots, &config)?, name)?;
-        clients.insert(key.to_owned(), client.clone());
+        let client = build(options, client_config(name, roots, &config)?, (name, direction))?;
+        clients.insert(key, client.clone());
         Ok(client)
     }
 }
@@ -107,7 +119,11 @@ fn table() -> BTreeMap<String, Vec<SocketAddr>> {
     names_of(&std::fs::read_to_string(HOSTS).unwrap_or_default())
 }
 
-fn build(options: &ClientOptions, tls: ClientConfig, host: &str) -> Result<reqwest::Client, RegistryError> {
+fn build(
+    options: &ClientOptions,
+    tls: ClientConfig,
+    (host, direction): (&str, Direction),
+) -> Result<reqwest::Client, RegistryError> {
     let loopback = [([127, 0, 0, 1], 0).into(), (std::net::Ipv6Addr::LOCALHOST, 0).into()];
     let mut builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
@@ -118,9 +134,11 @@ fn build(options: &ClientOptions, tls: ClientConfig, host: &str) -> Result<reqwe
         .retry(reqwest::retry::never())
         .user_agent(options.user_agent.clone())
         .connect_timeout(options.connect_timeout)
-        .read_timeout(options.idle_timeout)
         .resolve_to_addrs("localhost", &loopback)
         .no_proxy();
+    if direction == Direction::Down {
+        builder = builder.read_timeout(options.idle_timeout);
+    }
     for (name, addresses) in table() {
         builder = builder.resolve_to_addrs(&name, &addresses);
     }

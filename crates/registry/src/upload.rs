@@ -3,15 +3,16 @@
 use bytes::{Bytes, BytesMut};
 use oci::{Descriptor, Digest, ImageReference};
 use reqwest::Method;
-use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE, HeaderMap, RANGE};
+use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use tokio::sync::OwnedSemaphorePermit;
 use url::Url;
 
+use crate::body::Body;
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
-use crate::push::{OCTETS, upload_location, with_digest};
-use crate::send::{Body, Call, Retries, Target};
+use crate::send::{Failure, Retries, Retry};
+use crate::session::{OCTETS, Standing, session_call, session_url, with_digest};
 
 /// How much is sent with one request. It stays in memory until the registry has it.
 const CHUNK_BYTES: usize = 8 << 20;
@@ -67,9 +68,9 @@ impl Upload {
             self.send_chunk(rest).await?;
         }
         let descriptor = Descriptor::new(OCTETS, digest.clone(), self.sent);
-        let mut call = Call::new(&self.endpoint, &self.target, Method::PUT, "blobs/");
-        call.what = digest.to_string();
-        call.target = Target::Url(with_digest(self.url.clone(), &descriptor));
+        let url = with_digest(self.url.clone(), &descriptor);
+        let mut call = session_call(&self.endpoint, &self.target, Method::PUT, url);
+        (call.what, call.kind) = (digest.to_string(), "blob");
         let mut retries = Retries::new(&self.client.shared);
         loop {
             let Err(failure) = self.client.shared.send_once(&call).await else { return Ok(self.sent) };
@@ -89,20 +90,19 @@ impl Upload {
         let mut retries = Retries::new(&client.shared);
         while self.sent < end {
             let skip = usize::try_from(self.sent - start).unwrap_or(chunk.len());
-            let mut call = Call::new(&self.endpoint, &self.target, Method::PATCH, "blobs/uploads")
+            let mut call = session_call(&self.endpoint, &self.target, Method::PATCH, self.url.clone())
                 .header(CONTENT_TYPE, OCTETS)
                 .header(CONTENT_RANGE, &format!("{}-{}", self.sent, end - 1));
-            call.target = Target::Url(self.url.clone());
             call.body = Body::Bytes(chunk.slice(skip..));
             match client.shared.send_once(&call).await {
                 Ok(response) => {
-                    let url = upload_location(&call, &response)?;
+                    let url = session_url(&call, &response)?;
                     self.url = url;
                     self.sent = end;
                 }
                 Err(failure) => {
                     retries.pause(failure).await?;
-                    self.look_up(start, end).await?;
+                    self.find_out((start, end), &mut retries).await?;
                 }
             }
         }
@@ -110,30 +110,33 @@ impl Upload {
     }
 
     /// Asks where the upload stands.
-    async fn look_up(&mut self, start: u64, end: u64) -> Result<(), RegistryError> {
-        let mut call = Call::new(&self.endpoint, &self.target, Method::GET, "blobs/uploads");
-        call.target = Target::Url(self.url.clone());
-        call.scopes = vec![crate::send::scope(&self.endpoint, &self.target, "pull,push")];
-        let response = self.client.shared.send(&call).await?;
-        let url = upload_location(&call, &response)?;
-        let arrived = arrived(response.headers());
-        if !(start..=end).contains(&arrived) {
-            return Err(call.protocol(format!("it has {arrived} bytes of an upload of {start} to {end}")));
+    async fn find_out(
+        &mut self,
+        (start, end): (u64, u64),
+        retries: &mut Retries<'_>,
+    ) -> Result<(), RegistryError> {
+        let client = self.client.clone();
+        let broken = |problem| {
+            session_call(&self.endpoint, &self.target, Method::GET, self.url.clone()).protocol(problem)
+        };
+        loop {
+            match client.standing(&self.endpoint, &self.target, &self.url).await {
+                Ok(Standing { arrived, url }) if (start..=end).contains(&arrived) => {
+                    (self.url, self.sent) = (url, arrived);
+                    return Ok(());
+                }
+                Ok(Standing { arrived, .. }) => {
+                    let problem = format!("it has {arrived} bytes of an upload of {start} to {end}");
+                    return Err(broken(problem));
+                }
+                Err(Failure {
+                    error: RegistryError::NotFound { .. } | RegistryError::Status { .. },
+                    retry: Retry::Never,
+                }) => {
+                    return Err(broken("it forgot an upload that broke off".to_owned()));
+                }
+                Err(failure) => retries.pause(failure).await?,
+            }
         }
-        self.url = url;
-        self.sent = arrived;
-        Ok(())
     }
-}
-
-/// How many bytes `Range: 0-last` stands for. Nothing at all is `0-0` too, which a chunk of one byte would be as well:
-/// one byte more or less is then found out by the digest.
-fn arrived(headers: &HeaderMap) -> u64 {
-    let last = headers
-        .get(RANGE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|text| text.rsplit('-').next())
-        .and_then(|text| text.trim().parse::<u64>().ok())
-        .unwrap_or(0);
-    if last == 0 { 0 } else { last + 1 }
 }

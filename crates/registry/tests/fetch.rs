@@ -127,7 +127,8 @@ async fn passing_failures_are_repeated() {
     }
     server.fault("GET", "/a", 3, FaultKind::Status(500, None));
     let error = fetch(&request(&server.url("/a"))).await.0.unwrap_err().to_string();
-    let expected = format!("cannot fetch `{}`: invalid response status 500: scripted", server.url("/a"));
+    let expected =
+        format!("cannot fetch `{}`: invalid response status 500: SCRIPTED: scripted", server.url("/a"));
     assert_eq!(error, expected);
     assert_eq!(server.count("GET", "/gone"), 0);
     let error = fetch(&request(&server.url("/gone"))).await.0.unwrap_err();

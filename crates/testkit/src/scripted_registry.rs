@@ -63,6 +63,18 @@ pub enum FaultKind {
     },
     /// Leads to another address.
     Redirect(String),
+    /// The connection breaks when so many bytes of the request's body have come. The registry keeps them, if it keeps
+    /// uploads that break off.
+    Cut {
+        /// How many.
+        after_bytes: usize,
+    },
+    /// The request is carried out, and the connection breaks before the answer.
+    LostAnswer,
+    /// All tokens become invalid right before it.
+    TokensEnd,
+    /// An answer with this status and body.
+    Text(u16, String),
 }
 
 /// How requests are authenticated.
@@ -109,6 +121,8 @@ pub struct SeenRequest {
     pub range: Option<String>,
     /// The value of `If-None-Match`, else of `If-Modified-Since`.
     pub condition: Option<String>,
+    /// How many bytes of body came.
+    pub body_bytes: usize,
 }
 
 #[derive(Debug, Default)]
@@ -122,6 +136,8 @@ struct State {
     auth: AuthPolicy,
     mount: MountPolicy,
     knows_ranges: bool,
+    forgets_uploads: bool,
+    longest_body: Option<usize>,
     tells_digests: bool,
     /// What each token allows.
     tokens: BTreeMap<String, BTreeSet<String>>,
@@ -268,6 +284,16 @@ impl ScriptedRegistry {
     /// Answers all requests for ranges with the whole from now on.
     pub fn forget_ranges(&self) {
         self.state().knows_ranges = false;
+    }
+
+    /// Throws away uploads that break off, as Debian's docker-registry does, from now on.
+    pub fn forget_uploads(&self) {
+        self.state().forgets_uploads = true;
+    }
+
+    /// Refuses longer bodies with 413 from now on.
+    pub fn limit_bodies(&self, bytes: usize) {
+        self.state().longest_body = Some(bytes);
     }
 
     /// Sends no `Docker-Content-Digest` from now on.

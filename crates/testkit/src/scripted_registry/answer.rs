@@ -103,6 +103,17 @@ fn blob(state: &State, asked: &Asked, name: &str, digest: &Digest) -> Answer {
     answer
 }
 
+/// What the registry keeps of a request that breaks off.
+pub(super) fn break_off(state: &mut State, asked: &Asked) {
+    let Some((_, session)) = asked.path.split_once("/blobs/uploads/") else { return };
+    let Ok(number) = session.parse::<usize>() else { return };
+    if state.forgets_uploads {
+        state.uploads.remove(&number);
+    } else if let Some(received) = state.uploads.get_mut(&number) {
+        received.extend_from_slice(&asked.body);
+    }
+}
+
 fn upload(state: &mut State, asked: &Asked, name: &str, session: &str) -> Answer {
     if asked.method == "POST" {
         return begin(state, asked, name);
@@ -115,6 +126,10 @@ fn upload(state: &mut State, asked: &Asked, name: &str, session: &str) -> Answer
     match asked.method.as_str() {
         "GET" => progress(204, name, number, received.len()),
         "PATCH" => {
+            let start = asked.header(CONTENT_RANGE).and_then(|range| range.split('-').next()?.parse().ok());
+            if start.is_some_and(|start: usize| start != received.len()) {
+                return status_answer(416, "");
+            }
             received.extend_from_slice(&asked.body);
             progress(202, name, number, received.len())
         }

@@ -67,24 +67,40 @@ async fn serve(request: Request<Incoming>, address: &str, state: &Shared) -> io:
         authorization: text(AUTHORIZATION).map(str::to_owned),
         range: text(RANGE).map(str::to_owned),
         condition: text(IF_NONE_MATCH).or_else(|| text(IF_MODIFIED_SINCE)).map(str::to_owned),
+        body_bytes: 0,
     };
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let cut = take_fault(&mut lock(state).faults, &seen, |kind| matches!(kind, FaultKind::Cut { .. }));
+    let body = match cut {
+        Some(FaultKind::Cut { after_bytes }) => read_part(body, after_bytes).await?,
+        _ => body.collect().await.map_err(io::Error::other)?.to_bytes(),
+    };
     let mut state = lock(state);
+    let seen = SeenRequest { body_bytes: body.len(), ..seen };
     state.seen.push(seen.clone());
     let asked = Asked {
-        method: seen.method,
+        method: seen.method.clone(),
         path: head.uri.path().to_owned(),
         query: parse_query(head.uri.query().unwrap_or_default()),
         headers: head.headers,
         body,
     };
+    if cut.is_some() {
+        answer::break_off(&mut state, &asked);
+        return Err(io::ErrorKind::ConnectionReset.into());
+    }
+    if take_fault(&mut state.faults, &seen, |kind| matches!(kind, FaultKind::TokensEnd)).is_some() {
+        state.tokens.clear();
+    }
     if asked.path == "/token" {
         return Ok(token(&mut state, &asked));
     }
     if let Some(refusal) = authenticate(&state, &asked, address) {
         return Ok(refusal);
     }
-    let fault = take_fault(&mut state.faults, &asked.method, &seen.path);
+    if state.longest_body.is_some_and(|longest| asked.body.len() > longest) {
+        return Ok(status_answer(413, "too much"));
+    }
+    let fault = take_fault(&mut state.faults, &seen, |_| true);
     match fault {
         Some(FaultKind::Status(status, retry_after)) => {
             let mut answer =
@@ -93,6 +109,11 @@ async fn serve(request: Request<Incoming>, address: &str, state: &Shared) -> io:
                 answer.headers_mut().insert(RETRY_AFTER, value.parse().expect("a header's value"));
             }
             Ok(answer)
+        }
+        Some(FaultKind::Text(status, text)) => Ok(status_answer(status, &text)),
+        Some(FaultKind::LostAnswer) => {
+            answer::answer(&mut state, &asked);
+            Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(FaultKind::Reset { after_bytes: 0 }) => Err(io::ErrorKind::ConnectionReset.into()),
         Some(FaultKind::Redirect(to)) => {
@@ -104,8 +125,27 @@ async fn serve(request: Request<Incoming>, address: &str, state: &Shared) -> io:
     }
 }
 
-fn take_fault(faults: &mut Vec<Fault>, method: &str, path: &str) -> Option<FaultKind> {
-    let at = faults.iter().position(|fault| fault.method == method && path.contains(&fault.path))?;
+/// The first bytes of a body; the rest stays unread.
+async fn read_part(mut body: Incoming, bytes: usize) -> io::Result<Bytes> {
+    let mut part = Vec::new();
+    while part.len() < bytes
+        && let Some(frame) = body.frame().await
+    {
+        part.extend(frame.map_err(io::Error::other)?.into_data().unwrap_or_default());
+    }
+    part.truncate(bytes);
+    Ok(part.into())
+}
+
+/// The first fault of those that `wanted` holds for, counted down.
+fn take_fault(
+    faults: &mut Vec<Fault>,
+    seen: &SeenRequest,
+    wanted: impl Fn(&FaultKind) -> bool,
+) -> Option<FaultKind> {
+    let at = faults.iter().position(|fault| {
+        fault.method == seen.method && seen.path.contains(&fault.path) && wanted(&fault.kind)
+    })?;
     faults[at].times -= 1;
     let kind = faults[at].kind.clone();
     if faults[at].times == 0 {
@@ -138,7 +178,8 @@ fn damage(mut answer: Answer, fault: Option<&FaultKind>) -> Answer {
             }
             VecDeque::from([Step::Send(wrong.into())])
         }
-        FaultKind::Status(..) | FaultKind::Redirect(_) => VecDeque::from([Step::Send(bytes.clone())]),
+        // The others are no damages of an answer.
+        _ => VecDeque::from([Step::Send(bytes.clone())]),
     };
     answer
 }
