@@ -1,8 +1,10 @@
 //! The command line.
 
+mod accepted;
 mod build;
 mod cache;
 mod commands;
+mod foreign;
 mod input;
 mod later;
 mod output;
@@ -14,6 +16,7 @@ mod tests;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub(crate) use build::BuildArguments;
@@ -152,8 +155,34 @@ pub(crate) enum Action {
 /// would give two help texts that drift apart.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(with_subcommand(arguments))?;
+    let matches = command.try_get_matches_from_mut(with_subcommand(arguments)).map_err(with_advice)?;
     CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// A flag of another builder is answered with what does the same here, not with what is spelt alike.
+fn with_advice(mut error: clap::Error) -> clap::Error {
+    let advice = match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument, Some(ContextValue::String(flag))) => foreign::advice(flag),
+        _ => None,
+    };
+    if let Some(advice) = advice {
+        for kind in [ContextKind::SuggestedArg, ContextKind::SuggestedSubcommand, ContextKind::TrailingArg] {
+            error.remove(kind);
+        }
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![advice.into()]));
+    }
+    error
+}
+
+/// What may help whoever has written `text` where a context is to stand, and perhaps meant a command.
+pub(crate) fn command_hint(text: &str) -> Option<String> {
+    let is_word = text.len() > 1 && text.chars().all(|character| character.is_ascii_lowercase());
+    let all = || SUBCOMMANDS.join("`, `");
+    let hint = || match frontend::closest(text, SUBCOMMANDS.iter().copied(), frontend::Case::Sensitive) {
+        Some(command) => format!("there is a command `{command}`"),
+        None => format!("if a command was meant: there are `{}`", all()),
+    };
+    is_word.then(hint)
 }
 
 /// The definitions of the command line, with their help as it is shown.

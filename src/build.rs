@@ -1,13 +1,14 @@
 //! `rbuild build`: from the command line to an image.
 
+mod flags;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{HistoryBounds, IdMode, Store};
 use exporter::RootForm;
-use frontend::{Before, DeviceOptions, Diagnostic, LowerOptions, LoweredPlatforms, NoCache, SourceFile};
+use frontend::{Before, Diagnostic, LowerOptions, LoweredPlatforms, SourceFile};
 use oci::Platform;
 use registry::ClientOptions;
 use sandbox::OwnerChanges;
@@ -24,23 +25,24 @@ use crate::arguments::{BuildArguments, PlanFormat, ProgressMode, Switches};
 use crate::caches::{Caches, Carrying};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
-use crate::entitlements::Entitlements;
 use crate::export::{self, BuiltImage, Outputs};
 use crate::history::{Recording, Subject};
 use crate::inputs::{self, Definition, Inputs, ReadyInputs};
 use crate::interrupt::Interrupt;
 use crate::lockfile;
-use crate::network;
+use crate::notices::Notices;
 use crate::preview;
 use crate::progress::{Progress, Show};
 use crate::remote;
-use crate::report::{self, Failure, FailureKind};
+use crate::report::{self, Failure, FailureKind, Failures};
 use crate::resolver::{Remembering, Resolver};
 use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
 use crate::space;
-use crate::values;
+use crate::warnings::{Detail, warnings_text};
+
+use flags::Flags;
 
 /// Everything that a build needs to know, read and checked. Making it starts no thread and opens no store.
 pub(crate) struct Plan {
@@ -68,6 +70,8 @@ pub(crate) struct Plan {
     preview: Option<PlanFormat>,
     /// Whether to tell why steps are executed.
     explain: bool,
+    /// How much is told of broken lint rules.
+    detail: Detail,
     subject: Subject,
     history: HistoryBounds,
     /// How long all of it may take.
@@ -83,30 +87,19 @@ pub(crate) struct Plan {
 
 /// Checks the command line and reads what the build is made of.
 pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
-    if let Some(flag) = arguments.later.given.first() {
-        return Err(Failure::usage(format!("`--{flag}` is not supported yet")));
-    }
-    let call = call(arguments)?;
-    let outputs = Outputs::of(arguments)?;
-    let wanted = Wanted::of(arguments)?;
-    if call.is_some() && arguments.look.plan.is_some() {
-        return Err(Failure::usage("`--plan` and `--call` ask for different things"));
-    }
+    let Given { call, outputs, wanted, caches, flags, secrets, agents, inputs, notices } =
+        Given::read(arguments)?;
     if call.is_some() && wanted.is_something() {
         return Err(Failure::usage(
             "`--on-failure` and `--break` go with builds, not with `--call` and `--check`",
         ));
     }
-    let caches = Caches::of(arguments, &outputs)?;
-    let inputs = inputs::read(arguments)?;
-    let secrets = secrets::read(&arguments.steps.secrets, Environment::bytes)?;
-    let agents = agents::read(&arguments.steps.ssh, Environment::path("SSH_AUTH_SOCK").as_deref())?;
     let device_settings = Environment::device_settings()?;
     let devices = DeviceRegistry::load(&device_settings.directories());
-    let platforms = values::platforms(arguments.image.platform.as_deref()).map_err(Failure::usage)?;
-    let options = lower_options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
-    let options = LowerOptions { breakpoints: wanted.places(), ..options };
     let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
+    let Flags { platforms, resources, timeout, step_timeout, language } = flags;
+    let options = language.options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
+    let options = LowerOptions { breakpoints: wanted.places(), ..options };
     outputs.check_form(export::root_form(&options))?;
     let subject = subject(arguments, &inputs, &platforms);
     let show = match arguments.output.progress {
@@ -116,14 +109,12 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         ProgressMode::Auto if call.is_some() || arguments.look.plan.is_some() => Show::Nothing,
         ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
     };
-    let limits = arguments.resources.limits().map_err(Failure::usage)?;
-    let reserve = arguments.resources.reserve_bytes(sandbox::total_memory_bytes());
-    let resources = Resources { limits, reserve_bytes: reserve.map_err(Failure::usage)? };
     let processors = std::thread::available_parallelism();
     let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
     if call.is_none() && arguments.look.plan.is_none() {
         progress.begin_log();
     }
+    progress.note(&notices.text());
     Ok(Plan {
         options,
         platforms,
@@ -142,10 +133,11 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         call,
         preview: arguments.look.plan,
         explain: arguments.switches.explain,
+        detail: if arguments.switches.debug { Detail::Full } else { Detail::Line },
         subject,
         history: Environment::history_bounds()?,
-        timeout: time_limit("--timeout", arguments.steps.timeout.as_deref())?,
-        step_timeout: time_limit("--step-timeout", arguments.steps.step_timeout.as_deref())?,
+        timeout,
+        step_timeout,
         // Steps wait for networks, disks and clocks as much as they compute, and the peers set no bound at all.
         parallelism: arguments
             .steps
@@ -155,6 +147,51 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         devices: Arc::new(devices),
         ignore_chown: arguments.switches.ignore_chown,
     })
+}
+
+/// What the command line says, each thing checked for itself.
+struct Given {
+    call: Option<Call>,
+    outputs: Outputs,
+    wanted: Wanted,
+    caches: Caches,
+    flags: Flags,
+    secrets: BTreeMap<String, Secret>,
+    agents: BTreeMap<String, SshAgent>,
+    inputs: Inputs,
+    notices: Notices,
+}
+
+impl Given {
+    /// Reads all of it, or tells all that is wrong with it, so far as one thing does not depend on another.
+    fn read(arguments: &BuildArguments) -> Result<Self, Failure> {
+        let mut failures = Failures::default();
+        failures.keep(later(arguments));
+        let call = failures.keep(call(arguments));
+        let outputs = failures.keep(Outputs::of(arguments));
+        let wanted = failures.keep(Wanted::of(arguments));
+        let caches = outputs.as_ref().and_then(|outputs| failures.keep(Caches::of(arguments, outputs)));
+        let flags = failures.keep(Flags::read(arguments));
+        let secrets = failures.keep(secrets::read(&arguments.steps.secrets, Environment::bytes));
+        let socket = Environment::path("SSH_AUTH_SOCK");
+        let agents = failures.keep(agents::read(&arguments.steps.ssh, socket.as_deref()));
+        let inputs = failures.keep(inputs::read(arguments));
+        let notices = failures.keep(Notices::of(arguments, inputs.as_ref()));
+        let given = || {
+            Some(Self {
+                call: call?,
+                outputs: outputs?,
+                wanted: wanted?,
+                caches: caches?,
+                flags: flags?,
+                secrets: secrets?,
+                agents: agents?,
+                inputs: inputs?,
+                notices: notices?,
+            })
+        };
+        given().filter(|_| failures.are_none()).ok_or_else(|| failures.end())
+    }
 }
 
 /// What the history calls the build.
@@ -209,10 +246,6 @@ fn sources(
     Ok((policy, path.filter(|_| lock)))
 }
 
-fn time_limit(flag: &str, text: Option<&str>) -> Result<Option<TimeLimit>, Failure> {
-    text.map(|text| values::time_limit(flag, text)).transpose().map_err(Failure::usage)
-}
-
 /// `--call`, `--check` and `--fix`.
 fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
     let method = match (&arguments.look.call, arguments.switches.check) {
@@ -224,7 +257,18 @@ fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
         (None, true) => "check",
         (None, false) => "build",
     };
-    Call::read(method, arguments.switches.fix).map_err(Failure::usage)
+    let call = Call::read(method, arguments.switches.fix).map_err(Failure::usage)?;
+    if call.is_some() && arguments.look.plan.is_some() {
+        return Err(Failure::usage("`--plan` and `--call` ask for different things"));
+    }
+    Ok(call)
+}
+
+/// Flags that are not supported yet.
+fn later(arguments: &BuildArguments) -> Result<(), Failure> {
+    let failures =
+        arguments.later.given.iter().map(|flag| Failure::usage(format!("`--{flag}` is not supported yet")));
+    Failure::all(failures).map_or(Ok(()), Err)
 }
 
 /// What a build works with.
@@ -313,76 +357,6 @@ impl Plan {
         blocking(move || inputs.make_ready(&store, &fetched)).await
     }
 }
-
-fn lower_options(
-    arguments: &BuildArguments,
-    inputs: &Inputs,
-    platforms: &[Platform],
-    devices: DeviceOptions,
-) -> Result<LowerOptions, Failure> {
-    let mut entitlements = Entitlements::read(&arguments.steps.allow).map_err(Failure::usage)?;
-    // As with docker, what the command line asks for it allows.
-    if arguments.steps.network == "host" {
-        entitlements.allow.insert("network.host".to_owned());
-    }
-    let mut build_args =
-        values::build_args(&arguments.input.build_args, Environment::text).map_err(Failure::usage)?;
-    // As docker's client does: the variable is an argument unless one was given.
-    if !build_args.contains_key(EPOCH)
-        && let Some(epoch) = Environment::text(EPOCH).filter(|epoch| !epoch.is_empty())
-    {
-        build_args.insert(EPOCH.to_owned(), epoch);
-    }
-    let hosts: Result<Vec<_>, _> = arguments
-        .steps
-        .add_hosts
-        .iter()
-        .map(|text| values::extra_host(text, network::host_address))
-        .collect();
-    let shm_size_bytes = match &arguments.steps.shm_size {
-        Some(text) => Some(values::size_bytes("--shm-size", text).map_err(Failure::usage)?),
-        None => None,
-    };
-    let limits: Result<Vec<_>, _> = arguments.steps.ulimits.iter().map(|text| values::ulimit(text)).collect();
-    let no_cache = match (arguments.switches.no_cache, arguments.cache.no_cache_filter.as_slice()) {
-        (true, _) => NoCache::All,
-        (false, []) => NoCache::None,
-        (false, stages) => NoCache::Stages(stages.to_vec()),
-    };
-    // An index for a single platform can be asked for.
-    let is_index_wanted = match build_args.get(MULTI_PLATFORM) {
-        None => false,
-        Some(text) => frontend::go_bool(text).ok_or_else(|| {
-            Failure::usage(format!("invalid value `{text}` for the build argument `{MULTI_PLATFORM}`"))
-        })?,
-    };
-    let is_one_of_several = platforms.len() > 1 || is_index_wanted;
-    Ok(LowerOptions {
-        target: arguments.input.target.clone(),
-        hostname: build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
-        build_args,
-        labels: values::labels(&arguments.image.labels).map_err(Failure::usage)?,
-        named_contexts: inputs.named.clone(),
-        no_cache,
-        network: values::network(&arguments.steps.network).map_err(Failure::usage)?,
-        devices: entitlements.allow_devices(devices),
-        allow: entitlements.allow,
-        extra_hosts: hosts.map_err(Failure::usage)?,
-        ulimits: limits.map_err(Failure::usage)?,
-        shm_size_bytes,
-        cgroup_parent: arguments.steps.cgroup_parent.clone(),
-        ignore: inputs.ignore().filter(|patterns| !patterns.is_empty()).cloned(),
-        proxy_args: Environment::proxy_args()?,
-        build_platform: Platform::host(),
-        is_one_of_several,
-        ..LowerOptions::new(platforms.first().cloned().unwrap_or_else(Platform::host))
-    })
-}
-
-const EPOCH: &str = "SOURCE_DATE_EPOCH";
-
-/// The build argument that asks for an index and for steps with their platforms, however many there are.
-const MULTI_PLATFORM: &str = "BUILDKIT_MULTI_PLATFORM";
 
 /// Builds. The result is what goes to standard output.
 pub(crate) async fn run(
@@ -517,7 +491,7 @@ impl<'a> Work<'a> {
     async fn run(&self, session: &Session, salt: Vec<u8>) -> Result<Option<String>, Failure> {
         let Self { plan, build, interrupt, .. } = self;
         let targets = build.targets();
-        let mut warnings = warnings_text(&build.lowered.warnings);
+        let mut warnings = warnings_text(&build.file, &build.lowered.warnings, plan.detail);
         loop {
             let graph = (&build.graph, targets.as_slice());
             let solved = self.solve(graph, Shown::Yes, salt.clone(), interrupt.token()).await;
@@ -675,7 +649,7 @@ fn show_definition(plan: &Plan, file: &SourceFile) {
 
 async fn lower(plan: &Plan, file: SourceFile, images: &ImageStore) -> Result<Build, Failure> {
     let mut images = Remembering::new(plan.resolver(images));
-    let (options, platforms) = (plan.options.clone(), plan.platforms.clone());
+    let (options, platforms, detail) = (plan.options.clone(), plan.platforms.clone(), plan.detail);
     blocking(move || {
         let dockerfile = frontend::parse(&file);
         match frontend::lower_platforms(&dockerfile, &options, &platforms, &mut images) {
@@ -687,7 +661,7 @@ async fn lower(plan: &Plan, file: SourceFile, images: &ImageStore) -> Result<Bui
                 let warnings: Vec<Diagnostic> =
                     diagnostics.iter().filter(|d| !d.is_error()).cloned().collect();
                 let failure = Failure::diagnostics(&file, &diagnostics).with_hints(images.resolver.hints);
-                Err(failure.after(&warnings_text(&warnings)))
+                Err(failure.after(&warnings_text(&file, &warnings, detail)))
             }
         }
     })
@@ -744,20 +718,4 @@ fn image_to_blame(graph: &solver::Graph, vertex: VertexId, error: &WorkerError) 
         );
     }
     None
-}
-
-fn warnings_text(warnings: &[Diagnostic]) -> String {
-    if warnings.is_empty() {
-        return String::new();
-    }
-    let count = match warnings.len() {
-        1 => "1 warning".to_owned(),
-        number => format!("{number} warnings"),
-    };
-    let mut text = format!("\n {count} found (`--check` tells more):\n");
-    for warning in warnings {
-        let line = warning.span.map_or_else(String::new, |span| format!(" (line {})", span.first_line));
-        let _ = writeln!(text, " - {}: {}{line}", warning.code, warning.message);
-    }
-    text
 }

@@ -14,9 +14,10 @@ use crate::Answer;
 use crate::build::{Opened, Plan};
 use crate::inputs::{self, Definition};
 use crate::interrupt::Interrupt;
-use crate::report::{self, Failure, FailureKind};
+use crate::report::{Failure, FailureKind};
 use crate::resolver::{Remembering, Resolver};
 use crate::session::{Session, blocking};
+use crate::warnings::{counted, warning_text};
 
 /// How often fixes are made of what the fixes before have left.
 const MOST_ROUNDS: usize = 10;
@@ -219,10 +220,6 @@ fn answer(file: &SourceFile, findings: &[Diagnostic], call: Call, hints: Vec<Str
     Answer { text: Some(text), note: None, code, failure }
 }
 
-fn counted(number: usize) -> String {
-    if number == 1 { "1 warning".to_owned() } else { format!("{number} warnings") }
-}
-
 fn pretty(value: &Value) -> String {
     let mut text = serde_json::to_string_pretty(value).unwrap_or_default();
     text.push('\n');
@@ -244,23 +241,6 @@ fn check_text(file: &SourceFile, warnings: &[Diagnostic], has_error: bool) -> St
     for warning in sorted {
         text += &warning_text(file, warning);
     }
-    text
-}
-
-/// A warning with its lines, and what to write instead.
-fn warning_text(file: &SourceFile, warning: &Diagnostic) -> String {
-    let url = warning.rule.and_then(frontend::Rule::url);
-    let url = url.map_or_else(String::new, |url| format!(" - {url}"));
-    let mut text = format!("\nWARNING: {}{url}\n{}\n", warning.code, warning.message);
-    if let Some(span) = warning.span {
-        text += &report::excerpt(file, span.first_line, span.last_line);
-    }
-    let help = match (&warning.fix, warning.rule) {
-        (Some(fix), _) => fix.title.as_str(),
-        (None, Some(rule)) => rule.advice(),
-        (None, None) => return text,
-    };
-    let _ = writeln!(text, "help: {help}");
     text
 }
 

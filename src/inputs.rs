@@ -12,7 +12,8 @@ use frontend::{NamedContext, SourceFile};
 use pattern::PatternSet;
 use worker::{ContextError, ContextSource, IgnoreRules};
 
-use crate::arguments::BuildArguments;
+use crate::arguments::{self, BuildArguments};
+use crate::notices::NO_POLICIES;
 use crate::remote::{self, FetchedContext, MainFile, RemoteContext};
 use crate::report::{self, Failure, FailureKind};
 use crate::settings::absolute;
@@ -27,6 +28,9 @@ const DOCKERFILE: &str = "Dockerfile";
 /// The name of the ignore file of a context; as an ending, that of a Dockerfile's own.
 const DOCKERIGNORE: &str = ".dockerignore";
 
+/// The ending of a Dockerfile's source policy.
+const POLICY: &str = ".rego";
+
 /// More is no Dockerfile.
 const MAX_DOCKERFILE_BYTES: u64 = 16 << 20;
 
@@ -40,6 +44,8 @@ pub(crate) struct Inputs {
     remotes: BTreeMap<String, RemoteContext>,
     /// The contexts of `--build-context`.
     pub(crate) named: BTreeMap<String, NamedContext>,
+    /// Whether a source policy beside the Dockerfile is an error.
+    heeds_policies: bool,
 }
 
 /// Where the build context and the Dockerfile come from.
@@ -77,7 +83,8 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
     let mut remotes = BTreeMap::new();
     let main = match values::context(&arguments.context).map_err(Failure::usage)? {
         ContextText::Directory(path) => {
-            let context = directory(&path)?;
+            let hint = || arguments::command_hint(&arguments.context);
+            let context = directory(&path).map_err(|failure| failure.with_hints(hint()))?;
             let definition = dockerfile(file, &context)?;
             let ignore = main_ignore(arguments, &context, definition.path.as_deref())?;
             MainInput::Directory { context: ContextSource { directory: context, ignore }, definition }
@@ -94,7 +101,13 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
             )));
         }
     };
-    let mut inputs = Inputs { main, directories: BTreeMap::new(), remotes, named: BTreeMap::new() };
+    let mut inputs = Inputs {
+        main,
+        directories: BTreeMap::new(),
+        remotes,
+        named: BTreeMap::new(),
+        heeds_policies: heeds_policies(arguments),
+    };
     for text in &arguments.input.build_contexts {
         inputs.add_named(text, arguments)?;
     }
@@ -236,7 +249,7 @@ impl Inputs {
                 let definition = match (definition, own) {
                     (Some(definition), _) => definition.clone(),
                     (None, Some(definition)) => definition,
-                    (None, None) => unpacked_dockerfile(file.as_deref(), &context.directory)?,
+                    (None, None) => self.unpacked_dockerfile(file.as_deref(), &context.directory)?,
                 };
                 (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
@@ -244,7 +257,7 @@ impl Inputs {
                 let archive = start.chain(io::stdin());
                 let context =
                     ContextSource::unpack(archive, store).map_err(|error| context_failure(&error))?;
-                let definition = unpacked_dockerfile(file.as_deref(), &context.directory)?;
+                let definition = self.unpacked_dockerfile(file.as_deref(), &context.directory)?;
                 (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
         };
@@ -252,6 +265,27 @@ impl Inputs {
         contexts.extend(fetched.iter().map(|(name, fetched)| (name.clone(), fetched.source())));
         contexts.insert(MAIN_CONTEXT.to_owned(), context);
         Ok(ReadyInputs { definition, contexts })
+    }
+
+    /// The Dockerfile of an archive that was unpacked in `directory`. `file` and the links on its way stay in there.
+    fn unpacked_dockerfile(&self, file: Option<&Path>, directory: &Path) -> Result<Definition, Failure> {
+        let wanted = Path::new("/").join(file.unwrap_or(Path::new(DOCKERFILE)));
+        let failed = |error: TreeError| Failure::solve(&report::chain(&error));
+        let directory = directory.to_owned();
+        let view = TreeView::open(std::slice::from_ref(&directory), TreeMode::PLAIN).map_err(failed)?;
+        for path in spellings(&wanted) {
+            let resolved = view.resolve(&path, Follow::All).map_err(failed)?;
+            if view.entry(&resolved).map_err(failed)?.is_some() {
+                let policy = with_ending(&path, POLICY);
+                if self.heeds_policies && view.entry(&policy).map_err(failed)?.is_some() {
+                    return Err(Failure::usage(policy_text(&policy)));
+                }
+                let text = read_text(view.open_file(&resolved).map_err(failed)?, &path)?;
+                let file = SourceFile { name: shown_name(&path), text };
+                return Ok(Definition { file, path: None });
+            }
+        }
+        Err(not_found(wanted.strip_prefix("/").unwrap_or(&wanted)))
     }
 }
 
@@ -344,21 +378,30 @@ pub(crate) fn dockerfile(file: Option<&Path>, context: &Path) -> Result<Definiti
     Err(not_found(&wanted))
 }
 
-/// The Dockerfile of an archive that was unpacked in `directory`. `file` and the links on its way stay in there.
-fn unpacked_dockerfile(file: Option<&Path>, directory: &Path) -> Result<Definition, Failure> {
-    let wanted = Path::new("/").join(file.unwrap_or(Path::new(DOCKERFILE)));
-    let failed = |error: TreeError| Failure::solve(&report::chain(&error));
-    let directory = directory.to_owned();
-    let view = TreeView::open(std::slice::from_ref(&directory), TreeMode::PLAIN).map_err(failed)?;
-    for path in spellings(&wanted) {
-        let resolved = view.resolve(&path, Follow::All).map_err(failed)?;
-        if view.entry(&resolved).map_err(failed)?.is_some() {
-            let text = read_text(view.open_file(&resolved).map_err(failed)?, &path)?;
-            let file = SourceFile { name: shown_name(&path), text };
-            return Ok(Definition { file, path: None });
-        }
-    }
-    Err(not_found(wanted.strip_prefix("/").unwrap_or(&wanted)))
+/// The file beside `path` whose name is longer by `ending`.
+fn with_ending(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(ending);
+    name.into()
+}
+
+/// Whether a source policy beside the Dockerfile is an error: `docker buildx build` would heed it. What does not build
+/// needs none.
+pub(crate) fn heeds_policies(arguments: &BuildArguments) -> bool {
+    let builds =
+        arguments.look.call.as_deref().is_none_or(|call| call == "build") && !arguments.switches.check;
+    builds && !arguments.accepted.are_policies_disabled()
+}
+
+/// The source policy beside the Dockerfile `path`, if there is one.
+pub(crate) fn policy_beside(path: &Path) -> Option<PathBuf> {
+    Some(with_ending(path, POLICY)).filter(|policy| policy.exists())
+}
+
+/// That a source policy is not heeded.
+pub(crate) fn policy_text(policy: &Path) -> String {
+    let name = policy.file_name().unwrap_or(policy.as_os_str()).display();
+    format!("`{name}` beside the Dockerfile: {NO_POLICIES}; `--policy disabled` builds without it")
 }
 
 /// A file and what is taken for it: `Dockerfile` may be written in small letters.
@@ -421,12 +464,9 @@ fn main_ignore(
     if let Some(rules) = chosen_ignore(arguments)? {
         return Ok(rules);
     }
-    if let Some(dockerfile) = dockerfile {
-        let mut name = dockerfile.as_os_str().to_owned();
-        name.push(DOCKERIGNORE);
-        if let Some(rules) = ignore_file(Path::new(&name))? {
-            return Ok(rules);
-        }
+    let own = dockerfile.map(|dockerfile| ignore_file(&with_ending(dockerfile, DOCKERIGNORE))).transpose()?;
+    if let Some(rules) = own.flatten() {
+        return Ok(rules);
     }
     Ok(ignore_file(&context.join(DOCKERIGNORE))?.unwrap_or_else(|| default_ignore(arguments)))
 }

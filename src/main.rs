@@ -21,6 +21,7 @@ mod interrupt;
 mod lockfile;
 mod manual;
 mod network;
+mod notices;
 mod preview;
 mod progress;
 mod remote;
@@ -34,6 +35,8 @@ mod space;
 mod stderr;
 mod terminal;
 mod values;
+mod variables;
+mod warnings;
 
 use std::future::Future;
 use std::io::Write as _;

@@ -32,6 +32,32 @@ pub(crate) enum FailureKind {
     Signal(i32),
 }
 
+/// Failures that are told together.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(Vec<Failure>);
+
+impl Failures {
+    /// What there is of a result; its failure is kept.
+    pub(crate) fn keep<T>(&mut self, result: Result<T, Failure>) -> Option<T> {
+        result.map_err(|failure| self.0.push(failure)).ok()
+    }
+
+    /// The value of a flag, or nothing in its place; the mistake is kept.
+    pub(crate) fn value<T: Default>(&mut self, result: Result<T, String>) -> T {
+        self.keep(result.map_err(Failure::usage)).unwrap_or_default()
+    }
+
+    /// Whether nothing has failed.
+    pub(crate) fn are_none(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All of them as one; to be asked for where something has failed.
+    pub(crate) fn end(self) -> Failure {
+        Failure::all(self.0).expect("something has failed")
+    }
+}
+
 impl FailureKind {
     /// The exit code of the program.
     pub(crate) fn exit_code(self) -> i32 {
@@ -54,6 +80,14 @@ impl Failure {
     /// A wrong command line.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(FailureKind::Usage, message)
+    }
+
+    /// Several failures as one, of the first one's kind: the last message is the message. `None` if there are none.
+    pub(crate) fn all(failures: impl IntoIterator<Item = Self>) -> Option<Self> {
+        failures.into_iter().reduce(|all, next| {
+            let details = format!("{}\n{}", all.render(), next.details);
+            Self { kind: all.kind, details, ..next }
+        })
     }
 
     /// An error of a library with its causes.

@@ -52,6 +52,7 @@ pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;
 pub use quote::go_duration;
 pub use source::{Position, SourceFile, Span};
+pub use suggest::{Case, closest};
 pub use tree::{
     Argument, Command, Copy, Dockerfile, EmptyContinuation, Instruction, InstructionKind, Pair, Run,
     RunDevice, RunMountOption, RunNetwork, Stage, Token,

@@ -5,7 +5,7 @@ const MAX_DISTANCE: usize = 2;
 
 /// Whether capitals make a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Case {
+pub enum Case {
     /// They do: names that mean something else in other letters.
     Sensitive,
     /// They do not: a suggestion takes over the case of the word, capitals alone if it has no small letters.
@@ -19,11 +19,7 @@ pub(crate) fn did_you_mean<'a>(word: &str, options: impl IntoIterator<Item = &'a
 
 /// The first of those `options` that the fewest changes make of the word. There is none if they all take more than
 /// two, nor if one of them is the word itself: then something else is wrong than its spelling.
-pub(crate) fn closest<'a>(
-    word: &str,
-    options: impl IntoIterator<Item = &'a str>,
-    case: Case,
-) -> Option<String> {
+pub fn closest<'a>(word: &str, options: impl IntoIterator<Item = &'a str>, case: Case) -> Option<String> {
     let folded = |text: &str| match case {
         Case::Sensitive => text.to_owned(),
         Case::Ignored => text.to_lowercase(),

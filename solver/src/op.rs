@@ -298,9 +298,10 @@ pub struct RunOp {
 }
 
 /// The network of a RUN.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum NetworkMode {
     /// What the configuration says.
+    #[default]
     Default,
     /// The host's.
     Host,

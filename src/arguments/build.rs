@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::accepted::AcceptedArguments;
 use super::cache::CacheArguments;
 use super::input::{InputArguments, SourceArguments};
 use super::later::NotSupportedYet;
@@ -38,6 +39,8 @@ pub(crate) struct BuildArguments {
     pub(crate) look: LookArguments,
     #[command(flatten, next_help_heading = "Debug")]
     pub(crate) debug: DebugArguments,
+    #[command(flatten)]
+    pub(crate) accepted: AcceptedArguments,
     #[command(flatten)]
     pub(crate) later: NotSupportedYet,
 }

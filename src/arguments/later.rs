@@ -16,17 +16,9 @@ pub(crate) struct NotSupportedYet {
 const LATER: &[(&str, bool)] = &[
     ("annotation", true),
     ("attest", true),
-    ("builder", true),
-    ("compress", false),
-    ("debug", false),
-    ("force-rm", false),
-    ("isolation", true),
     ("load", false),
-    ("policy", true),
     ("provenance", true),
-    ("rm", false),
     ("sbom", true),
-    ("security-opt", true),
     ("squash", false),
 ];
 

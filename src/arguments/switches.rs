@@ -34,6 +34,11 @@ pub(crate) struct Switches {
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,
         help_heading = "Look")]
     pub(crate) explain: bool,
+    /// Tell all of broken lint rules, not a line of each
+    #[arg(short = 'D', long, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        default_value = "false", action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool,
+        hide_default_value = true, help_heading = "Look")]
+    pub(crate) debug: bool,
     /// Push the image to the registries of its names
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true,

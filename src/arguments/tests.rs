@@ -4,7 +4,7 @@ use worker::PullPolicy;
 
 use super::*;
 
-fn build(arguments: &[&str]) -> BuildArguments {
+pub(super) fn build(arguments: &[&str]) -> BuildArguments {
     match parse(arguments.iter().map(Into::into).collect()).unwrap().action {
         Action::Build(build) => *build,
         other => panic!("{other:?} is no build"),
@@ -76,4 +76,11 @@ fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
     assert_eq!(arguments.later.given, ["load", "sbom"]);
     let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
     assert!(error.contains("--target"), "{error}");
+}
+
+#[test]
+fn a_command_may_have_been_meant() {
+    assert_eq!(command_hint("imagse").as_deref(), Some("there is a command `images`"));
+    assert!(command_hint("bake").unwrap().starts_with("if a command was meant: there are `build`, "));
+    assert_eq!((command_hint("./imagse"), command_hint("x")), (None, None));
 }

@@ -66,7 +66,6 @@ fn what_is_not_supported_yet_is_told() {
         2,
         &["--attest", "not supported yet"],
     );
-    fails(&[("Dockerfile", "FROM busybox\n")], &["--isolation=x"], 2, &["--isolation", "not supported yet"]);
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod doctor;
 mod escapes;
 mod explained;
 mod file_systems;
+mod flags;
 mod flushes;
 mod interrupts;
 mod lab;
