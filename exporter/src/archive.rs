@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use cache::Store;
@@ -19,6 +19,9 @@ use crate::set::ImageSet;
 const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const CREATED: &str = "org.opencontainers.image.created";
+
+/// The blocks of a tar.
+const BLOCK_BYTES: usize = 512;
 
 const LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 
@@ -78,17 +81,17 @@ fn write_entries(
     for blob in blobs {
         let path = blob_path(&blob.digest);
         match images.document(&blob.digest) {
-            Some(bytes) => append_file(tar, &path, bytes.len() as u64, bytes)?,
-            None => append_file(tar, &path, blob.size, store.blobs().open(&blob.digest)?)?,
+            Some(bytes) => append_bytes(tar, &path, bytes)?,
+            None => append_blob(tar, &path, blob.size, &store.blobs().open(&blob.digest)?)?,
         }
     }
     let index = serde_json::to_vec(&index_of(entries_of(images, names))).map_err(ExportError::Json)?;
-    append_file(tar, "index.json", index.len() as u64, index.as_slice())?;
+    append_bytes(tar, "index.json", &index)?;
     if let (ArchiveKind::Docker, Some(image)) = (kind, images.single()) {
         let manifest = serde_json::to_vec(&[docker_manifest(image, names)]).map_err(ExportError::Json)?;
-        append_file(tar, "manifest.json", manifest.len() as u64, manifest.as_slice())?;
+        append_bytes(tar, "manifest.json", &manifest)?;
     }
-    append_file(tar, "oci-layout", LAYOUT.len() as u64, LAYOUT)
+    append_bytes(tar, "oci-layout", LAYOUT)
 }
 
 fn docker_manifest(image: &Assembled, names: &[ImageReference]) -> DockerManifest {
@@ -136,9 +139,9 @@ pub(crate) fn write_index(path: &Path, entries: Vec<Descriptor>) -> Result<(), E
 }
 
 fn copy_blob(store: &Store, digest: &Digest, path: &Path) -> Result<(), ExportError> {
-    let mut blob = store.blobs().open(digest)?;
+    let blob = store.blobs().open(digest)?;
     let mut file = OutputFile::create(&Destination::Path(path.to_owned()))?;
-    io::copy(&mut blob, &mut file).map_err(|source| file.error(source))?;
+    file.copy(&blob, u64::MAX).map_err(|source| file.error(source))?;
     file.finish()
 }
 
@@ -204,37 +207,35 @@ fn append_directory(tar: &mut tar::Builder<OutputFile>, path: &str) -> Result<()
     result.map_err(|source| tar.get_ref().error(source))
 }
 
-fn append_file(
+fn append_bytes(tar: &mut tar::Builder<OutputFile>, path: &str, bytes: &[u8]) -> Result<(), ExportError> {
+    let mut header = header(bytes.len() as u64, 0o444);
+    header.set_entry_type(tar::EntryType::Regular);
+    let result = tar.append_data(&mut header, path, bytes);
+    result.map_err(|source| tar.get_ref().error(source))
+}
+
+fn append_blob(
     tar: &mut tar::Builder<OutputFile>,
     path: &str,
     size: u64,
-    content: impl Read,
+    blob: &fs::File,
 ) -> Result<(), ExportError> {
+    const ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
     let mut header = header(size, 0o444);
     header.set_entry_type(tar::EntryType::Regular);
-    // A blob that is shorter than its descriptor says would shift everything that follows it.
-    let mut content = Counted { content: content.take(size), bytes: 0 };
-    let result = tar.append_data(&mut header, path, &mut content);
-    result.map_err(|source| tar.get_ref().error(source))?;
-    if content.bytes == size {
-        return Ok(());
-    }
-    let short =
-        io::Error::new(io::ErrorKind::UnexpectedEof, format!("`{path}` is shorter than its manifest says"));
-    Err(tar.get_ref().error(short))
-}
-
-struct Counted<R> {
-    content: R,
-    bytes: u64,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.content.read(buffer)?;
-        self.bytes += length as u64;
-        Ok(length)
-    }
+    // The content goes past the builder, which would take it through memory, and so does what fills the last block.
+    let padding = ZEROS.len() - usize::try_from(size % BLOCK_BYTES as u64).unwrap_or(0);
+    let result = tar.append_data(&mut header, path, io::empty());
+    let copied = result.and_then(|()| tar.get_mut().copy(blob, size));
+    let result = copied.and_then(|copied| {
+        if copied == size {
+            return tar.get_mut().write_all(&ZEROS[..padding % BLOCK_BYTES]);
+        }
+        // A blob that is shorter than its descriptor says would shift everything that follows it.
+        let problem = format!("`{path}` is shorter than its manifest says");
+        Err(io::Error::new(io::ErrorKind::UnexpectedEof, problem))
+    });
+    result.map_err(|source| tar.get_ref().error(source))
 }
 
 fn header(size: u64, mode: u32) -> tar::Header {

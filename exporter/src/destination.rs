@@ -1,7 +1,7 @@
 //! Files that are complete or not there.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::ExportError;
@@ -10,11 +10,17 @@ use crate::output::Destination;
 /// A file that is being written. It takes its name in [`OutputFile::finish`]; dropped before, it leaves nothing.
 /// Where the name is a pipe or a device, that is written to as it is.
 pub(crate) struct OutputFile {
-    writer: BufWriter<Box<dyn Write>>,
+    writer: BufWriter<Target>,
     /// `None` for standard output.
     path: Option<PathBuf>,
     /// The name that the file has until it is finished, where it has one.
     temporary: Option<PathBuf>,
+}
+
+/// What is written to.
+enum Target {
+    File(File),
+    Stdout(io::Stdout),
 }
 
 const BUFFER_BYTES: usize = 1 << 17;
@@ -22,15 +28,26 @@ const BUFFER_BYTES: usize = 1 << 17;
 impl OutputFile {
     /// Begins a file.
     pub(crate) fn create(destination: &Destination) -> Result<Self, ExportError> {
-        let (writer, path, temporary): (Box<dyn Write>, _, _) = match destination {
-            Destination::Stdout => (Box::new(io::stdout()), None, None),
+        let (writer, path, temporary) = match destination {
+            Destination::Stdout => (Target::Stdout(io::stdout()), None, None),
             Destination::Path(path) => {
                 let (file, temporary) =
                     open(path).map_err(|source| ExportError::Write { path: path.clone(), source })?;
-                (Box::new(file), Some(path.clone()), temporary)
+                (Target::File(file), Some(path.clone()), temporary)
             }
         };
         Ok(Self { writer: BufWriter::with_capacity(BUFFER_BYTES, writer), path, temporary })
+    }
+
+    /// Copies the next `bytes` of `from`, or what there is of them, and tells how many those were. The kernel does it
+    /// alone where it can.
+    pub(crate) fn copy(&mut self, from: &File, bytes: u64) -> io::Result<u64> {
+        self.writer.flush()?;
+        let mut from = from.take(bytes);
+        match self.writer.get_mut() {
+            Target::File(file) => io::copy(&mut from, file),
+            Target::Stdout(stdout) => io::copy(&mut from, &mut stdout.lock()),
+        }
     }
 
     /// Writes what is buffered and gives the file its name.
@@ -59,6 +76,22 @@ impl Write for OutputFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.writer.flush()
+    }
+}
+
+impl Write for Target {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::File(file) => file.write(data),
+            Self::Stdout(stdout) => stdout.write(data),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Stdout(stdout) => stdout.flush(),
+        }
     }
 }
 
