@@ -124,6 +124,12 @@ impl BlobStore {
         self.new_writer(Some(digest), None)
     }
 
+    /// Begins a blob for a caller that hashes the bytes itself, as it makes them, and tells what they are in the end
+    /// ([`BlobWriter::finish_hashed`]).
+    pub fn unhashed_writer(&self) -> Result<BlobWriter, StoreError> {
+        self.new_writer(None, None)
+    }
+
     fn new_writer(
         &self,
         expected: Option<&Digest>,
@@ -247,7 +253,7 @@ impl BlobWriter {
         let expected = self.expected.take();
         let found = match self.hasher.take() {
             Some(hasher) => hasher.finish(),
-            None => expected.clone().expect("a writer that does not hash was made for a digest"),
+            None => expected.clone().expect("a writer that does not hash is told the digest"),
         };
         if let Some(expected) = expected
             && expected != found
@@ -262,6 +268,18 @@ impl BlobWriter {
             self.path = None;
         }
         Ok(found)
+    }
+
+    /// Puts the blob into the store as `digest`, which is what its bytes were found to have while they were written.
+    pub fn finish_hashed(mut self, digest: &Digest) -> Result<Digest, StoreError> {
+        self.expected = Some(digest.clone());
+        self.finish()
+    }
+
+    /// Another handle to the file, to read what has been written so far, also when the blob is finished.
+    pub fn reader(&self) -> Result<File, StoreError> {
+        let path = self.path.as_deref().unwrap_or(&self.blobs.shared.root);
+        self.file.try_clone().map_err(|error| StoreError::io("read", path, error))
     }
 
     /// The error for a write to this that failed: names the file, and tells a full disk from other failures.

@@ -421,10 +421,6 @@ mod tests {
                 "type=registry,ref=a,image-manifest=false",
                 "invalid value `false` for `image-manifest` of cache export type `registry`: it should be `true`, as a cache is always an image manifest here",
             ),
-            (
-                "type=registry,ref=a,compression=estargz",
-                "`compression=estargz` in a cache export is not supported yet",
-            ),
             ("type=registry,ref=A", "invalid cache reference `A`"),
         ];
         for (text, message) in cases {

@@ -12,11 +12,12 @@ use oci::{
     Platform,
 };
 
-use crate::compression::{Compression, LayerEncoder, MediaTypes};
+use crate::compression::{Compression, MediaTypes};
 use crate::error::ExportError;
 use crate::form::LayerForm;
 use crate::history;
 use crate::image::{Assembled, LayerOrigin, layers_of, times_of};
+use crate::layer::{self, Found};
 
 /// A cache to be made.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ pub fn assemble_cache(store: &Store, build: CacheBuild, form: LayerForm) -> Resu
     let mut blobs = BTreeMap::new();
     for (diff_id, descriptor) in &mut found {
         if form.changes(descriptor) {
-            *descriptor = recompressed(store, diff_id, descriptor, form.compression)?;
+            (*diff_id, *descriptor) = recompressed(store, diff_id, descriptor, form.compression)?;
         }
         keep(&mut blobs, descriptor, form.media_types);
     }
@@ -161,8 +162,7 @@ fn mount_layer(
 ) -> Result<(DiffId, Descriptor), ExportError> {
     match content {
         MountOrigin::Layer { diff_id, descriptor } if form.changes(&descriptor) => {
-            let descriptor = recompressed(store, &diff_id, &descriptor, form.compression)?;
-            Ok((diff_id, descriptor))
+            recompressed(store, &diff_id, &descriptor, form.compression)
         }
         MountOrigin::Layer { diff_id, descriptor } => Ok((diff_id, *descriptor)),
         MountOrigin::Directory(mount) => write_directory(store, &mount.directory(), form.compression),
@@ -177,11 +177,10 @@ fn write_directory(
     let failed = |source| ExportError::Mount { path: directory.to_owned(), source };
     let mode = TreeMode { kind: TreeKind::Plain, ..store.tree_mode() };
     let view = TreeView::open(&[directory.to_owned()], mode).map_err(|error| failed(error.into()))?;
-    let mut encoder =
-        BufWriter::with_capacity(1 << 16, LayerEncoder::new(store.blobs().writer(None)?, compression));
+    let mut encoder = BufWriter::with_capacity(1 << 16, layer::encoder(store, compression)?);
     write_trees(&[(None, &view)], &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    finish(encoder, compression)
+    Ok(layer::finish(store, encoder, compression)?.1)
 }
 
 /// The layer in another compression. Its blob is in the store.
@@ -190,34 +189,20 @@ pub(crate) fn recompressed(
     diff_id: &DiffId,
     layer: &Descriptor,
     compression: Compression,
-) -> Result<Descriptor, ExportError> {
-    let variant = compression.variant();
-    if let Some(known) = store.variant(diff_id, &variant)?
-        && store.blobs().contains(&known.digest)?
-    {
+) -> Result<Found, ExportError> {
+    if let Some(known) = layer::known(store, diff_id, compression)? {
         return Ok(known);
     }
     let blob = store.blobs().open(&layer.digest)?;
     let mut start = [0; 6];
     let read = std::os::unix::fs::FileExt::read_at(&blob, &mut start, 0).map_err(ExportError::Encode)?;
     let mut plain = decompress(blob, detect_compression(&start[..read])).map_err(ExportError::Encode)?;
-    let mut encoder = LayerEncoder::new(store.blobs().writer(None)?, compression);
+    let mut encoder = layer::encoder(store, compression)?;
     std::io::copy(&mut plain, &mut encoder).map_err(ExportError::Encode)?;
-    let (found, descriptor) = finish(encoder, compression)?;
-    if found != *diff_id {
+    let (tar, found) = layer::finish(store, encoder, compression)?;
+    if tar.diff_id != *diff_id {
         let digest = layer.digest.clone();
-        return Err(ExportError::WrongLayer { digest, expected: diff_id.clone(), found });
+        return Err(ExportError::WrongLayer { digest, expected: diff_id.clone(), found: tar.diff_id });
     }
-    store.set_variant(diff_id, &variant, &descriptor)?;
-    Ok(descriptor)
-}
-
-fn finish(
-    encoder: LayerEncoder<cache::BlobWriter>,
-    compression: Compression,
-) -> Result<(DiffId, Descriptor), ExportError> {
-    let (blob, written) = encoder.finish().map_err(ExportError::Encode)?;
-    let digest = blob.finish()?;
-    let media_type = compression.media_type(MediaTypes::Oci);
-    Ok((written.diff_id, Descriptor::new(media_type, digest, written.compressed_size_bytes)))
+    Ok(found)
 }

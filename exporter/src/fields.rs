@@ -256,12 +256,10 @@ impl Fields {
             None | Some("gzip") => CompressionKind::Gzip,
             Some("uncompressed") => CompressionKind::Uncompressed,
             Some("zstd") => CompressionKind::Zstd,
-            Some("estargz") => {
-                let option = self.grammar.option;
-                return Err(FieldError::NotSupportedYet { option, found: "compression=estargz".to_owned() });
-            }
+            Some("estargz") => CompressionKind::Estargz,
             Some(other) => {
-                return Err(self.wrong("compression", other.to_owned(), "`uncompressed`, `gzip` or `zstd`"));
+                let expected = "`uncompressed`, `gzip`, `zstd` or `estargz`";
+                return Err(self.wrong("compression", other.to_owned(), expected));
             }
         };
         Ok(Compression::new(kind, level)?)

@@ -4,6 +4,7 @@ use oci::Descriptor;
 
 use crate::annotations::Annotations;
 use crate::compression::{Compression, CompressionKind, MediaTypes};
+use crate::estargz::TOC_DIGEST;
 
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +21,10 @@ pub struct LayerForm {
 impl LayerForm {
     /// Whether a layer is compressed anew.
     pub fn changes(&self, layer: &Descriptor) -> bool {
-        self.force && kind_of(&layer.media_type) != self.compression.kind()
+        let found = kind_of(layer);
+        // An eStargz layer is a gzip layer, too.
+        let is_enough = found == CompressionKind::Estargz && self.compression.kind() == CompressionKind::Gzip;
+        self.force && found != self.compression.kind() && !is_enough
     }
 }
 
@@ -48,8 +52,7 @@ impl ImageForm {
     /// Adds annotations. Where Docker's media types have no place for them the image gets OCI's, as with BuildKit.
     pub fn annotate(&mut self, annotations: &Annotations) {
         self.annotations.extend(annotations);
-        let is_oci_only = self.layers.compression.kind() == CompressionKind::Zstd;
-        if is_oci_only || self.annotations.need_oci_types() {
+        if self.layers.compression.needs_oci_types() || self.annotations.need_oci_types() {
             self.layers.media_types = MediaTypes::Oci;
         }
     }
@@ -60,8 +63,9 @@ impl ImageForm {
     }
 }
 
-fn kind_of(media_type: &str) -> CompressionKind {
-    match media_type {
+fn kind_of(layer: &Descriptor) -> CompressionKind {
+    match layer.media_type.as_str() {
+        _ if layer.annotations.contains_key(TOC_DIGEST) => CompressionKind::Estargz,
         gzip if gzip.ends_with("gzip") => CompressionKind::Gzip,
         zstd if zstd.ends_with("zstd") => CompressionKind::Zstd,
         _ => CompressionKind::Uncompressed,

@@ -14,7 +14,7 @@ use crate::compression::{Compression, MediaTypes};
 use crate::error::ExportError;
 use crate::form::ImageForm;
 use crate::history::{self, LayerTime};
-use crate::layer;
+use crate::layer::{self, Found};
 
 /// An image to be made.
 #[derive(Debug, Clone)]
@@ -72,13 +72,9 @@ pub fn assemble(store: &Store, build: ImageBuild, form: &ImageForm) -> Result<As
     let media_types = form.media_types();
     for (diff_id, descriptor) in &mut layers {
         if form.layers.changes(descriptor) {
-            *descriptor = recompressed(store, diff_id, descriptor, form.layers.compression)?;
+            (*diff_id, *descriptor) = recompressed(store, diff_id, descriptor, form.layers.compression)?;
         }
-        let media_type = media_types.layer(&descriptor.media_type).to_owned();
-        *descriptor = Descriptor {
-            urls: descriptor.urls.clone(),
-            ..Descriptor::new(&media_type, descriptor.digest.clone(), descriptor.size)
-        };
+        *descriptor = layer::in_manifest(descriptor, media_types);
     }
     let mut config = build.config;
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
@@ -170,8 +166,6 @@ fn made_at(store: &Store, snapshot: &Snapshot) -> Option<i64> {
     i64::try_from(modified.duration_since(std::time::UNIX_EPOCH).ok()?.as_nanos()).ok()
 }
 
-type Found = (DiffId, Descriptor);
-
 /// Diff IDs and descriptors of all layers. Those that are known cost a look-up each; the rest are written by as many
 /// threads as there are processors.
 pub(crate) fn layers_of(
@@ -205,10 +199,7 @@ fn known_layer(
     compression: Compression,
 ) -> Result<Option<Found>, ExportError> {
     let Some(Layer { diff_id, .. }) = store.layer(&snapshot.id)? else { return Ok(None) };
-    match store.variant(&diff_id, &compression.variant())? {
-        Some(descriptor) if store.blobs().contains(&descriptor.digest)? => Ok(Some((diff_id, descriptor))),
-        _ => Ok(None),
-    }
+    layer::known(store, &diff_id, compression)
 }
 
 fn write_layers(

@@ -3,39 +3,92 @@
 use std::io::BufWriter;
 
 use cache::layer::write_layer;
-use cache::{Layer, Snapshot, Store};
+use cache::{BlobWriter, Layer, Snapshot, Store};
 use oci::{Descriptor, DiffId};
 
-use crate::compression::{Compression, LayerEncoder, MediaTypes};
+use crate::compression::{Compression, MediaTypes};
+use crate::encoder::LayerEncoder;
 use crate::error::ExportError;
+use crate::estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
+
+/// A diff ID, and the compressed layer that unpacks to it.
+pub(crate) type Found = (DiffId, Descriptor);
+
+/// What a compressed layer unpacks to, where that is not the tar that it was made of.
+const UNCOMPRESSED: &str = "containerd.io/uncompressed";
+
+/// A layer as it stands in a manifest: of its annotations those alone that make eStargz of it, for which Docker's types
+/// have no place.
+pub(crate) fn in_manifest(layer: &Descriptor, media_types: MediaTypes) -> Descriptor {
+    let media_type = media_types.layer(&layer.media_type);
+    let mut written = Descriptor::new(media_type, layer.digest.clone(), layer.size);
+    written.urls.clone_from(&layer.urls);
+    if media_types == MediaTypes::Oci {
+        let is_kept = |key: &str| key == TOC_DIGEST || key == UNCOMPRESSED_SIZE;
+        let annotations = layer.annotations.iter().filter(|(key, _)| is_kept(key));
+        written.annotations = annotations.map(|(key, value)| (key.clone(), value.clone())).collect();
+    }
+    written
+}
+
+/// The compressed form of the tar, if it is known and in the store.
+pub(crate) fn known(
+    store: &Store,
+    tar: &DiffId,
+    compression: Compression,
+) -> Result<Option<Found>, ExportError> {
+    let Some(descriptor) = store.variant(tar, &compression.variant())? else { return Ok(None) };
+    if !store.blobs().contains(&descriptor.digest)? {
+        return Ok(None);
+    }
+    let unpacked = descriptor.annotations.get(UNCOMPRESSED).and_then(|digest| digest.parse().ok());
+    Ok(Some((unpacked.map_or_else(|| tar.clone(), DiffId), descriptor)))
+}
+
+/// An encoder that writes a new blob.
+pub(crate) fn encoder(
+    store: &Store,
+    compression: Compression,
+) -> Result<LayerEncoder<BlobWriter>, ExportError> {
+    Ok(LayerEncoder::new(store.blobs().unhashed_writer()?, compression))
+}
+
+/// Writes what is left of a layer, puts its blob into the store and remembers it. What is returned first is the tar.
+pub(crate) fn finish(
+    store: &Store,
+    encoder: LayerEncoder<BlobWriter>,
+    compression: Compression,
+) -> Result<(Layer, Found), ExportError> {
+    let (blob, written) = encoder.finish().map_err(ExportError::Encode)?;
+    let layer = Layer { diff_id: written.tar, size_bytes: written.tar_bytes };
+    // Another snapshot may have made the same layer: its blob has the same bytes, unless it was made by hand.
+    if let Some(found) = known(store, &layer.diff_id, compression)? {
+        return Ok((layer, found));
+    }
+    let digest = blob.finish_hashed(&written.digest)?;
+    let media_type = compression.media_type(MediaTypes::Oci);
+    let mut descriptor = Descriptor::new(media_type, digest, written.compressed_size_bytes);
+    descriptor.annotations = written.annotations;
+    if written.diff_id != layer.diff_id {
+        descriptor.annotations.insert(UNCOMPRESSED.to_owned(), written.diff_id.to_string());
+    }
+    store.set_variant(&layer.diff_id, &compression.variant(), &descriptor)?;
+    Ok((layer, (written.diff_id, descriptor)))
+}
 
 /// Writes the layer of `snapshot` into the blob store and remembers it, in one pass over its files.
 pub(crate) fn write(
     store: &Store,
     snapshot: &Snapshot,
     compression: Compression,
-) -> Result<(DiffId, Descriptor), ExportError> {
+) -> Result<Found, ExportError> {
     let failed = |source| ExportError::Layer { snapshot: snapshot.id, source };
     let source = store.layer_source(snapshot)?;
-    let blob = store.blobs().writer(None)?;
     // Headers are written in small pieces; the encoder hashes each piece that it gets.
-    let mut encoder = BufWriter::with_capacity(1 << 16, LayerEncoder::new(blob, compression));
+    let mut encoder = BufWriter::with_capacity(1 << 16, encoder(store, compression)?);
     write_layer(&source, &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    let (blob, written) = encoder.finish().map_err(ExportError::Encode)?;
-    let variant = compression.variant();
-    let descriptor = match store.variant(&written.diff_id, &variant)? {
-        // Another snapshot made the same layer: its blob has the same bytes, unless it was made by hand.
-        Some(descriptor) if store.blobs().contains(&descriptor.digest)? => descriptor,
-        _ => {
-            let digest = blob.finish()?;
-            let media_type = compression.media_type(MediaTypes::Oci);
-            let descriptor = Descriptor::new(media_type, digest, written.compressed_size_bytes);
-            store.set_variant(&written.diff_id, &variant, &descriptor)?;
-            descriptor
-        }
-    };
-    let layer = Layer { diff_id: written.diff_id.clone(), size_bytes: written.size_bytes };
+    let (layer, found) = finish(store, encoder, compression)?;
     store.set_layer(&snapshot.id, &layer)?;
-    Ok((written.diff_id, descriptor))
+    Ok(found)
 }

@@ -346,10 +346,9 @@ mod tests {
                 "type=image,annotation[linux/x/y/z].a=b",
                 "invalid platform of annotation `annotation[linux/x/y/z].a`",
             ),
-            ("type=image,compression=estargz", "`compression=estargz` in an output is not supported yet"),
             (
                 "type=image,compression=lzma",
-                "invalid value `lzma` for `compression` of output type `image`: it should be `uncompressed`, `gzip` or `zstd`",
+                "invalid value `lzma` for `compression` of output type `image`: it should be `uncompressed`, `gzip`, `zstd` or `estargz`",
             ),
             (
                 "type=image,compression-level=11",

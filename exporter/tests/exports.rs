@@ -184,6 +184,42 @@ fn many_layers_keep_their_order() {
 }
 
 #[test]
+fn an_estargz_layer_has_a_diff_id_and_annotations_of_its_own() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let layers = snapshots(&[snapshot(&store, None, "a", b"one")]);
+    let diff_id = |image: &Assembled| {
+        serde_json::from_slice::<ImageConfig>(&image.config).unwrap().rootfs.diff_ids[0].clone()
+    };
+    let gzip = assembled(&store, &layers, Compression::default());
+    let compression = Compression::new(CompressionKind::Estargz, Some(9)).unwrap();
+    let image = assembled(&store, &layers, compression);
+    let layer = &image.layers[0];
+    assert_eq!(layer.media_type, MediaType::OCI_LAYER_GZIP);
+    let keys: Vec<_> = layer.annotations.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["containerd.io/snapshot/stargz/toc.digest", "io.containers.estargz.uncompressed-size"]);
+    let mut plain = Vec::new();
+    let blob = store.blobs().read(&layer.digest).unwrap();
+    flate2::read::MultiGzDecoder::new(blob.as_slice()).read_to_end(&mut plain).unwrap();
+    assert_eq!(diff_id(&image).0, Digest::sha256(&plain));
+    assert_eq!(layer.annotations["io.containers.estargz.uncompressed-size"], plain.len().to_string());
+    assert_eq!(files_of(&store, layer), BTreeMap::from([("a".to_owned(), b"one".to_vec())]));
+    // Found again, and made anew of the gzip layer by force: the same in both cases.
+    assert_eq!(assembled(&store, &layers, compression).descriptor, image.descriptor);
+    let origin =
+        LayerOrigin::Image { diff_id: diff_id(&gzip), descriptor: Descriptor::clone(&gzip.layers[0]) };
+    let mut form = ImageForm::compressed(compression);
+    form.layers.force = true;
+    let forced = assemble(&store, build(&[origin]), &form).unwrap();
+    assert_eq!((&forced.layers, diff_id(&forced)), (&image.layers, diff_id(&image)));
+    // It is a gzip layer, and no other one is made of it where that is asked for.
+    let origin = LayerOrigin::Image { diff_id: diff_id(&image), descriptor: Descriptor::clone(layer) };
+    let mut form = ImageForm::compressed(Compression::default());
+    form.layers.force = true;
+    assert_eq!(assemble(&store, build(&[origin]), &form).unwrap().layers, image.layers);
+}
+
+#[test]
 fn forms_differ_in_types_and_share_diff_ids() {
     let scratch = tempfile::tempdir().unwrap();
     let store = store(scratch.path(), SnapshotterKind::Overlay);
