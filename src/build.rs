@@ -208,7 +208,7 @@ fn subject(arguments: &BuildArguments, inputs: &Inputs, platforms: &[Platform]) 
         (Some(path), _) => {
             std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
         }
-        (None, Some(file)) => file.display().to_string(),
+        (None, Some(file)) => registry::redacted(&file.to_string_lossy()),
         (None, None) => context.clone(),
     };
     Subject {

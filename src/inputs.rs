@@ -22,6 +22,10 @@ use crate::values::{self, ContextText};
 /// The name under which the worker knows the build context.
 const MAIN_CONTEXT: &str = "context";
 
+/// The name under which a Dockerfile that is elsewhere is fetched. No context that is named on a command line has an `=` in
+/// its name.
+const ELSEWHERE: &str = "=dockerfile";
+
 /// The name of a Dockerfile that is not named.
 const DOCKERFILE: &str = "Dockerfile";
 
@@ -51,8 +55,8 @@ pub(crate) struct Inputs {
 /// Where the build context and the Dockerfile come from.
 #[derive(Debug)]
 enum MainInput {
-    /// From this machine's disk, or the Dockerfile from standard input.
-    Directory { context: ContextSource, definition: Definition },
+    /// From this machine's disk, or the Dockerfile from standard input; without one, it is elsewhere.
+    Directory { context: ContextSource, definition: Option<Definition> },
     /// There is nothing but a Dockerfile, which was read from standard input.
     DefinitionAlone(Definition),
     /// What is elsewhere, among [`Inputs::remotes`]. `file` is in it, unless the Dockerfile was read from standard input.
@@ -65,7 +69,7 @@ enum MainInput {
 #[derive(Debug, Clone)]
 pub(crate) struct Definition {
     pub(crate) file: SourceFile,
-    /// Where it lies; `None` if it came from standard input.
+    /// Where it lies; `None` if it is no file of this machine.
     pub(crate) path: Option<PathBuf>,
 }
 
@@ -81,12 +85,20 @@ pub(crate) struct ReadyInputs {
 pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
     let file = arguments.input.file.as_deref();
     let mut remotes = BTreeMap::new();
+    let elsewhere = file.and_then(Path::to_str).filter(|file| remote::is_http(file));
+    if let Some(url) = elsewhere {
+        remotes.insert(ELSEWHERE.to_owned(), RemoteContext::Http(url.to_owned()));
+    }
     let main = match values::context(&arguments.context).map_err(Failure::usage)? {
         ContextText::Directory(path) => {
             let hint = || arguments::command_hint(&arguments.context);
             let context = directory(&path).map_err(|failure| failure.with_hints(hint()))?;
-            let definition = dockerfile(file, &context)?;
-            let ignore = main_ignore(arguments, &context, definition.path.as_deref())?;
+            let definition = match elsewhere {
+                Some(_) => None,
+                None => Some(dockerfile(file, &context)?),
+            };
+            let path = definition.as_ref().and_then(|definition| definition.path.as_deref());
+            let ignore = main_ignore(arguments, &context, path)?;
             MainInput::Directory { context: ContextSource { directory: context, ignore }, definition }
         }
         ContextText::StandardInput => standard_input(arguments)?,
@@ -131,7 +143,7 @@ fn remote_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
     let definition = match file.as_deref() {
         Some(path) if path == Path::new("-") => {
             let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
-            Some(Definition::of_standard_input(text))
+            Some(Definition::without_path(text))
         }
         _ => None,
     };
@@ -164,11 +176,12 @@ fn standard_input(arguments: &BuildArguments) -> Result<MainInput, Failure> {
         ));
     }
     let text = read_text(start.chain(input), name)?;
-    Ok(MainInput::DefinitionAlone(Definition::of_standard_input(text)))
+    Ok(MainInput::DefinitionAlone(Definition::without_path(text)))
 }
 
 impl Definition {
-    fn of_standard_input(text: String) -> Self {
+    /// One that is no file of this machine.
+    fn without_path(text: String) -> Self {
         Self { file: SourceFile { name: "Dockerfile".to_owned(), text }, path: None }
     }
 }
@@ -222,10 +235,10 @@ impl Inputs {
     /// The Dockerfile, unless it is elsewhere or in an archive that has not been unpacked.
     pub(crate) fn definition(&self) -> Option<&Definition> {
         match &self.main {
-            MainInput::Directory { definition, .. } | MainInput::DefinitionAlone(definition) => {
-                Some(definition)
+            MainInput::DefinitionAlone(definition) => Some(definition),
+            MainInput::Directory { definition, .. } | MainInput::Remote { definition, .. } => {
+                definition.as_ref()
             }
-            MainInput::Remote { definition, .. } => definition.as_ref(),
             MainInput::Archive { .. } => None,
         }
     }
@@ -237,8 +250,13 @@ impl Inputs {
         store: &Store,
         fetched: &BTreeMap<String, FetchedContext>,
     ) -> Result<ReadyInputs, Failure> {
+        let elsewhere =
+            fetched.get(ELSEWHERE).map(|fetched| fetched_dockerfile(fetched, store)).transpose()?;
         let (context, definition) = match &self.main {
-            MainInput::Directory { context, definition } => (context.clone(), definition.clone()),
+            MainInput::Directory { context, definition } => {
+                let definition = definition.clone().or(elsewhere);
+                (context.clone(), definition.expect("a Dockerfile that is not here has been fetched"))
+            }
             MainInput::DefinitionAlone(definition) => {
                 let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
                 (context, definition.clone())
@@ -246,10 +264,9 @@ impl Inputs {
             MainInput::Remote { definition, file, ignore } => {
                 let fetched = fetched.get(MAIN_CONTEXT).expect("all of them have been fetched");
                 let (context, own) = fetched_main(fetched, file.as_deref(), store)?;
-                let definition = match (definition, own) {
-                    (Some(definition), _) => definition.clone(),
-                    (None, Some(definition)) => definition,
-                    (None, None) => self.unpacked_dockerfile(file.as_deref(), &context.directory)?,
+                let definition = match definition.clone().or(elsewhere).or(own) {
+                    Some(definition) => definition,
+                    None => self.unpacked_dockerfile(file.as_deref(), &context.directory)?,
                 };
                 (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
@@ -257,12 +274,16 @@ impl Inputs {
                 let archive = start.chain(io::stdin());
                 let context =
                     ContextSource::unpack(archive, store).map_err(|error| context_failure(&error))?;
-                let definition = self.unpacked_dockerfile(file.as_deref(), &context.directory)?;
+                let definition = match elsewhere {
+                    Some(definition) => definition,
+                    None => self.unpacked_dockerfile(file.as_deref(), &context.directory)?,
+                };
                 (ContextSource { ignore: ignore.clone(), ..context }, definition)
             }
         };
         let mut contexts = self.directories.clone();
-        contexts.extend(fetched.iter().map(|(name, fetched)| (name.clone(), fetched.source())));
+        let named = fetched.iter().filter(|(name, _)| *name != ELSEWHERE);
+        contexts.extend(named.map(|(name, fetched)| (name.clone(), fetched.source())));
         contexts.insert(MAIN_CONTEXT.to_owned(), context);
         Ok(ReadyInputs { definition, contexts })
     }
@@ -289,6 +310,17 @@ impl Inputs {
     }
 }
 
+/// A Dockerfile that was elsewhere.
+fn fetched_dockerfile(fetched: &FetchedContext, store: &Store) -> Result<Definition, Failure> {
+    let FetchedContext::File(directory, name) = fetched else { unreachable!("a URL is a file") };
+    match remote::main_file(directory, name, store)? {
+        MainFile::Definition(text) => {
+            read_text(text, Path::new("the Dockerfile")).map(Definition::without_path)
+        }
+        MainFile::Archive(_) => Err(Failure::usage("the URL of `--file` is an archive, not a Dockerfile")),
+    }
+}
+
 /// The build context that was elsewhere, and the Dockerfile where it is nothing but that.
 fn fetched_main(
     fetched: &FetchedContext,
@@ -304,7 +336,7 @@ fn fetched_main(
         MainFile::Definition(text) => {
             let text = read_text(text, Path::new("the build context"))?;
             let context = ContextSource::empty(store).map_err(|error| context_failure(&error))?;
-            Ok((context, Some(Definition::of_standard_input(text))))
+            Ok((context, Some(Definition::without_path(text))))
         }
     }
 }
@@ -366,7 +398,7 @@ fn directory(path: &Path) -> Result<PathBuf, Failure> {
 pub(crate) fn dockerfile(file: Option<&Path>, context: &Path) -> Result<Definition, Failure> {
     if file == Some(Path::new("-")) {
         let text = read_text(io::stdin().lock(), Path::new("standard input"))?;
-        return Ok(Definition::of_standard_input(text));
+        return Ok(Definition::without_path(text));
     }
     let wanted = file.map_or_else(|| context.join(DOCKERFILE), Path::to_owned);
     for path in spellings(&wanted) {

@@ -49,11 +49,10 @@ pub(crate) enum MainFile {
 impl RemoteContext {
     /// What `text` names; `None` if it is something on this machine.
     pub(crate) fn parse(text: &str) -> Option<Result<Self, String>> {
-        let is_http = text.starts_with("http://") || text.starts_with("https://");
         match GitReference::parse_context(text) {
             Some(Ok(git)) => Some(Ok(Self::Git(git))),
             Some(Err(problem)) => Some(Err(format!("invalid context `{text}`: {problem}"))),
-            None if is_http => Some(Ok(Self::Http(text.to_owned()))),
+            None if is_http(text) => Some(Ok(Self::Http(text.to_owned()))),
             None => None,
         }
     }
@@ -83,6 +82,11 @@ impl FetchedContext {
         let (Self::Directory(directory) | Self::File(directory, _)) = self;
         ContextSource { directory: directory.clone(), ignore: IgnoreRules::default() }
     }
+}
+
+/// Whether `text` is the URL of an HTTP server.
+pub(crate) fn is_http(text: &str) -> bool {
+    text.starts_with("http://") || text.starts_with("https://")
 }
 
 /// What the file `name` in `directory` is: told by its content. Blocks.

@@ -8,7 +8,7 @@ use worker::PullPolicy;
 /// What is built.
 #[derive(Debug, Args)]
 pub(crate) struct InputArguments {
-    /// The Dockerfile, `-` for standard input, a path within an archive or a repository [default: CONTEXT/Dockerfile]
+    /// The Dockerfile: a path, within an archive or a repository too, a URL, or `-` for standard input [default: CONTEXT/Dockerfile]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// What COPY and ADD are not to take from the context [default: FILE.dockerignore, else CONTEXT/.dockerignore]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use testkit::{GitDaemon, GitHttp, GitRepository, ScriptedRegistry, WebFile};
+use testkit::{GitDaemon, GitHttp, GitRepository, ScriptedRegistry, WebFile, run_with_timeout};
 
-use crate::lab::{Lab, run};
+use crate::lab::{Lab, Ran, TIMEOUT, run};
 
 fn file(content: &str, etag: &str) -> WebFile {
     WebFile {
@@ -245,4 +245,30 @@ fn secrets_of_the_build_open_servers() {
     let url = format!("{}#main:sub", git.url("p.git/.git"));
     assert_eq!(lab.build_tree(Path::new(&url), &[&secrets[1]]).text("out"), "sub");
     lab.build(Path::new(&url), &[]).failed(1, &["GIT_AUTH_TOKEN"]);
+}
+
+#[test]
+fn a_dockerfile_behind_a_url_builds_a_context_that_is_here() {
+    let (lab, server) = (Lab::new(), ScriptedRegistry::start());
+    server.put_file("/f", file("FROM busybox\nCOPY . /all\nRUN cat /all/* > /out\n", "\"1\""));
+    let context = lab.context("ctx", &[("a", "one"), ("b", "two"), (".dockerignore", "b\n")]);
+    let flag = format!("--file={}", server.url("/f"));
+    assert_eq!(lab.build_tree(&context, &[&flag]).text("out"), "one");
+    assert_eq!(lab.build(&context, &[&flag]).succeeded().executed(), Vec::<String>::new());
+    let asked = server.requests().len();
+    lab.build(&context, &[&flag, "--offline"]).succeeded();
+    assert_eq!(server.requests().len(), asked, "offline, what was last seen of it holds");
+    server.put_file("/f", file("FROM busybox\nRUUN x\n", "\"2\""));
+    lab.build(&context, &[&flag]).failed(1, &["Dockerfile:2", "unknown instruction: RUUN (did you mean RUN?)"]);
+    lab.build(&context, &[&flag, "--lock"]).failed(2, &["`--lock` needs a Dockerfile that is a file"]);
+    let gone = server.url("/gone");
+    let missing = format!("cannot fetch `{gone}`: invalid response status 404");
+    lab.build(&context, &[&format!("-f{gone}")]).failed(1, &[&missing]);
+    let archive = lab.path("ctx.tar");
+    run("tar", &["-C", &context.to_string_lossy(), "-cf", &archive.to_string_lossy(), "."]);
+    server.put_file("/f", file("FROM busybox\nCOPY a /out\n", "\"3\""));
+    let mut command = lab.build_command(Path::new("-"), &[&flag, "--output=type=local,dest=out"]);
+    command.stdin(std::fs::File::open(&archive).expect("the archive is there"));
+    Ran::from(run_with_timeout(command, TIMEOUT)).succeeded();
+    assert_eq!(std::fs::read_to_string(lab.path("out/out")).expect("it was written"), "one");
 }
