@@ -36,6 +36,7 @@ use crate::progress::{Progress, Show};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind, Failures};
 use crate::resolver::{Remembering, Resolver};
+use crate::revision;
 use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
@@ -87,7 +88,7 @@ pub(crate) struct Plan {
 
 /// Checks the command line and reads what the build is made of.
 pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
-    let Given { call, outputs, wanted, caches, flags, secrets, agents, inputs, notices } =
+    let Given { call, outputs, wanted, caches, flags, secrets, agents, inputs, mut notices } =
         Given::read(arguments)?;
     if call.is_some() && wanted.is_something() {
         return Err(Failure::usage(
@@ -99,7 +100,8 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let (sources, lock) = sources(arguments, &inputs, (&outputs, &caches))?;
     let Flags { platforms, resources, timeout, step_timeout, language } = flags;
     let options = language.options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
-    let options = LowerOptions { breakpoints: wanted.places(), ..options };
+    let labels = git_labels(&inputs, &mut notices).into_iter().chain(options.labels).collect();
+    let options = LowerOptions { breakpoints: wanted.places(), labels, ..options };
     outputs.check_form(export::root_form(&options))?;
     let subject = subject(arguments, &inputs, &platforms);
     let show = match arguments.output.progress {
@@ -192,6 +194,19 @@ impl Given {
         };
         given().filter(|_| failures.are_none()).ok_or_else(|| failures.end())
     }
+}
+
+/// The labels that `BUILDX_GIT_LABELS` asks for.
+fn git_labels(inputs: &Inputs, notices: &mut Notices) -> BTreeMap<String, String> {
+    let is_set =
+        |name: &str, read: fn(&str) -> bool| Environment::text(name).is_some_and(|value| read(&value));
+    let (true, Some(context)) = (is_set("BUILDX_GIT_LABELS", revision::are_wanted), inputs.directory())
+    else {
+        return BTreeMap::new();
+    };
+    let dockerfile = inputs.definition().and_then(|definition| definition.path.as_deref());
+    let marks_changes = is_set("BUILDX_GIT_CHECK_DIRTY", |value| frontend::go_bool(value) == Some(true));
+    revision::labels(&revision::Sources { context, dockerfile, marks_changes }, notices)
 }
 
 /// What the history calls the build.

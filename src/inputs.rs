@@ -227,6 +227,14 @@ impl Inputs {
         }
     }
 
+    /// The build context, if it is a directory of this machine.
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match &self.main {
+            MainInput::Directory { context, .. } => Some(&context.directory),
+            _ => None,
+        }
+    }
+
     /// The contexts that are to be fetched before anything else, by name.
     pub(crate) fn remotes(&self) -> &BTreeMap<String, RemoteContext> {
         &self.remotes

@@ -28,6 +28,7 @@ mod remote;
 mod report;
 mod resolver;
 mod resources;
+mod revision;
 mod secrets;
 mod session;
 mod settings;

@@ -369,10 +369,21 @@ impl Environment {
         std::env::split_paths(&path).chain(["/usr/local/bin", "/usr/bin"].map(PathBuf::from)).collect()
     }
 
-    /// The proxies of docker's `config.json` as build arguments.
+    /// The proxies of docker's `config.json` as build arguments: those of the daemon that docker would speak to, else
+    /// those of all.
     pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
-        let config = Self::docker_config()?;
-        Ok(config.proxies.get("default").map(DockerProxies::arguments).unwrap_or_default())
+        let daemon = Self::text("DOCKER_HOST").filter(|host| !host.is_empty());
+        Ok(Self::docker_config()?.proxy_args(daemon.as_deref().unwrap_or(DOCKER_DAEMON)))
+    }
+}
+
+/// Where docker's daemon is unless `DOCKER_HOST` says otherwise.
+const DOCKER_DAEMON: &str = "unix:///var/run/docker.sock";
+
+impl DockerConfig {
+    fn proxy_args(&self, daemon: &str) -> BTreeMap<String, String> {
+        let proxies = self.proxies.get(daemon).or_else(|| self.proxies.get("default"));
+        proxies.map(DockerProxies::arguments).unwrap_or_default()
     }
 }
 
@@ -512,10 +523,17 @@ mod tests {
 
     #[test]
     fn dockers_proxies_become_arguments_in_both_spellings() {
-        let text = r#"{"auths":{},"proxies":{"default":{"httpProxy":"http://p:1","noProxy":""}}}"#;
+        let text = r#"{"auths":{},"proxies":{"default":{"httpProxy":"http://p:1","noProxy":""},
+            "tcp://a:2375":{"allProxy":"http://q:2","ftpProxy":"http://r:3"}}}"#;
         let config: DockerConfig = serde_json::from_str(text).unwrap();
-        let arguments = config.proxies["default"].arguments();
-        let expected = ["HTTP_PROXY", "http_proxy"].map(|name| (name.to_owned(), "http://p:1".to_owned()));
-        assert_eq!(arguments, expected.into());
+        let expected = |pairs: &[(&str, &str)]| {
+            let both = |(name, value): &(&str, &str)| {
+                [name.to_ascii_uppercase(), name.to_ascii_lowercase()].map(|name| (name, (*value).to_owned()))
+            };
+            pairs.iter().flat_map(both).collect::<BTreeMap<String, String>>()
+        };
+        assert_eq!(config.proxy_args(DOCKER_DAEMON), expected(&[("http_proxy", "http://p:1")]));
+        let own = expected(&[("all_proxy", "http://q:2"), ("ftp_proxy", "http://r:3")]);
+        assert_eq!(config.proxy_args("tcp://a:2375"), own);
     }
 }

@@ -145,12 +145,12 @@ pub(crate) fn labels(texts: &[String]) -> Result<BTreeMap<String, String>, Mista
         .collect()
 }
 
-/// `--build-arg NAME[=VALUE]`: without a value it is what `environment` says, or nothing at all.
+/// `--build-arg NAME[=VALUE]`, added to `found`: without a value it is what `environment` says, or nothing at all.
 pub(crate) fn build_args(
     texts: &[String],
     environment: impl Fn(&str) -> Option<String>,
-) -> Result<BTreeMap<String, String>, Mistake> {
-    let mut found = BTreeMap::new();
+    found: &mut BTreeMap<String, String>,
+) -> Result<(), Mistake> {
     for text in texts {
         let (name, value) = match text.split_once('=') {
             Some((name, value)) => (name, Some(value.to_owned())),
@@ -164,7 +164,24 @@ pub(crate) fn build_args(
             None => found.remove(name),
         };
     }
-    Ok(found)
+    Ok(())
+}
+
+/// The lines of `--build-arg-file`, but those that are empty or a comment: `NAME=VALUE`.
+pub(crate) fn build_arg_lines(
+    path: &Path,
+    text: &str,
+) -> impl Iterator<Item = Result<(String, String), Mistake>> {
+    let lines = text.lines().zip(1..).map(|(line, number)| (line.trim(), number));
+    lines.filter(|(line, _)| !line.is_empty() && !line.starts_with('#')).map(move |(line, number)| match line
+        .split_once('=')
+    {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(format!(
+            "{}:{number}: `{line}` is no build argument: it should be `NAME=VALUE`",
+            path.display()
+        )),
+    })
 }
 
 /// What a context flag or argument names.
@@ -337,9 +354,15 @@ mod tests {
     fn arguments_without_a_value_come_from_the_environment() {
         let environment = |name: &str| (name == "SET").then(|| "here".to_owned());
         let texts = ["A=1", "B=", "SET", "UNSET", "C=x=y"].map(str::to_owned);
-        let found = build_args(&texts, environment).unwrap();
-        let expected = [("A", "1"), ("B", ""), ("C", "x=y"), ("SET", "here")];
+        let lines = build_arg_lines(Path::new("f"), "# of a file\n A=0\n\nD=d \n");
+        let mut found = lines.collect::<Result<BTreeMap<_, _>, _>>().unwrap();
+        build_args(&texts, environment, &mut found).unwrap();
+        let expected = [("A", "1"), ("B", ""), ("C", "x=y"), ("D", "d"), ("SET", "here")];
         assert_eq!(found, expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
+        let wrong: Vec<_> = build_arg_lines(Path::new("f"), "A=\nB\n=c\n").filter_map(Result::err).collect();
+        let expected =
+            |number, line| format!("f:{number}: `{line}` is no build argument: it should be `NAME=VALUE`");
+        assert_eq!(wrong, [expected(2, "B"), expected(3, "=c")]);
     }
 
     #[test]

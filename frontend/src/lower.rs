@@ -350,6 +350,11 @@ impl<'a> Lowering<'a> {
             }
         };
         let mut config = state.into_config();
+        config.config.env.retain(|entry| {
+            let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
+            !self.options.unset_env.contains(name)
+        });
+        config.config.labels.retain(|name, _| !self.options.unset_labels.contains(name));
         config.config.labels.extend(self.options.labels.clone());
         let graph = self.take_graph();
         let contexts = std::mem::take(&mut self.contexts);

@@ -19,6 +19,12 @@ pub struct LowerOptions {
     pub build_args: BTreeMap<String, String>,
     /// `--label`.
     pub labels: BTreeMap<String, String>,
+    /// `--from`: what the first FROM is to name instead of what it does.
+    pub first_base: Option<String>,
+    /// `--unsetenv`: variables that the config of the result lacks.
+    pub unset_env: BTreeSet<String>,
+    /// `--unsetlabel`: labels that it lacks, unless `labels` has them.
+    pub unset_labels: BTreeSet<String>,
     /// The platform of the result.
     pub platform: Platform,
     /// Whether the build is for more platforms than this one, so that steps tell theirs.
@@ -61,6 +67,9 @@ impl LowerOptions {
             target: None,
             build_args: BTreeMap::new(),
             labels: BTreeMap::new(),
+            first_base: None,
+            unset_env: BTreeSet::new(),
+            unset_labels: BTreeSet::new(),
             build_platform: platform.clone(),
             platform,
             is_one_of_several: false,

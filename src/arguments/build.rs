@@ -54,6 +54,15 @@ pub(crate) struct ImageArguments {
     /// Label of the image
     #[arg(long = "label", value_name = "KEY=VALUE")]
     pub(crate) labels: Vec<String>,
+    /// A label of the base image or of LABEL that the image is not to have; may be repeated
+    #[arg(long = "unsetlabel", value_name = "KEY")]
+    pub(crate) unset_labels: Vec<String>,
+    /// A variable of the base image or of ENV that the image is not to have; may be repeated
+    #[arg(long = "unsetenv", value_name = "NAME")]
+    pub(crate) unset_env: Vec<String>,
+    /// The time of the image, in seconds since 1970: the build argument `SOURCE_DATE_EPOCH`
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) source_date_epoch: Option<String>,
     /// The platform of the image, or several (`linux/amd64,linux/arm64`); `local` is this machine's
     #[arg(long, value_name = "PLATFORM[,PLATFORM]", env = "DOCKER_DEFAULT_PLATFORM", hide_env = true)]
     pub(crate) platform: Option<String>,

@@ -13,7 +13,7 @@ use crate::inputs::Inputs;
 use crate::network;
 use crate::report::{Failure, Failures};
 use crate::settings::Environment;
-use crate::values::{self, Mistake};
+use crate::values;
 
 const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
@@ -74,7 +74,7 @@ impl Language {
         if steps.network == "host" {
             entitlements.allow.insert("network.host".to_owned());
         }
-        let build_args = failures.value(build_args(arguments));
+        let build_args = build_args(arguments, failures);
         // An index for a single platform can be asked for.
         let is_index_wanted = build_args.get(MULTI_PLATFORM).is_some_and(|text| {
             let read = frontend::go_bool(text)
@@ -116,6 +116,9 @@ impl Language {
             hostname: self.build_args.get("BUILDKIT_SANDBOX_HOSTNAME").cloned(),
             build_args: self.build_args,
             labels: self.labels,
+            first_base: arguments.input.from.clone(),
+            unset_env: arguments.image.unset_env.iter().cloned().collect(),
+            unset_labels: arguments.image.unset_labels.iter().cloned().collect(),
             named_contexts: inputs.named.clone(),
             no_cache,
             network: self.network,
@@ -134,14 +137,22 @@ impl Language {
     }
 }
 
-/// `--build-arg`, and what is an argument unless it was given.
-fn build_args(arguments: &BuildArguments) -> Result<BTreeMap<String, String>, Mistake> {
-    let mut build_args = values::build_args(&arguments.input.build_args, Environment::text)?;
-    // As docker's client does: the variable is an argument unless one was given.
-    if !build_args.contains_key(EPOCH)
-        && let Some(epoch) = Environment::text(EPOCH).filter(|epoch| !epoch.is_empty())
-    {
-        build_args.insert(EPOCH.to_owned(), epoch);
+/// `--build-arg`, what files of them say, and what is an argument unless it was given.
+fn build_args(arguments: &BuildArguments, failures: &mut Failures) -> BTreeMap<String, String> {
+    let mut build_args = BTreeMap::new();
+    for path in &arguments.input.build_arg_files {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("cannot read `{}` of `--build-arg-file`: {error}", path.display()));
+        for line in values::build_arg_lines(path, &failures.value(text)) {
+            build_args.extend(failures.keep(line.map_err(Failure::usage)));
+        }
     }
-    Ok(build_args)
+    let given = values::build_args(&arguments.input.build_args, Environment::text, &mut build_args);
+    failures.value(given);
+    // As docker's client does: the variable is an argument unless one was given.
+    let epoch = arguments.image.source_date_epoch.clone().or_else(|| Environment::text(EPOCH));
+    if let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) {
+        build_args.entry(EPOCH.to_owned()).or_insert(epoch);
+    }
+    build_args
 }

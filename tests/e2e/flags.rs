@@ -121,3 +121,79 @@ fn a_command_that_is_not_there_is_no_context() {
         .failed(2, &["unexpected argument '--dockerfile'", "write `-f FILE`"]);
     lab.rbuild(&["prune", "--filtr", "x"]).failed(2, &["unexpected argument '--filtr'", "'--filter'"]);
 }
+
+/// The config of what `command`, a build without outputs, makes in the directory `out`.
+fn config(lab: &Lab, mut command: std::process::Command) -> serde_json::Value {
+    let (out, iid) = (lab.path("out"), lab.path("iid"));
+    command.arg(format!("--output=type=oci,tar=false,dest={}", out.display()));
+    command.arg(format!("--iidfile={}", iid.display()));
+    Ran::from(run_with_timeout(command, TIMEOUT)).succeeded();
+    let digest = std::fs::read_to_string(iid).expect("the ID was written");
+    let blob = out.join("blobs/sha256").join(digest.trim_start_matches("sha256:"));
+    serde_json::from_slice(&std::fs::read(blob).expect("the config was written")).expect("it is JSON")
+}
+
+#[test]
+fn a_build_is_changed_from_without() {
+    let lab = Lab::new();
+    let dockerfile = "ARG BASE\nFROM $BASE\nARG A\nARG B\nRUN echo $A $B > /out\nENV KEPT=1 GONE=2\nLABEL gone=1 kept=2 both=3\n";
+    let context =
+        lab.context("ctx", &[("Dockerfile", dockerfile), ("arguments", "# of this project\nA=one\nB=two\n")]);
+    let file = format!("--build-arg-file={}", context.join("arguments").display());
+    let flags = ["--from=busybox", &file, "--build-arg=B=2"];
+    assert_eq!(lab.build_tree(&context, &flags).text("out"), "one 2\n");
+    let more = ["--unsetenv=GONE", "--unsetlabel=gone", "--unsetlabel=both", "--label=both=4"];
+    let flags = [&flags[..], &more, &["--source-date-epoch=1700000000"]].concat();
+    let config = config(&lab, lab.build_command(&context, &flags));
+    let env = config["config"]["Env"].as_array().expect("there are variables");
+    let names: Vec<&str> = env.iter().filter_map(|entry| entry.as_str()?.split('=').next()).collect();
+    assert_eq!(names, ["PATH", "KEPT"]);
+    assert_eq!(config["config"]["Labels"], serde_json::json!({ "both": "4", "kept": "2" }));
+    assert_eq!(config["created"], "2023-11-14T22:13:20Z");
+    std::fs::write(context.join("arguments"), "A\n\nB=2\n=3\n").expect("a file can be written");
+    let line = |number: u32| format!("arguments:{number}: `");
+    lab.build(&context, &[&file]).failed(2, &[&line(1), &line(4)]);
+    lab.build(&context, &["--from=no such image"]).failed(1, &["Dockerfile:2", ">>> FROM $BASE"]);
+}
+
+#[test]
+fn git_labels_an_image_where_that_is_asked_for() {
+    let lab = Lab::new();
+    let repository = testkit::GitRepository::new(lab.path("repository"));
+    repository.commit(&[("sub/Dockerfile", "FROM scratch\nCOPY Dockerfile /\n")]);
+    repository.git(&["remote", "add", "origin", "https://host/a.git"]);
+    let commit = repository.git(&["rev-parse", "HEAD"]);
+    let labels = |value: &str| {
+        let mut command = lab.build_command(&lab.path("repository/sub"), &["--label=own=1"]);
+        command.env("BUILDX_GIT_LABELS", value).env("BUILDX_GIT_CHECK_DIRTY", "1");
+        config(&lab, command)["config"]["Labels"].clone()
+    };
+    assert_eq!(labels("0"), serde_json::json!({ "own": "1" }));
+    let expected = serde_json::json!({
+        "com.docker.image.source.entrypoint": "sub/Dockerfile",
+        "org.opencontainers.image.revision": commit,
+        "org.opencontainers.image.source": "https://host/a.git",
+        "own": "1",
+    });
+    assert_eq!(labels("1"), expected);
+}
+
+#[test]
+fn proxies_of_dockers_configuration_are_in_steps_and_in_no_key() {
+    let lab = Lab::new();
+    let dockerfile = "FROM busybox\nRUN echo $HTTP_PROXY $http_proxy $NO_PROXY > /out\n";
+    let context = lab.context("ctx", &[("Dockerfile", dockerfile)]);
+    let proxies = r#"{"proxies":{"default":{"httpProxy":"http://a"},"tcp://x":{"httpProxy":"http://b","noProxy":"c"}}}"#;
+    lab.context("docker", &[("config.json", proxies)]);
+    let build = |daemon: &str, flags: &[&str]| {
+        let mut command = lab.build_command(&context, flags);
+        command.args(["--output", "out"]).env("DOCKER_CONFIG", lab.path("docker")).env("DOCKER_HOST", daemon);
+        let executed = Ran::from(run_with_timeout(command, TIMEOUT)).succeeded().executed().len();
+        (executed, std::fs::read_to_string(lab.path("out/out")).expect("the file was written"))
+    };
+    assert_eq!(build("", &[]), (1, "http://a http://a\n".to_owned()));
+    assert_eq!(build("tcp://x", &[]).0, 0);
+    assert_eq!(build("tcp://x", &["--no-cache"]), (1, "http://b http://b c\n".to_owned()));
+    let own = ["--no-cache", "--build-arg=HTTP_PROXY=http://d"];
+    assert_eq!(build("tcp://x", &own), (1, "http://d http://d c\n".to_owned()));
+}

@@ -259,7 +259,8 @@ fn a_dockerfile_behind_a_url_builds_a_context_that_is_here() {
     lab.build(&context, &[&flag, "--offline"]).succeeded();
     assert_eq!(server.requests().len(), asked, "offline, what was last seen of it holds");
     server.put_file("/f", file("FROM busybox\nRUUN x\n", "\"2\""));
-    lab.build(&context, &[&flag]).failed(1, &["Dockerfile:2", "unknown instruction: RUUN (did you mean RUN?)"]);
+    lab.build(&context, &[&flag])
+        .failed(1, &["Dockerfile:2", "unknown instruction: RUUN (did you mean RUN?)"]);
     lab.build(&context, &[&flag, "--lock"]).failed(2, &["`--lock` needs a Dockerfile that is a file"]);
     let gone = server.url("/gone");
     let missing = format!("cannot fetch `{gone}`: invalid response status 404");

@@ -162,7 +162,11 @@ impl<'a> Lowering<'a> {
     }
 
     fn base_name(&mut self, index: usize, stage: &Stage) -> Result<String, Diagnostic> {
-        let name = self.expand_global(index, stage, &stage.base)?.value;
+        let written = self.expand_global(index, stage, &stage.base)?.value;
+        let name = match &self.options.first_base {
+            Some(base) if index == 0 => base.clone(),
+            _ => written,
+        };
         if name.is_empty() {
             let message = format!("base name ({}) should not be blank", stage.base.text);
             return Err(Diagnostic::error("blank-base", stage.span, message).at(stage.base.span));
