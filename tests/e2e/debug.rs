@@ -1,112 +1,16 @@
 //! Shells in steps that have failed or are about to run, and tags of what there was before a failure.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
-use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use testkit::TestUser;
 
 use crate::lab::{Lab, Ran, run};
-
-/// A build at a terminal, at which a user types.
-struct Typist {
-    child: Child,
-    terminal: File,
-    seen: String,
-}
-
-impl Typist {
-    fn new(command: &Command) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let outer = openpt(flags).expect("a terminal can be made");
-        unlockpt(&outer).expect("a terminal can be unlocked");
-        let inner = ioctl_tiocgptpeer(&outer, flags).expect("a terminal can be opened");
-        let terminal = File::from(outer);
-        resize(&terminal, 33, 101);
-        // It becomes the program, with the terminal as the one that signals come from.
-        let mut at_terminal = Command::new("setsid");
-        at_terminal.arg("--ctty").arg(command.get_program()).args(command.get_args());
-        at_terminal.env_clear().envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        at_terminal.current_dir(command.get_current_dir().expect("a lab has a directory"));
-        let side = || Stdio::from(inner.try_clone().expect("a descriptor can be copied"));
-        at_terminal.stdin(side()).stdout(side()).stderr(side());
-        let child = at_terminal.spawn().expect("install util-linux");
-        Self { child, terminal, seen: String::new() }
-    }
-
-    fn type_in(&mut self, bytes: &str) {
-        self.terminal.write_all(bytes.as_bytes()).expect("a terminal can be written to");
-    }
-
-    /// What is shown until `end`.
-    #[track_caller]
-    fn until(&mut self, end: &str) -> String {
-        while !self.seen.contains(end) {
-            assert!(self.read(), "`{end}` did not come:\n{}", self.seen);
-        }
-        let (before, after) = self.seen.split_once(end).expect("it was found");
-        let (before, after) = (before.replace('\r', ""), after.to_owned());
-        self.seen = after;
-        before
-    }
-
-    /// Waits for the shell, and stops the echo, so that commands are not taken for their answers.
-    #[track_caller]
-    fn greet(&mut self) -> String {
-        let banner = self.until("thrown away");
-        self.type_in("PS1=; stty -echo; echo rea''dy\n");
-        self.until("ready\r\n");
-        banner
-    }
-
-    /// The answer to a command.
-    #[track_caller]
-    fn says(&mut self, command: &str) -> String {
-        self.type_in(&format!("{command}; echo --\n"));
-        self.until("--\r\n")
-    }
-
-    /// Whether there was more.
-    fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        match self.terminal.read(&mut bytes) {
-            Ok(length) => {
-                self.seen += &String::from_utf8_lossy(&bytes[..length]);
-                length > 0
-            }
-            // All have closed it.
-            Err(_) => false,
-        }
-    }
-
-    fn is_raw(&self) -> bool {
-        let modes = tcgetattr(&self.terminal).expect("a terminal has modes").local_modes;
-        !modes.intersects(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON)
-    }
-
-    fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a child has a pid");
-        kill_process(pid, signal).expect("a child can be signalled");
-    }
-
-    /// The exit code, and what was shown last. The terminal is as it was.
-    fn end(mut self) -> (Option<i32>, String) {
-        while self.read() {}
-        assert!(!self.is_raw());
-        let status = self.child.wait().expect("a child can be waited for");
-        (status.code(), self.seen.replace('\r', ""))
-    }
-}
-
-fn resize(terminal: &File, rows: u16, columns: u16) {
-    let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-    tcsetwinsize(terminal, size).expect("a terminal has a size");
-}
+use crate::typist::Typist;
 
 /// A build whose shells get their commands from a pipe.
 fn scripted(mut command: Command, script: &str) -> Ran {
@@ -229,7 +133,7 @@ fn a_shell_has_a_terminal() {
     assert!(banner.contains("Dockerfile:2") && banner.contains("exit code: 7"), "{banner}");
     assert!(typist.is_raw());
     assert_eq!(typist.says("tty; stty size; cat /out; echo $TERM"), "/dev/pts/0\n33 101\nout\ndumb\n");
-    resize(&typist.terminal, 40, 120);
+    typist.resize(40, 120);
     assert_eq!(typist.says("until [ \"$(stty size)\" = '40 120' ]; do :; done"), "");
     typist.type_in("sh -c 'echo begun; sleep 1000'\n");
     typist.until("begun\r\n");
@@ -260,7 +164,7 @@ fn whatever_ends_the_build_ends_its_shell() {
         let context = lab.context("ctx", &[("Dockerfile", "FROM busybox\nRUN exit 7\n")]);
         let mut typist = Typist::new(&lab.build_command(&context, &["--on-failure=shell"]));
         typist.greet();
-        let word = format!("1000.{}", typist.child.id());
+        let word = format!("1000.{}", typist.id());
         typist.type_in(&format!(
             "sleep {word} & while ! tr '\\0' ' ' < /proc/$!/cmdline | grep -q ^sleep; do :; done\n"
         ));

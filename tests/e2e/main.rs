@@ -28,6 +28,7 @@ mod networks;
 mod offline;
 mod outputs;
 mod platforms;
+
 mod registries;
 mod remote;
 mod rootless;
@@ -36,3 +37,4 @@ mod secrets;
 mod sharing;
 mod ssh;
 mod storage;
+mod typist;
