@@ -161,7 +161,8 @@ impl Interrupt {
             let _ = is_removed.recv_timeout(REMOVAL_PATIENCE);
         }
         let failure = self.failure();
-        stderr::write(failure.render().as_bytes());
+        // A picture of the live view that came after it would be drawn over it.
+        stderr::write_last(failure.render().as_bytes());
         stderr::flush_for(READER_PATIENCE);
         crate::exit_at_once(failure.exit_code())
     }

@@ -19,6 +19,7 @@ static QUEUE: Queue = Queue {
         has_thread: false,
         is_writing: false,
         reader: Reader::WaitedFor,
+        is_closed: false,
     }),
     changed: Condvar::new(),
 };
@@ -35,6 +36,8 @@ struct State {
     /// Whether the thread is writing what it has taken.
     is_writing: bool,
     reader: Reader,
+    /// Whether the last words have been said.
+    is_closed: bool,
 }
 
 /// Whoever reads standard error.
@@ -72,7 +75,7 @@ pub(crate) fn write(text: &[u8]) {
         Reader::GivenUp => state.text.len() >= ROOM_BYTES,
         Reader::Gone => true,
     };
-    if text.is_empty() || is_dropped {
+    if text.is_empty() || is_dropped || state.is_closed {
         return;
     }
     state.text.extend_from_slice(text);
@@ -89,6 +92,17 @@ pub(crate) fn write(text: &[u8]) {
     }
     drop(state);
     QUEUE.changed.notify_all();
+}
+
+/// Has a text written after all that came before, and nothing after it: the program ends.
+pub(crate) fn write_last(text: &[u8]) {
+    write(text);
+    QUEUE.lock().is_closed = true;
+}
+
+/// Whether something waits to be written.
+pub(crate) fn is_behind() -> bool {
+    !QUEUE.lock().is_done()
 }
 
 /// Waits while more is to be written than should be kept in memory. For threads that may block.
