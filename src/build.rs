@@ -32,7 +32,7 @@ use crate::interrupt::Interrupt;
 use crate::lockfile;
 use crate::notices::Notices;
 use crate::preview;
-use crate::progress::{Progress, Show};
+use crate::progress::{Asked, Display, Progress};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind, Failures};
 use crate::resolver::{Remembering, Resolver};
@@ -104,16 +104,11 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let options = LowerOptions { breakpoints: wanted.places(), labels, ..options };
     outputs.check_form(export::root_form(&options))?;
     let subject = subject(arguments, &inputs, &platforms);
-    let show = match arguments.output.progress {
-        ProgressMode::Quiet => Show::Nothing,
-        _ if arguments.switches.quiet => Show::Nothing,
-        // An answer is what is asked for, not how it is found.
-        ProgressMode::Auto if call.is_some() || arguments.look.plan.is_some() => Show::Nothing,
-        ProgressMode::Auto | ProgressMode::Plain | ProgressMode::Tty => Show::Plain,
-    };
+    let asked = if call.is_some() || arguments.look.plan.is_some() { Asked::Answer } else { Asked::Build };
+    let mode = if arguments.switches.quiet { ProgressMode::Quiet } else { arguments.output.progress };
     let processors = std::thread::available_parallelism();
-    let progress = Arc::new(Progress::new(show, Environment::log_limits()?));
-    if call.is_none() && arguments.look.plan.is_none() {
+    let progress = Arc::new(Progress::new(Display::of(mode, asked)?, Environment::log_limits()?));
+    if asked == Asked::Build {
         progress.begin_log();
     }
     progress.note(&notices.text());
@@ -426,7 +421,7 @@ async fn make(
     }
     let work =
         Work { plan, build: &build, store: &store, client: &client, worker: &worker, interrupt, recording };
-    plan.progress.attach(Arc::clone(&build.graph));
+    plan.progress.attach(Arc::clone(&build.graph), &build.targets());
     recording.attach(Arc::clone(&build.graph));
     let outcome = Box::pin(work.run(session, salt)).await;
     // Whoever interrupts a build does not want to wait for the disk.
@@ -506,7 +501,7 @@ impl<'a> Work<'a> {
     async fn run(&self, session: &Session, salt: Vec<u8>) -> Result<Option<String>, Failure> {
         let Self { plan, build, interrupt, .. } = self;
         let targets = build.targets();
-        let mut warnings = warnings_text(&build.file, &build.lowered.warnings, plan.detail);
+        let mut warnings = build.lowered.warnings.as_slice();
         loop {
             let graph = (&build.graph, targets.as_slice());
             let solved = self.solve(graph, Shown::Yes, salt.clone(), interrupt.token()).await;
@@ -520,7 +515,7 @@ impl<'a> Work<'a> {
             let exported = match solved {
                 Ok(solved) => {
                     self.tell_files(&solved).await;
-                    plan.progress.note(&std::mem::take(&mut warnings));
+                    self.tell_warnings(std::mem::take(&mut warnings));
                     if let Some(shells) = &plan.shells {
                         plan.progress.note(&shells.missed_text());
                     }
@@ -528,7 +523,7 @@ impl<'a> Work<'a> {
                 }
                 Err(error) => {
                     let hints = self.after_failure(&error, salt, interrupt).await;
-                    plan.progress.note(&warnings);
+                    self.tell_warnings(warnings);
                     return Err(solve_failure(plan, session, build, &error, interrupt).with_hints(hints));
                 }
             };
@@ -536,6 +531,11 @@ impl<'a> Work<'a> {
                 return exported;
             }
         }
+    }
+
+    fn tell_warnings(&self, warnings: &[Diagnostic]) {
+        let file = &self.build.file;
+        self.plan.progress.findings(file, warnings, &warnings_text(file, warnings, self.plan.detail));
     }
 
     /// Tells the history what was found, and people which files were the reason of what was executed.
@@ -655,10 +655,8 @@ async fn tidy(store: &Store) {
 
 fn show_definition(plan: &Plan, file: &SourceFile) {
     let step = plan.progress.begin(format!("[internal] load build definition from {}", file.name));
-    plan.progress.line(
-        step,
-        &format!("transferring dockerfile: {} done", crate::progress::bytes(file.text.len() as u64)),
-    );
+    let size = crate::progress::bytes(file.text.len() as u64);
+    plan.progress.line(step, &format!("transferring dockerfile: {size} done"));
     plan.progress.done(step);
 }
 
@@ -692,7 +690,10 @@ fn solve_failure(
 ) -> Failure {
     let (file, graph) = (&build.file, &build.graph);
     let (vertex, failure) = match error {
-        SolveError::Cancelled => return interrupt.failure(),
+        // A step may see it before the solve does.
+        SolveError::Cancelled | SolveError::Vertex { error: WorkerError::Cancelled, .. } => {
+            return interrupt.failure();
+        }
         SolveError::Unstable { vertex } => {
             (*vertex, Failure::solve(&error.to_string()).with_hint("build again"))
         }
@@ -705,11 +706,7 @@ fn solve_failure(
         ),
     };
     let meta = &graph.vertex(vertex).meta;
-    let tail = plan.progress.tail(vertex);
-    let mut details = String::new();
-    if !tail.is_empty() {
-        details = format!("------\n > {}:\n{}\n------\n", meta.name, tail.join("\n"));
-    }
+    let mut details = plan.progress.unseen_tail(vertex);
     if let Some(lines) = meta.lines {
         details += &report::excerpt(file, lines.first, lines.last);
     }

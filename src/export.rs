@@ -1,5 +1,7 @@
 //! What becomes of the result of a build.
 
+mod told;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -212,6 +214,9 @@ impl Export<'_> {
 
     async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Exported, Failure> {
         let mut images = Images { export: self, built, layers: None, made: Vec::new() };
+        if self.outputs.specs.is_empty() {
+            self.progress.made(told::NOTHING);
+        }
         for spec in &self.outputs.specs {
             let step = match spec {
                 OutputSpec::Image(_) => self.progress.begin("exporting to image"),
@@ -231,7 +236,10 @@ impl Export<'_> {
                 spec => self.write_files(built, spec.clone()).await,
             };
             match result {
-                Ok(()) => self.progress.done(step),
+                Ok(()) => {
+                    self.progress.done(step);
+                    self.tell(spec, images.of(spec));
+                }
                 Err(failure) => {
                     self.progress.failed(step, "export failed");
                     return Err(failure);
@@ -243,6 +251,17 @@ impl Export<'_> {
         let is_taken = self.outputs.specs.iter().any(goes_to_stdout);
         let text = (!is_taken).then(|| format!("{}\n", made.descriptor().digest));
         Ok(Exported { text, images: Some(Arc::clone(made)) })
+    }
+
+    fn tell(&self, spec: &OutputSpec, image: Option<&ImageSet>) {
+        let own = match spec {
+            OutputSpec::Image(image) => image.names.as_slice(),
+            OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => archive.names.as_slice(),
+            OutputSpec::Tar(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => &[],
+        };
+        for line in told::results(spec, image, &self.outputs.names(own)) {
+            self.progress.made(line);
+        }
     }
 
     async fn write_image(
@@ -405,6 +424,16 @@ struct Images<'a, 'e> {
 }
 
 impl Images<'_, '_> {
+    /// The image that an output has got.
+    fn of(&self, spec: &OutputSpec) -> Option<&ImageSet> {
+        let form = match spec {
+            OutputSpec::Image(image) => &image.form,
+            OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => &archive.form,
+            OutputSpec::Tar(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => return None,
+        };
+        self.made.iter().find(|(made, _)| made == form).map(|(_, images)| &**images)
+    }
+
     async fn get(&mut self, form: &ImageForm, step: StepNumber) -> Result<Arc<ImageSet>, Failure> {
         if let Some((_, images)) = self.made.iter().find(|(made, _)| made == form) {
             return Ok(Arc::clone(images));

@@ -46,6 +46,7 @@ use std::sync::Arc;
 
 use arguments::{Action, CommandLine};
 use interrupt::Interrupt;
+use progress::Outcome;
 use report::{Failure, FailureKind};
 use session::Session;
 use settings::Environment;
@@ -167,7 +168,8 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
 
 fn begin_build(plan: build::Plan, root: PathBuf, ids: arguments::Ids) -> Result<Answer, Failure> {
     let session = Session::begin(&root, ids)?;
-    block_on(async |interrupt| {
+    let progress = Arc::clone(&plan.progress);
+    let result = block_on(async |interrupt| {
         if let Some(timeout) = &plan.timeout {
             interrupt.after(timeout.clone(), Arc::clone(&plan.progress));
         }
@@ -175,7 +177,9 @@ fn begin_build(plan: build::Plan, root: PathBuf, ids: arguments::Ids) -> Result<
             Some(call) => interrupt.unless(call::run(plan, call, (session, root), &interrupt)).await,
             None => Box::pin(build::run(plan, session, root, &interrupt)).await.map(Answer::from),
         }
-    })
+    });
+    progress.finish(if result.is_ok() { Outcome::Success } else { Outcome::Failure });
+    result
 }
 
 /// A command that has nothing to put in order when it is interrupted.

@@ -49,7 +49,7 @@ impl ImageResolver for Resolver {
                     match found {
                         Ok(image) => {
                             if let Some(warning) = &image.warning {
-                                progress.line(step, &format!("WARNING: {warning}"));
+                                progress.warning(step, warning);
                             }
                             progress.done(step);
                             Ok(ResolvedImage {

@@ -14,8 +14,13 @@ use worker::{DefaultNetwork, GitOptions};
 
 use crate::entitlements::DeviceSettings;
 use crate::network::NetworkSetting;
-use crate::progress::LogLimits;
+use crate::progress::{LogLimits, Look, Palette};
 use crate::report::{Failure, FailureKind};
+
+/// How many lines of output a running step has in the live view, unless a variable says otherwise.
+const TTY_LOG_LINES: usize = 6;
+/// More are never kept.
+const MOST_TTY_LOG_LINES: usize = 1000;
 
 /// `config.toml`, which has the form of buildkitd.toml. Tables that have no meaning here are passed over, so that one
 /// file can serve both.
@@ -275,6 +280,27 @@ impl Environment {
             size_bytes: limit("BUILDKIT_STEP_LOG_MAX_SIZE")?,
             bytes_per_second: limit("BUILDKIT_STEP_LOG_MAX_SPEED")?,
         })
+    }
+
+    /// Whether the terminal only takes lines.
+    pub(crate) fn has_dumb_terminal() -> bool {
+        Self::text("TERM").is_none_or(|name| name.is_empty() || name == "dumb")
+    }
+
+    /// What the live view looks like: `NO_COLOR` (no-color.org), and BuildKit's variables. What they say wrong is passed
+    /// over, as BuildKit does.
+    pub(crate) fn look() -> Look {
+        let given = |name: &str| Self::text(name).filter(|text| !text.is_empty());
+        let palette = match (given("NO_COLOR"), given("BUILDKIT_COLORS")) {
+            (Some(_), _) => Palette::none(),
+            (None, Some(text)) => Palette::read(&text),
+            (None, None) => Palette::usual(),
+        };
+        let lines = given("BUILDKIT_TTY_LOG_LINES").and_then(|text| text.parse().ok());
+        Look {
+            palette,
+            log_lines: lines.filter(|lines| *lines > 0).unwrap_or(TTY_LOG_LINES).min(MOST_TTY_LOG_LINES),
+        }
     }
 
     fn docker_config_path() -> Option<PathBuf> {

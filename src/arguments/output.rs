@@ -32,12 +32,14 @@ pub(crate) struct OutputArguments {
 /// How progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// What suits standard error
+    /// `tty` at a terminal, else `plain`
     Auto,
     /// Line by line
     Plain,
-    /// As `plain`
+    /// A live view
     Tty,
+    /// BuildKit's stream of JSON values, for programs
+    Rawjson,
     /// Errors only
     #[value(alias = "none")]
     Quiet,

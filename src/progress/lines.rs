@@ -2,12 +2,31 @@
 
 use std::borrow::Cow;
 
+use unicode_width::UnicodeWidthChar as _;
+
 /// What ends colours.
 const RESET: &str = "\u{1b}[0m";
 
 /// A line that does nothing to the terminal but show itself. Colours stay and end with the line; all else that would
 /// move the cursor, clear the screen or ring the bell is left out.
 pub(super) fn harmless(line: &str) -> Cow<'_, str> {
+    clean(line, Colours::Kept)
+}
+
+/// The same without colours, and with spaces instead of tabs: each character takes the columns that it has.
+pub(super) fn bare(line: &str) -> Cow<'_, str> {
+    let line = clean(line, Colours::Dropped);
+    if line.contains('\t') { Cow::Owned(line.replace('\t', "    ")) } else { line }
+}
+
+/// What becomes of colours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Colours {
+    Kept,
+    Dropped,
+}
+
+fn clean(line: &str, colours: Colours) -> Cow<'_, str> {
     if !line.bytes().any(|byte| byte < 0x20 && byte != b'\t' || byte == 0x7f || byte == 0xc2) {
         return Cow::Borrowed(line);
     }
@@ -21,7 +40,7 @@ pub(super) fn harmless(line: &str) -> Cow<'_, str> {
             continue;
         }
         let length = escape_length(rest);
-        if is_colour(&rest[..length]) {
+        if colours == Colours::Kept && is_colour(&rest[..length]) {
             shown.push_str(&rest[..length]);
             is_coloured = true;
         }
@@ -32,6 +51,20 @@ pub(super) fn harmless(line: &str) -> Cow<'_, str> {
         shown.push_str(RESET);
     }
     Cow::Owned(shown)
+}
+
+/// As much of a line's beginning as fits into some columns, and how many it takes. Characters are counted one by one:
+/// what a terminal joins then takes fewer columns than told, and never more.
+pub(super) fn cut(line: &str, columns: usize) -> (&str, usize) {
+    let mut taken = 0;
+    for (at, character) in line.char_indices() {
+        let width = character.width().unwrap_or(0);
+        if taken + width > columns {
+            return (&line[..at], taken);
+        }
+        taken += width;
+    }
+    (line, taken)
 }
 
 /// How long the escape sequence is that `text` begins with (ECMA-48).
@@ -87,5 +120,18 @@ mod tests {
         for (line, shown) in rows {
             assert_eq!(harmless(line), shown, "{line:?}");
         }
+    }
+    #[test]
+    fn bare_lines_have_no_colours() {
+        assert_eq!(bare("\u{1b}[1;31mred\u{1b}[0m\tand\u{1b}[K"), "red    and");
+    }
+
+    #[test]
+    fn columns_are_those_of_a_terminal() {
+        assert_eq!(cut("abc", 5), ("abc", 3));
+        assert_eq!(cut("abc", 2), ("ab", 2));
+        assert_eq!(cut("日本語", 5), ("日本", 4));
+        assert_eq!(cut("e\u{301}x", 1), ("e\u{301}", 1));
+        assert_eq!(cut("x", 0), ("", 0));
     }
 }

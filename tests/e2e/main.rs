@@ -28,7 +28,7 @@ mod networks;
 mod offline;
 mod outputs;
 mod platforms;
-
+mod progress;
 mod registries;
 mod remote;
 mod rootless;
