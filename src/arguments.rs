@@ -5,6 +5,7 @@ mod build;
 mod cache;
 mod commands;
 mod foreign;
+mod form;
 mod input;
 mod later;
 mod output;

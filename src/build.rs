@@ -102,7 +102,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let options = language.options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let labels = git_labels(&inputs, &mut notices).into_iter().chain(options.labels).collect();
     let options = LowerOptions { breakpoints: wanted.places(), labels, ..options };
-    outputs.check_form(export::root_form(&options))?;
+    outputs.check_form(export::root_form(&options), &platforms)?;
     let subject = subject(arguments, &inputs, &platforms);
     let asked = if call.is_some() || arguments.look.plan.is_some() { Asked::Answer } else { Asked::Build };
     let mode = if arguments.switches.quiet { ProgressMode::Quiet } else { arguments.output.progress };
@@ -587,6 +587,7 @@ impl<'a> Work<'a> {
                     platform: image.platform.clone(),
                     config: image.config.clone(),
                     output: solved.outputs[number].clone(),
+                    base_layers: image.base_layers,
                     cache: carrying.inline(number).await?,
                 });
             }
@@ -596,6 +597,7 @@ impl<'a> Work<'a> {
                 self.recording.exported(images.descriptor(), layers);
             }
             carrying.export().await?;
+            export.write_digests(&exported, serde_json::Map::new()).await?;
             Ok(exported.text)
         };
         interrupt.unless(exporting).await

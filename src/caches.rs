@@ -8,7 +8,7 @@ use exporter::{
     CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheImport, CacheMode,
     CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
 };
-use oci::{CacheConfig, CacheHash, ImageReference, InlineCache};
+use oci::{CacheConfig, CacheHash, InlineCache};
 use registry::RegistryError;
 use solver::{ExecContext, Graph, ImageLocation, Solved, VertexId};
 use tokio_util::sync::CancellationToken;
@@ -18,12 +18,11 @@ use worker::{
 };
 
 use crate::arguments::BuildArguments;
-use crate::export::{Outputs, failure, origin};
+use crate::export::{Outputs, failure, insecure_client, origin};
 use crate::progress::{Progress, StepNumber};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::BuildFetcher;
 use crate::session::blocking;
-use crate::settings::Environment;
 
 /// What the command line asks for.
 #[derive(Debug, Default)]
@@ -70,7 +69,9 @@ impl Caches {
         let mut tasks = Vec::new();
         for import in &self.imports {
             let client = match &import.place {
-                ImportPlace::Registry { reference, insecure: true } => insecure_client(reference)?,
+                ImportPlace::Registry { reference, insecure: true } => {
+                    insecure_client(std::slice::from_ref(reference))?
+                }
                 _ => client.clone(),
             };
             let images = ImageStore::new(store.clone(), client);
@@ -83,13 +84,6 @@ impl Caches {
 
 fn mistake(error: &CacheFlagError) -> Failure {
     Failure::from_error(FailureKind::Usage, error).with_hints(error.hint())
-}
-
-/// A client to which the host of `reference` may speak as it likes.
-fn insecure_client(reference: &ImageReference) -> Result<registry::Client, Failure> {
-    let mut options = Environment::client_options()?;
-    options.hosts.0.entry(reference.registry().to_owned()).or_default().insecure = Some(true);
-    Ok(registry::Client::new(options))
 }
 
 fn source_of(import: &CacheImport) -> ImportSource {
@@ -213,8 +207,8 @@ impl Carrying<'_> {
         let assembled = ImageSet::from(assembled);
         let written = match &export.place {
             ExportPlace::Registry { reference, insecure } => {
-                let client = if *insecure { insecure_client(reference)? } else { self.client.clone() };
                 let names = std::slice::from_ref(reference);
+                let client = if *insecure { insecure_client(names)? } else { self.client.clone() };
                 exporter::push(self.store, &client, &fetcher, &assembled, names).await
             }
             ExportPlace::Local { directory, tag, reset } => {
@@ -278,7 +272,7 @@ fn build_of(results: CarriedResults, epoch: Option<i64>) -> CacheBuild {
 fn layers_of(build: &CacheBuild) -> impl Iterator<Item = &oci::Descriptor> {
     let layers = build.layers.iter().filter_map(|layer| match &layer.origin {
         LayerOrigin::Image { descriptor, .. } => Some(descriptor),
-        LayerOrigin::Snapshot(_) => None,
+        LayerOrigin::Snapshot(_) | LayerOrigin::Merged { .. } => None,
     });
     let mounts = build.mounts.iter().filter_map(|mount| match &mount.content {
         MountOrigin::Layer { descriptor, .. } => Some(&**descriptor),

@@ -76,6 +76,8 @@ impl DeviceSettings {
 pub(crate) struct Entitlements {
     /// `network.host` and `security.insecure`.
     pub(crate) allow: BTreeSet<String>,
+    /// Whether `mode=delete` of `type=local` may delete files outside the working directory.
+    pub(crate) local_delete: bool,
     all_devices: bool,
     devices: BTreeSet<String>,
     aliases: BTreeMap<String, String>,
@@ -102,8 +104,8 @@ impl Entitlements {
                     ((name @ ("network.host" | "security.insecure"), ""), _) => {
                         read.allow.insert(name.to_owned());
                     }
-                    // It allows buildx to delete what is in the directory of an output, which rbuild never does.
-                    (("" | "buildx.local.delete", ""), _) => {}
+                    (("", ""), _) => {}
+                    (("buildx.local.delete", ""), _) => read.local_delete = true,
                     ((key, _), Some(_)) => {
                         return Err(format!("unknown device config key {key:?} in `--allow {value}`"));
                     }

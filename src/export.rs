@@ -1,172 +1,43 @@
 //! What becomes of the result of a build.
 
+mod digests;
+mod outputs;
 mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Store;
+use cache::layer::FileTimes;
 use exporter::{
-    ArchiveKind, ArchiveOutput, Destination, ExportError, ImageBuild, ImageForm, ImageOutput, ImageSet,
-    LayerFetcher, LayerOrigin, OutputSpec, Packaging, PlatformFiles, PlatformSplit, RootForm,
+    ArchiveKind, ArchiveOutput, Destination, ExportError, FilesForm, FilesOutput, ImageBuild, ImageForm,
+    ImageOutput, ImageSet, LayerFetcher, LayerOrigin, OutputSpec, Packaging, PlatformFiles, PlatformSplit,
+    PushOutput, RootForm,
 };
-use frontend::LowerOptions;
 use oci::{ImageConfig, ImageReference, InlineCache, Platform};
-use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{LocalWorker, Output, OutputLayer, WorkerError};
 
-use crate::arguments::BuildArguments;
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
 use crate::resolver::BuildFetcher;
 use crate::session::blocking;
+use crate::settings::Environment;
 
-/// What the command line asks for.
-pub(crate) struct Outputs {
-    specs: Vec<OutputSpec>,
-    tags: Vec<ImageReference>,
-    iidfile: Option<PathBuf>,
-    metadata_file: Option<PathBuf>,
-}
-
-impl Outputs {
-    /// Reads `-t`, `-o`, `--push` and the files that digests are written to.
-    ///
-    /// With `-t` alone the image is kept in the store. With neither `-t` nor `-o`, only what wants a digest has an
-    /// image made: the rest of such builds fill the cache.
-    pub(crate) fn of(arguments: &BuildArguments) -> Result<Self, Failure> {
-        let mut tags = Vec::new();
-        for text in &arguments.image.tags {
-            tags.push(tag(text)?);
-        }
-        let mut specs = Vec::new();
-        for text in &arguments.output.outputs {
-            specs.push(
-                exporter::parse_output(text)
-                    .map_err(|error| Failure::from_error(FailureKind::Usage, &error))?,
-            );
-        }
-        let wants_digest = arguments.output.iidfile.is_some()
-            || arguments.output.metadata_file.is_some()
-            || arguments.switches.quiet;
-        if specs.is_empty() && (!tags.is_empty() || arguments.switches.push || wants_digest) {
-            specs.push(OutputSpec::Image(stored_image()));
-        }
-        if arguments.switches.push {
-            push_images(&mut specs);
-        }
-        let outputs = Self {
-            specs,
-            tags,
-            iidfile: arguments.output.iidfile.clone(),
-            metadata_file: arguments.output.metadata_file.clone(),
-        };
-        outputs.check()?;
-        Ok(outputs)
-    }
-
-    /// An image that is kept in the store under these names.
-    pub(crate) fn tagging(tags: Vec<ImageReference>) -> Self {
-        Self { specs: vec![OutputSpec::Image(stored_image())], tags, iidfile: None, metadata_file: None }
-    }
-
-    fn check(&self) -> Result<(), Failure> {
-        let to_stdout = self.specs.iter().filter(|spec| goes_to_stdout(spec)).count();
-        if to_stdout > 1 {
-            return Err(Failure::usage("only one output can go to standard output"));
-        }
-        for spec in &self.specs {
-            if let OutputSpec::Image(image) = spec
-                && image.push
-                && self.names(&image.names).is_empty()
-            {
-                return Err(Failure::usage("an image needs a name to be pushed")
-                    .with_hint("name it with `-t registry/name:tag`"));
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether an image is made.
-    pub(crate) fn make_an_image(&self) -> bool {
-        let is_image = |spec: &OutputSpec| {
-            matches!(spec, OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_))
-        };
-        self.specs.iter().any(is_image)
-    }
-
-    /// Whether something goes to a registry.
-    pub(crate) fn needs_registry(&self) -> bool {
-        self.specs.iter().any(|spec| matches!(spec, OutputSpec::Image(image) if image.push))
-    }
-
-    /// Whether all of them can hold images of the form; told before anything is built.
-    pub(crate) fn check_form(&self, form: RootForm) -> Result<(), Failure> {
-        let is_docker = |spec: &OutputSpec| matches!(spec, OutputSpec::Docker(_));
-        if form == RootForm::Index && self.specs.iter().any(is_docker) {
-            return Err(Failure::from_error(FailureKind::Usage, &ExportError::IndexForDocker)
-                .with_hint("`type=oci` can hold several platforms, and so can the store and registries"));
-        }
-        Ok(())
-    }
-
-    /// The names of an output: its own, else those of `-t`.
-    fn names(&self, own: &[ImageReference]) -> Vec<ImageReference> {
-        if own.is_empty() { self.tags.clone() } else { own.to_vec() }
-    }
-}
-
-/// Reads the name of an image that is to be kept.
-pub(crate) fn tag(text: &str) -> Result<ImageReference, Failure> {
-    let reference: ImageReference =
-        text.parse().map_err(|error| Failure::usage(format!("invalid tag `{text}`: {error}")))?;
-    if reference.digest().is_some() {
-        return Err(Failure::usage(format!("invalid tag `{text}`: a tag cannot hold a digest")));
-    }
-    Ok(reference.with_default_tag())
-}
-
-fn stored_image() -> ImageOutput {
-    ImageOutput { names: Vec::new(), push: false, store: true, form: ImageForm::default() }
-}
-
-/// `--push`: images that are asked for are pushed; where there are none, one more is.
-fn push_images(specs: &mut Vec<OutputSpec>) {
-    let mut found = false;
-    for spec in specs.iter_mut() {
-        if let OutputSpec::Image(image) = spec {
-            image.push = true;
-            found = true;
-        }
-    }
-    if !found {
-        specs.push(OutputSpec::Image(ImageOutput { push: true, store: false, ..stored_image() }));
-    }
-}
-
-fn goes_to_stdout(spec: &OutputSpec) -> bool {
-    match spec {
-        OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => archive.destination == Destination::Stdout,
-        OutputSpec::Tar(files) => files.destination == Destination::Stdout,
-        OutputSpec::Image(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => false,
-    }
-}
+use outputs::{Names, goes_to_stdout};
+pub(crate) use outputs::{Outputs, root_form, tag};
 
 /// The image that was built for a platform.
 pub(crate) struct BuiltImage {
     pub(crate) platform: Platform,
     /// Save diff IDs and times.
     pub(crate) config: ImageConfig,
+    /// How many of its layers are the base image's.
+    pub(crate) base_layers: usize,
     /// Its files.
     pub(crate) output: Output,
     /// What it is to carry.
     pub(crate) cache: Option<InlineCache>,
-}
-
-/// What a build's image is to be known by.
-pub(crate) fn root_form(options: &LowerOptions) -> RootForm {
-    if options.is_one_of_several { RootForm::Index } else { RootForm::Manifest }
 }
 
 /// What came of an export.
@@ -175,6 +46,8 @@ pub(crate) struct Exported {
     pub(crate) text: Option<String>,
     /// The image, in the first encoding that was asked for.
     pub(crate) images: Option<Arc<ImageSet>>,
+    /// What it is called.
+    names: Vec<ImageReference>,
 }
 
 /// The end of a build: writes its outputs while the store brings what is new to the disk.
@@ -233,7 +106,9 @@ impl Export<'_> {
                 OutputSpec::Docker(archive) => {
                     self.write_archive(&mut images, (archive, ArchiveKind::Docker), step).await
                 }
-                spec => self.write_files(built, spec.clone()).await,
+                OutputSpec::Tar(tar) => self.write_tar(built, tar).await,
+                OutputSpec::Local(local) => self.write_directory(built, local).await,
+                OutputSpec::CacheOnly => Ok(()),
             };
             match result {
                 Ok(()) => {
@@ -246,11 +121,13 @@ impl Export<'_> {
                 }
             }
         }
-        let Some((_, made)) = images.made.first() else { return Ok(Exported { text: None, images: None }) };
-        self.write_digests(made).await?;
+        let names = self.outputs.all_names();
+        let Some((_, made)) = images.made.first() else {
+            return Ok(Exported { text: None, images: None, names });
+        };
         let is_taken = self.outputs.specs.iter().any(goes_to_stdout);
         let text = (!is_taken).then(|| format!("{}\n", made.descriptor().digest));
-        Ok(Exported { text, images: Some(Arc::clone(made)) })
+        Ok(Exported { text, images: Some(Arc::clone(made)), names })
     }
 
     fn tell(&self, spec: &OutputSpec, image: Option<&ImageSet>) {
@@ -271,13 +148,13 @@ impl Export<'_> {
         step: StepNumber,
     ) -> Result<(), Failure> {
         let image = images.get(&wanted.form, step).await?;
-        let names = self.outputs.names(&wanted.names);
+        let Names { kept, pushed } = self.outputs.names_of(wanted, &image.descriptor().digest);
         if wanted.store {
             let layers: Vec<_> = image.layers().into_iter().cloned().collect();
             let fetched = self.worker.fetch_carried_blobs(&layers).await;
             fetched
                 .map_err(|error| Failure::from_error(FailureKind::Build, &error).with_hints(error.hint()))?;
-            let (store, saved, tags) = (self.store.clone(), Arc::clone(&image), names.clone());
+            let (store, saved, tags) = (self.store.clone(), Arc::clone(&image), kept.clone());
             blocking(move || {
                 saved.save(&store)?;
                 for name in &tags {
@@ -287,18 +164,20 @@ impl Export<'_> {
             })
             .await
             .map_err(|error| failure(&error))?;
-            for name in &names {
+            for name in &kept {
                 self.progress.line(step, &format!("naming to {name} done"));
             }
         }
-        if wanted.push {
+        if let Some(PushOutput { insecure, .. }) = wanted.push {
             self.progress.line(step, "pushing layers");
             let fetcher = self.fetcher();
-            exporter::push(self.store, self.client, &fetcher, &image, &names)
+            let client = if insecure { insecure_client(&pushed)? } else { self.client.clone() };
+            exporter::push(self.store, &client, &fetcher, &image, &pushed)
                 .await
                 .map_err(|error| failure(&error))?;
-            for name in &names {
-                let digest = &image.descriptor().digest;
+            let digest = &image.descriptor().digest;
+            for name in &pushed {
+                let name = name.tag().map_or_else(|| name.name(), |tag| format!("{}:{tag}", name.name()));
                 self.progress.line(step, &format!("pushing manifest for {name}@{digest} done"));
             }
         }
@@ -326,7 +205,31 @@ impl Export<'_> {
         .map_err(|error| failure(&error))
     }
 
-    async fn write_files(&self, built: &[BuiltImage], spec: OutputSpec) -> Result<(), Failure> {
+    async fn write_tar(
+        &self,
+        built: &[BuiltImage],
+        wanted: &FilesOutput<Destination>,
+    ) -> Result<(), Failure> {
+        let files = self.files_of(built).await?;
+        let (store, form) = (self.store.clone(), self.files_form(wanted));
+        let destination = wanted.destination.clone();
+        let written = blocking(move || exporter::write_files(&store, &files, form, &destination)).await;
+        written.map_err(|error| failure(&error))
+    }
+
+    async fn write_directory(
+        &self,
+        built: &[BuiltImage],
+        wanted: &FilesOutput<PathBuf>,
+    ) -> Result<(), Failure> {
+        let files = self.files_of(built).await?;
+        let (store, form) = (self.store.clone(), self.files_form(wanted));
+        let destination = wanted.destination.clone();
+        let written = blocking(move || exporter::copy_files(&store, &files, form, &destination)).await;
+        written.map_err(|error| failure(&error))
+    }
+
+    async fn files_of(&self, built: &[BuiltImage]) -> Result<Vec<PlatformFiles>, Failure> {
         let mut files = Vec::with_capacity(built.len());
         for image in built {
             let snapshot =
@@ -335,54 +238,17 @@ impl Export<'_> {
                 })?;
             files.push(PlatformFiles { platform: image.platform.clone(), snapshot });
         }
-        let form = self.form;
-        let split = move |asked: Option<bool>| {
-            if asked.unwrap_or(form == RootForm::Index) {
-                PlatformSplit::Split
-            } else {
-                PlatformSplit::Together
-            }
-        };
-        let store = self.store.clone();
-        blocking(move || match spec {
-            OutputSpec::Tar(tar) => {
-                exporter::write_files(&store, &files, split(tar.platform_split), &tar.destination)
-            }
-            OutputSpec::Local(local) => {
-                exporter::copy_files(&store, &files, split(local.platform_split), &local.destination)
-            }
-            OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_) | OutputSpec::CacheOnly => {
-                Ok(())
-            }
-        })
-        .await
-        .map_err(|error| failure(&error))
+        Ok(files)
     }
 
-    /// An index has no config, and thus no ID but its digest.
-    async fn write_digests(&self, images: &ImageSet) -> Result<(), Failure> {
-        let descriptor = images.descriptor();
-        let config = images.single().map(|image| &image.config_descriptor.digest);
-        if let Some(path) = self.outputs.iidfile.clone() {
-            let id = config.unwrap_or(&descriptor.digest).to_string();
-            write_small_file(path, id.into_bytes()).await?;
+    /// How files are written. All have the time of the epoch if there is one, as with BuildKit.
+    fn files_form<D>(&self, wanted: &FilesOutput<D>) -> FilesForm {
+        let is_split = wanted.platform_split.unwrap_or(self.form == RootForm::Index);
+        FilesForm {
+            split: if is_split { PlatformSplit::Split } else { PlatformSplit::Together },
+            times: wanted.epoch.or(self.epoch).map_or(FileTimes::Own, FileTimes::All),
+            others: wanted.others,
         }
-        if let Some(path) = self.outputs.metadata_file.clone() {
-            let mut metadata = json!({
-                "containerimage.descriptor": descriptor,
-                "containerimage.digest": descriptor.digest,
-            });
-            if let Some(config) = config {
-                metadata["containerimage.config.digest"] = config.as_str().into();
-            }
-            if !self.outputs.tags.is_empty() {
-                let names: Vec<String> = self.outputs.tags.iter().map(ToString::to_string).collect();
-                metadata["image.name"] = names.join(",").into();
-            }
-            let text = serde_json::to_vec_pretty(&metadata).expect("a JSON value can be written");
-            write_small_file(path, text).await?;
-        }
-        Ok(())
     }
 
     fn fetcher(&self) -> Arc<dyn LayerFetcher> {
@@ -390,13 +256,13 @@ impl Export<'_> {
     }
 }
 
-async fn write_small_file(path: PathBuf, bytes: Vec<u8>) -> Result<(), Failure> {
-    blocking(move || {
-        std::fs::write(&path, bytes).map_err(|error| {
-            Failure::new(FailureKind::Environment, format!("cannot write `{}`: {error}", path.display()))
-        })
-    })
-    .await
+/// A client that speaks as it likes to the hosts of `names`.
+pub(crate) fn insecure_client(names: &[ImageReference]) -> Result<registry::Client, Failure> {
+    let mut options = Environment::client_options()?;
+    for name in names {
+        options.hosts.0.entry(name.registry().to_owned()).or_default().insecure = Some(true);
+    }
+    Ok(registry::Client::new(options))
 }
 
 pub(crate) fn failure(error: &ExportError) -> Failure {
@@ -441,11 +307,12 @@ impl Images<'_, '_> {
         let (progress, root) = (self.export.progress, self.export.form);
         progress.line(step, "exporting layers");
         let (store, builds) = (self.export.store.clone(), self.builds().await?);
-        let changed = builds.iter().flat_map(|build| &build.layers).filter_map(|layer| match layer {
-            LayerOrigin::Image { descriptor, .. } if form.layers.changes(descriptor) => Some(descriptor),
-            _ => None,
-        });
-        let fetched = exporter::fetch_blobs(&store, changed, &self.export.fetcher()).await;
+        let is_timeless = builds.iter().all(|build| form.epoch.or(build.epoch).is_none());
+        if form.rewrite_timestamp && is_timeless {
+            progress.note("\nWARNING: rewrite-timestamp is specified, but no source-date-epoch was found\n");
+        }
+        let needed = builds.iter().flat_map(|build| build.needed_blobs(form));
+        let fetched = exporter::fetch_blobs(&store, needed, &self.export.fetcher()).await;
         fetched.map_err(|error| failure(&error))?;
         let wanted = form.clone();
         let images = blocking(move || {
@@ -491,6 +358,7 @@ impl Images<'_, '_> {
             .map(|(image, layers)| ImageBuild {
                 config: image.config.clone(),
                 layers,
+                base_layers: image.base_layers,
                 epoch,
                 cache: image.cache.clone(),
             })

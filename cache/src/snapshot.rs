@@ -224,6 +224,12 @@ impl Store {
         self.layer_source_of(self.own_dir(&snapshot.id), parent.as_ref())
     }
 
+    /// What all that a snapshot has on top of `below`, or of nothing, is made from. Both are in use.
+    pub fn merged_source(&self, below: Option<&Snapshot>, top: &Snapshot) -> Result<LayerSource, StoreError> {
+        let old = below.map_or_else(|| Ok(Vec::new()), |below| self.layer_dirs(below))?;
+        Ok(LayerSource::Trees { old, new: self.layer_dirs(top)?, mode: self.tree_mode() })
+    }
+
     /// The same for a directory that is to be that of a snapshot on top of `parent`.
     pub(crate) fn layer_source_of(
         &self,
@@ -238,7 +244,8 @@ impl Store {
                 mode,
             },
             SnapshotterKind::Copy => {
-                LayerSource::Trees { old: parent.map(|parent| self.own_dir(&parent.id)), new: own, mode }
+                let old = parent.map(|parent| self.own_dir(&parent.id)).into_iter().collect();
+                LayerSource::Trees { old, new: vec![own], mode }
             }
         })
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::BufWriter;
 use std::path::Path;
 
-use cache::layer::{decompress, detect_compression, write_trees};
+use cache::layer::{FileTimes, write_trees};
 use cache::tree::{TreeKind, TreeMode, TreeView};
 use cache::{CacheMount, Store};
 use oci::{
@@ -13,11 +13,12 @@ use oci::{
 };
 
 use crate::compression::{Compression, MediaTypes};
+use crate::derived::{Source, derive};
 use crate::error::ExportError;
 use crate::form::LayerForm;
 use crate::history;
-use crate::image::{Assembled, LayerOrigin, layers_of, times_of};
-use crate::layer::{self, Found};
+use crate::image::{Assembled, LayerOrigin, LayerRequest, layers_of, times_of};
+use crate::layer;
 
 /// A cache to be made.
 #[derive(Debug)]
@@ -82,12 +83,10 @@ pub fn assemble_cache(store: &Store, build: CacheBuild, form: LayerForm) -> Resu
     let CacheBuild { layers, mut records, mounts, epoch } = build;
     let (parents, origins): (Vec<_>, Vec<_>) =
         layers.into_iter().map(|layer| (layer.parent, layer.origin)).unzip();
-    let mut found = layers_of(store, &origins, form.compression)?;
+    let requests: Vec<_> = origins.iter().map(|origin| LayerRequest { origin, epoch: None }).collect();
+    let found = layers_of(store, &requests, form)?;
     let mut blobs = BTreeMap::new();
-    for (diff_id, descriptor) in &mut found {
-        if form.changes(descriptor) {
-            (*diff_id, *descriptor) = recompressed(store, diff_id, descriptor, form.compression)?;
-        }
+    for (_, descriptor) in &found {
         keep(&mut blobs, descriptor, form.media_types);
     }
     let times = times_of(store, &origins);
@@ -162,7 +161,7 @@ fn mount_layer(
 ) -> Result<(DiffId, Descriptor), ExportError> {
     match content {
         MountOrigin::Layer { diff_id, descriptor } if form.changes(&descriptor) => {
-            recompressed(store, &diff_id, &descriptor, form.compression)
+            derive(store, Source::Blob(&diff_id, &descriptor), form.compression, None)
         }
         MountOrigin::Layer { diff_id, descriptor } => Ok((diff_id, *descriptor)),
         MountOrigin::Directory(mount) => write_directory(store, &mount.directory(), form.compression),
@@ -178,31 +177,7 @@ fn write_directory(
     let mode = TreeMode { kind: TreeKind::Plain, ..store.tree_mode() };
     let view = TreeView::open(&[directory.to_owned()], mode).map_err(|error| failed(error.into()))?;
     let mut encoder = BufWriter::with_capacity(1 << 16, layer::encoder(store, compression)?);
-    write_trees(&[(None, &view)], &mut encoder).map_err(failed)?;
+    write_trees(&[(None, &view)], FileTimes::Own, &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
     Ok(layer::finish(store, encoder, compression)?.1)
-}
-
-/// The layer in another compression. Its blob is in the store.
-pub(crate) fn recompressed(
-    store: &Store,
-    diff_id: &DiffId,
-    layer: &Descriptor,
-    compression: Compression,
-) -> Result<Found, ExportError> {
-    if let Some(known) = layer::known(store, diff_id, compression)? {
-        return Ok(known);
-    }
-    let blob = store.blobs().open(&layer.digest)?;
-    let mut start = [0; 6];
-    let read = std::os::unix::fs::FileExt::read_at(&blob, &mut start, 0).map_err(ExportError::Encode)?;
-    let mut plain = decompress(blob, detect_compression(&start[..read])).map_err(ExportError::Encode)?;
-    let mut encoder = layer::encoder(store, compression)?;
-    std::io::copy(&mut plain, &mut encoder).map_err(ExportError::Encode)?;
-    let (tar, found) = layer::finish(store, encoder, compression)?;
-    if tar.diff_id != *diff_id {
-        let digest = layer.digest.clone();
-        return Err(ExportError::WrongLayer { digest, expected: diff_id.clone(), found: tar.diff_id });
-    }
-    Ok(found)
 }

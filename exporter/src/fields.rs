@@ -234,6 +234,14 @@ impl Fields {
         })
     }
 
+    /// `source-date-epoch`; an empty one is none.
+    pub(crate) fn epoch(&mut self) -> Result<Option<i64>, FieldError> {
+        let Some(text) = self.take("source-date-epoch").filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|_| self.wrong("source-date-epoch", text, "seconds since 1970"))
+    }
+
     /// `oci-mediatypes`.
     fn media_types(&mut self, default: MediaTypes) -> Result<MediaTypes, FieldError> {
         Ok(match self.boolean("oci-mediatypes")? {

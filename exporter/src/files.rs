@@ -5,14 +5,14 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use cache::layer::{LayerError, export_tree, write_trees};
+use cache::layer::{FileTimes, LayerError, export_tree, write_trees};
 use cache::tree::{FileKind, TreeError, TreeView};
 use cache::{Snapshot, Store};
 use oci::Platform;
 
 use crate::destination::OutputFile;
 use crate::error::ExportError;
-use crate::output::Destination;
+use crate::output::{Destination, OtherFiles};
 
 /// The files of the result for a platform.
 #[derive(Debug, Clone)]
@@ -39,11 +39,22 @@ pub enum PlatformSplit {
     Together,
 }
 
+/// How files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FilesForm {
+    /// Where those of several platforms go.
+    pub split: PlatformSplit,
+    /// Which times they have.
+    pub times: FileTimes,
+    /// What becomes of others that are in the directory.
+    pub others: OtherFiles,
+}
+
 /// Writes files as one tar. Blocks.
 pub fn write_files(
     store: &Store,
     files: &[PlatformFiles],
-    split: PlatformSplit,
+    form: FilesForm,
     destination: &Destination,
 ) -> Result<(), ExportError> {
     let views = views_of(store, files)?;
@@ -51,13 +62,13 @@ pub fn write_files(
         Destination::Path(path) => path.as_path(),
         Destination::Stdout => Path::new("-"),
     };
-    check_names(files, &views, split, path)?;
+    check_names(files, &views, form.split, path)?;
     let mut file = OutputFile::create(destination)?;
     let directories: Vec<String> = files.iter().map(PlatformFiles::directory).collect();
     let directories =
-        directories.iter().map(|name| (split == PlatformSplit::Split).then_some(OsStr::new(name)));
+        directories.iter().map(|name| (form.split == PlatformSplit::Split).then_some(OsStr::new(name)));
     let trees: Vec<(Option<&OsStr>, &TreeView)> = directories.zip(&views).collect();
-    write_trees(&trees, &mut file)
+    write_trees(&trees, form.times, &mut file)
         .and_then(|()| file.flush().map_err(LayerError::Write))
         .map_err(|source| ExportError::Files { path: path.to_owned(), source })?;
     file.finish()
@@ -67,17 +78,20 @@ pub fn write_files(
 pub fn copy_files(
     store: &Store,
     files: &[PlatformFiles],
-    split: PlatformSplit,
+    form: FilesForm,
     directory: &Path,
 ) -> Result<(), ExportError> {
     let views = views_of(store, files)?;
-    check_names(files, &views, split, directory)?;
+    check_names(files, &views, form.split, directory)?;
+    if form.others == OtherFiles::Deleted {
+        delete_others(files, &views, form.split, directory)?;
+    }
     for (files, view) in files.iter().zip(&views) {
-        let path = match split {
+        let path = match form.split {
             PlatformSplit::Split => directory.join(files.directory()),
             PlatformSplit::Together => directory.to_owned(),
         };
-        export_tree(view, &path).map_err(|source| ExportError::Files { path, source })?;
+        export_tree(view, form.times, &path).map_err(|source| ExportError::Files { path, source })?;
     }
     Ok(())
 }
@@ -135,4 +149,68 @@ fn names_of(view: &TreeView) -> Result<Vec<PathBuf>, TreeError> {
         }
     }
     Ok(found)
+}
+
+/// Deletes what is in the directory and does not have the name and the kind of something that will be.
+fn delete_others(
+    files: &[PlatformFiles],
+    views: &[TreeView],
+    split: PlatformSplit,
+    destination: &Path,
+) -> Result<(), ExportError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ExportError::Write { path, source }
+    };
+    let mut open = vec![PathBuf::from("/")];
+    while let Some(directory) = open.pop() {
+        let inner = directory.strip_prefix("/").unwrap_or(&directory);
+        let path = destination.join(inner);
+        let entries = match std::fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(failed(&path)(source)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(failed(&path))?;
+            let is_directory = entry.file_type().map_err(failed(&path))?.is_dir();
+            let inner = directory.join(entry.file_name());
+            let wanted = wanted_kind(files, views, split, &inner)?;
+            let removed = match (is_directory, wanted) {
+                (true, Some(FileKind::Directory)) => {
+                    open.push(inner);
+                    continue;
+                }
+                (true, _) => std::fs::remove_dir_all(entry.path()),
+                (false, Some(kind)) if kind != FileKind::Directory => continue,
+                (false, _) => std::fs::remove_file(entry.path()),
+            };
+            removed.map_err(failed(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// What will be at a path of the destination.
+fn wanted_kind(
+    files: &[PlatformFiles],
+    views: &[TreeView],
+    split: PlatformSplit,
+    path: &Path,
+) -> Result<Option<FileKind>, ExportError> {
+    for (files, view) in files.iter().zip(views) {
+        let inner = match split {
+            PlatformSplit::Together => path.to_owned(),
+            PlatformSplit::Split => match path.strip_prefix(Path::new("/").join(files.directory())) {
+                Ok(inner) if inner.as_os_str().is_empty() => return Ok(Some(FileKind::Directory)),
+                Ok(inner) => Path::new("/").join(inner),
+                Err(_) => continue,
+            },
+        };
+        let found = view.entry(&inner).map_err(ExportError::Tree)?;
+        if let Some(entry) = found {
+            return Ok(Some(entry.kind));
+        }
+    }
+    Ok(None)
 }

@@ -1,10 +1,12 @@
 //! The form that images and caches take: what their outputs have in common.
 
-use oci::Descriptor;
+use oci::{Descriptor, MediaType};
 
 use crate::annotations::Annotations;
 use crate::compression::{Compression, CompressionKind, MediaTypes};
+use crate::derived::REWRITTEN;
 use crate::estargz::TOC_DIGEST;
+use crate::layer;
 
 /// How layers are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,8 +36,26 @@ impl LayerForm {
 pub struct ImageForm {
     /// How its layers are written.
     pub layers: LayerForm,
+    /// Whether no time in new layers is later than the epoch, if there is one (`rewrite-timestamp`).
+    pub rewrite_timestamp: bool,
+    /// The epoch that takes precedence over the build's (`source-date-epoch`), in seconds since 1970.
+    pub epoch: Option<i64>,
+    /// Whether layers that registries do not have stay so (`prefer-nondist-layers`); else they are taken for layers like
+    /// all others, and pushed.
+    pub keep_foreign: bool,
+    /// How attestations go with it.
+    pub attestations: AttestationForm,
     /// What its manifests and descriptors are annotated with.
     pub annotations: Annotations,
+}
+
+/// How attestations go with an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AttestationForm {
+    /// Whether their manifests are artifacts (`oci-artifact`); nobody said so for `None`.
+    pub artifact: Option<bool>,
+    /// Whether they are put into the index even where they are not asked for (`attestation-inline`).
+    pub inline: bool,
 }
 
 impl ImageForm {
@@ -55,6 +75,21 @@ impl ImageForm {
         if self.layers.compression.needs_oci_types() || self.annotations.need_oci_types() {
             self.layers.media_types = MediaTypes::Oci;
         }
+    }
+
+    /// The descriptor of a layer as it stands in a manifest; its times were rewritten if there is an epoch.
+    pub(crate) fn written(&self, layer: &Descriptor, epoch: Option<i64>) -> Descriptor {
+        let mut written = layer::in_manifest(layer, self.media_types());
+        if MediaType::is_foreign_layer(&written.media_type) && !self.keep_foreign {
+            let media_type = MediaType::distributable(&written.media_type);
+            self.media_types().layer(&media_type).clone_into(&mut written.media_type);
+            written.urls.clear();
+        }
+        // Docker's descriptors have no annotations.
+        if let Some(epoch) = epoch.filter(|_| self.media_types() == MediaTypes::Oci) {
+            written.annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
+        }
+        written
     }
 
     /// Whose media types the image has.

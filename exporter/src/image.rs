@@ -9,10 +9,10 @@ use oci::{CarryingConfig, Descriptor, DiffId, ImageConfig, InlineCache, Manifest
 
 use crate::annotations::AnnotationLevel;
 use crate::archive::CREATED;
-use crate::carried::recompressed;
 use crate::compression::{Compression, MediaTypes};
+use crate::derived::{Source, derive};
 use crate::error::ExportError;
-use crate::form::ImageForm;
+use crate::form::{ImageForm, LayerForm};
 use crate::history::{self, LayerTime};
 use crate::layer::{self, Found};
 
@@ -23,6 +23,8 @@ pub struct ImageBuild {
     pub config: ImageConfig,
     /// The layers, bottom first.
     pub layers: Vec<LayerOrigin>,
+    /// How many of them are the base image's.
+    pub base_layers: usize,
     /// No time of the image, save those of the base image's history, is later than this: seconds since 1970
     /// (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<i64>,
@@ -32,7 +34,6 @@ pub struct ImageBuild {
 
 /// Where a layer of an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "there are few of them, and they are short-lived")]
 pub enum LayerOrigin {
     /// A snapshot that a build made; its layer is what differs from its parent.
     Snapshot(Snapshot),
@@ -43,6 +44,15 @@ pub enum LayerOrigin {
         diff_id: DiffId,
         /// The compressed layer.
         descriptor: Descriptor,
+    },
+    /// Several layers in one: all that `top` has on top of `below`, or of nothing.
+    Merged {
+        /// The snapshot below.
+        below: Option<Snapshot>,
+        /// The uppermost.
+        top: Snapshot,
+        /// The uppermost of the layers, which tells when it was made.
+        last: Box<Self>,
     },
 }
 
@@ -65,20 +75,52 @@ pub struct Assembled {
     pub created: Option<String>,
 }
 
+impl ImageBuild {
+    /// The compressed layers that have to be in the store before the image is made in this form.
+    pub fn needed_blobs(&self, form: &ImageForm) -> Vec<&Descriptor> {
+        let requests = self.requests(form);
+        let needed = requests.filter_map(|LayerRequest { origin, epoch }| match origin {
+            LayerOrigin::Image { descriptor, .. } => {
+                (epoch.is_some() || form.layers.changes(descriptor)).then_some(descriptor)
+            }
+            LayerOrigin::Snapshot(_) | LayerOrigin::Merged { .. } => None,
+        });
+        needed.collect()
+    }
+
+    /// The layers, with what is to become of their times: those of the base image stay as they are.
+    fn requests(&self, form: &ImageForm) -> impl Iterator<Item = LayerRequest<'_>> {
+        let epoch = form.epoch.or(self.epoch).filter(|_| form.rewrite_timestamp);
+        let layers = self.layers.iter().enumerate();
+        layers.map(move |(number, origin)| LayerRequest {
+            origin,
+            epoch: epoch.filter(|_| number >= self.base_layers),
+        })
+    }
+}
+
+/// A layer that is wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerRequest<'a> {
+    pub(crate) origin: &'a LayerOrigin,
+    /// No time in it is to be later than this.
+    pub(crate) epoch: Option<i64>,
+}
+
 /// Makes what is missing of an image: layers that are not compressed yet are, side by side; config and manifest are
 /// written into memory only ([`crate::ImageSet::save`] puts them into the store). Blocks; not on a thread of rayon's.
 pub fn assemble(store: &Store, build: ImageBuild, form: &ImageForm) -> Result<Assembled, ExportError> {
-    let mut layers = layers_of(store, &build.layers, form.layers.compression)?;
+    let epoch = form.epoch.or(build.epoch);
+    let requests: Vec<_> = build.requests(form).collect();
+    let mut layers = layers_of(store, &requests, form.layers)?;
     let media_types = form.media_types();
-    for (diff_id, descriptor) in &mut layers {
-        if form.layers.changes(descriptor) {
-            (*diff_id, *descriptor) = recompressed(store, diff_id, descriptor, form.layers.compression)?;
-        }
-        *descriptor = layer::in_manifest(descriptor, media_types);
+    for ((_, descriptor), request) in layers.iter_mut().zip(&requests) {
+        *descriptor = form.written(descriptor, request.epoch);
     }
+    drop(requests);
     let mut config = build.config;
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
-    history::complete(&mut config, &times_of(store, &build.layers), build.epoch);
+    history::complete(&mut config, &times_of(store, &build.layers), epoch);
     let layers: Vec<Descriptor> = layers.into_iter().map(|(_, descriptor)| descriptor).collect();
     let carrying = CarryingConfig { config, cache: build.cache };
     let config_bytes = serde_json::to_vec(&carrying).map_err(ExportError::Json)?;
@@ -144,18 +186,20 @@ impl Assembled {
 
 /// When each layer was made.
 pub(crate) fn times_of(store: &Store, layers: &[LayerOrigin]) -> Vec<LayerTime> {
-    layers
-        .iter()
-        .map(|layer| match layer {
-            LayerOrigin::Snapshot(snapshot) => {
-                made_at(store, snapshot).map_or(LayerTime::Unknown, LayerTime::Made)
-            }
-            LayerOrigin::Image { descriptor, .. } => {
-                let created = descriptor.annotations.get(CREATED);
-                created.map_or(LayerTime::Unknown, |text| LayerTime::of_text(text))
-            }
-        })
-        .collect()
+    layers.iter().map(|layer| time_of(store, layer)).collect()
+}
+
+fn time_of(store: &Store, layer: &LayerOrigin) -> LayerTime {
+    match layer {
+        LayerOrigin::Snapshot(snapshot) => {
+            made_at(store, snapshot).map_or(LayerTime::Unknown, LayerTime::Made)
+        }
+        LayerOrigin::Image { descriptor, .. } => {
+            let created = descriptor.annotations.get(CREATED);
+            created.map_or(LayerTime::Unknown, |text| LayerTime::of_text(text))
+        }
+        LayerOrigin::Merged { last, .. } => time_of(store, last),
+    }
 }
 
 /// When a snapshot was committed, in nanoseconds since 1970. Nothing is put into its directory or taken out from then
@@ -170,27 +214,46 @@ fn made_at(store: &Store, snapshot: &Snapshot) -> Option<i64> {
 /// threads as there are processors.
 pub(crate) fn layers_of(
     store: &Store,
-    origins: &[LayerOrigin],
-    compression: Compression,
+    requests: &[LayerRequest<'_>],
+    form: LayerForm,
 ) -> Result<Vec<Found>, ExportError> {
-    let mut found: Vec<Option<Found>> = Vec::with_capacity(origins.len());
+    let mut found: Vec<Option<Found>> = Vec::with_capacity(requests.len());
     let mut missing = Vec::new();
-    for (index, origin) in origins.iter().enumerate() {
-        found.push(match origin {
-            LayerOrigin::Image { diff_id, descriptor } => Some((diff_id.clone(), descriptor.clone())),
-            LayerOrigin::Snapshot(snapshot) => {
-                let known = known_layer(store, snapshot, compression)?;
-                if known.is_none() {
-                    missing.push((index, *snapshot));
-                }
-                known
+    for (index, request) in requests.iter().enumerate() {
+        let known = match request {
+            LayerRequest { origin: LayerOrigin::Image { diff_id, descriptor }, epoch: None }
+                if !form.changes(descriptor) =>
+            {
+                Some((diff_id.clone(), descriptor.clone()))
             }
-        });
+            LayerRequest { origin: LayerOrigin::Snapshot(snapshot), epoch: None } => {
+                known_layer(store, snapshot, form.compression)?
+            }
+            _ => None,
+        };
+        if known.is_none() {
+            missing.push((index, *request));
+        }
+        found.push(known);
     }
-    for (index, layer) in write_layers(store, &missing, compression)? {
+    for (index, layer) in write_layers(store, &missing, form.compression)? {
         found[index] = Some(layer);
     }
     Ok(found.into_iter().map(|layer| layer.expect("every missing layer was written")).collect())
+}
+
+fn write_layer(
+    store: &Store,
+    request: LayerRequest<'_>,
+    compression: Compression,
+) -> Result<Found, ExportError> {
+    let source = match (request.origin, request.epoch) {
+        (LayerOrigin::Snapshot(snapshot), None) => return layer::write(store, snapshot, compression),
+        (LayerOrigin::Snapshot(snapshot), Some(_)) => Source::Snapshot(snapshot),
+        (LayerOrigin::Image { diff_id, descriptor }, _) => Source::Blob(diff_id, descriptor),
+        (LayerOrigin::Merged { below, top, .. }, _) => Source::Merged { below: below.as_ref(), top },
+    };
+    derive(store, source, compression, request.epoch)
 }
 
 fn known_layer(
@@ -204,15 +267,15 @@ fn known_layer(
 
 fn write_layers(
     store: &Store,
-    missing: &[(usize, Snapshot)],
+    missing: &[(usize, LayerRequest<'_>)],
     compression: Compression,
 ) -> Result<Vec<(usize, Found)>, ExportError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Ok(Vec::with_capacity(missing.len())));
     let work = || {
-        while let Some((index, snapshot)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = layer::write(store, snapshot, compression);
+        while let Some((index, request)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let result = write_layer(store, *request, compression);
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut *done, result) {
                 (Ok(list), Ok(found)) => list.push((*index, found)),

@@ -37,12 +37,20 @@ pub(crate) fn known(
     tar: &DiffId,
     compression: Compression,
 ) -> Result<Option<Found>, ExportError> {
-    let Some(descriptor) = store.variant(tar, &compression.variant())? else { return Ok(None) };
+    known_as(store, (tar, &compression.variant()))
+}
+
+/// What is remembered under a name and a variant, if it is in the store.
+pub(crate) fn known_as(
+    store: &Store,
+    (name, variant): (&DiffId, &str),
+) -> Result<Option<Found>, ExportError> {
+    let Some(descriptor) = store.variant(name, variant)? else { return Ok(None) };
     if !store.blobs().contains(&descriptor.digest)? {
         return Ok(None);
     }
     let unpacked = descriptor.annotations.get(UNCOMPRESSED).and_then(|digest| digest.parse().ok());
-    Ok(Some((unpacked.map_or_else(|| tar.clone(), DiffId), descriptor)))
+    Ok(Some((unpacked.map_or_else(|| name.clone(), DiffId), descriptor)))
 }
 
 /// An encoder that writes a new blob.
@@ -59,20 +67,31 @@ pub(crate) fn finish(
     encoder: LayerEncoder<BlobWriter>,
     compression: Compression,
 ) -> Result<(Layer, Found), ExportError> {
+    finish_as(store, encoder, compression, (None, &compression.variant()))
+}
+
+/// The same for what is remembered under a name, if that is not the digest of the tar, and a variant.
+pub(crate) fn finish_as(
+    store: &Store,
+    encoder: LayerEncoder<BlobWriter>,
+    compression: Compression,
+    (name, variant): (Option<DiffId>, &str),
+) -> Result<(Layer, Found), ExportError> {
     let (blob, written) = encoder.finish().map_err(ExportError::Encode)?;
     let layer = Layer { diff_id: written.tar, size_bytes: written.tar_bytes };
+    let name = name.unwrap_or_else(|| layer.diff_id.clone());
     // Another snapshot may have made the same layer: its blob has the same bytes, unless it was made by hand.
-    if let Some(found) = known(store, &layer.diff_id, compression)? {
+    if let Some(found) = known_as(store, (&name, variant))? {
         return Ok((layer, found));
     }
     let digest = blob.finish_hashed(&written.digest)?;
     let media_type = compression.media_type(MediaTypes::Oci);
     let mut descriptor = Descriptor::new(media_type, digest, written.compressed_size_bytes);
     descriptor.annotations = written.annotations;
-    if written.diff_id != layer.diff_id {
+    if written.diff_id != name {
         descriptor.annotations.insert(UNCOMPRESSED.to_owned(), written.diff_id.to_string());
     }
-    store.set_variant(&layer.diff_id, &compression.variant(), &descriptor)?;
+    store.set_variant(&name, variant, &descriptor)?;
     Ok((layer, (written.diff_id, descriptor)))
 }
 

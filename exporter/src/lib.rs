@@ -15,6 +15,7 @@ mod cache_layout;
 mod carried;
 mod codec;
 mod compression;
+mod derived;
 mod destination;
 mod encoder;
 mod error;
@@ -31,6 +32,7 @@ mod output;
 mod pieces;
 mod push;
 mod set;
+mod timestamps;
 mod toc;
 
 pub use annotations::{AnnotationError, AnnotationLevel, Annotations, RootForm};
@@ -45,11 +47,12 @@ pub use compression::{Compression, CompressionKind, LevelError, MediaTypes};
 pub use encoder::{EncodedLayer, LayerEncoder};
 pub use error::ExportError;
 pub use fields::FieldError;
-pub use files::{PlatformFiles, PlatformSplit, copy_files, write_files};
-pub use form::{ImageForm, LayerForm};
+pub use files::{FilesForm, PlatformFiles, PlatformSplit, copy_files, write_files};
+pub use form::{AttestationForm, ImageForm, LayerForm};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
 pub use output::{
-    ArchiveOutput, Destination, FilesOutput, ImageOutput, OutputError, OutputSpec, Packaging, parse_output,
+    ArchiveOutput, Destination, FilesOutput, ImageOutput, Naming, OtherFiles, OutputError, OutputSpec,
+    Packaging, PushOutput, parse_output,
 };
 pub use push::{LayerFetcher, fetch_blobs, fetch_layers, push};
 pub use set::ImageSet;

@@ -7,7 +7,7 @@ use oci::{ImageReference, ReferenceError};
 use crate::annotations::{AnnotationError, Annotations};
 use crate::compression::MediaTypes;
 use crate::fields::{FieldError, Fields, Grammar, LAYER_KEYS};
-use crate::form::ImageForm;
+use crate::form::{AttestationForm, ImageForm};
 
 /// What to make of the result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,17 +26,40 @@ pub enum OutputSpec {
     CacheOnly,
 }
 
-/// `type=image` and `type=registry`.
+/// `type=image` and `type=registry`. That the image is unpacked (`unpack`) is what the store of this program always is
+/// when an image is in it: its layers are there as snapshots, or can be made into some without asking anybody.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageOutput {
-    /// The names that were given with the output; `-t` adds others.
+    /// The names that were given with the output, as they were written; `-t` adds others.
     pub names: Vec<ImageReference>,
-    /// Whether the image is pushed.
-    pub push: bool,
+    /// Whether and how the image is pushed.
+    pub push: Option<PushOutput>,
     /// Whether the image is kept in the local store under its names.
     pub store: bool,
+    /// What it is called besides.
+    pub naming: Naming,
     /// What form it has.
     pub form: ImageForm,
+}
+
+/// How an image is pushed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PushOutput {
+    /// By its digest alone, so that no tag names it (`push-by-digest`).
+    pub by_digest: bool,
+    /// Whether the registry may be spoken to without TLS or without a certificate that is known (`registry.insecure`).
+    pub insecure: bool,
+}
+
+/// Names of an image that have its digest.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Naming {
+    /// The image is called `<prefix>@<digest>` as well (`dangling-name-prefix`).
+    pub dangling_prefix: Option<ImageReference>,
+    /// But only if it has no name (`danging-name-empty-only`, which BuildKit spells so).
+    pub dangling_empty_only: bool,
+    /// Each name stands with the digest as well (`name-canonical`).
+    pub canonical: bool,
 }
 
 /// `type=oci` and `type=docker`.
@@ -46,7 +69,7 @@ pub struct ArchiveOutput {
     pub destination: Destination,
     /// One file or a directory.
     pub packaging: Packaging,
-    /// The names that were given with the output; `-t` adds others.
+    /// The names that were given with the output, as they were written; `-t` adds others.
     pub names: Vec<ImageReference>,
     /// What form it has.
     pub form: ImageForm,
@@ -57,14 +80,30 @@ pub struct ArchiveOutput {
 pub struct FilesOutput<D> {
     /// Where to.
     pub destination: D,
+    /// What becomes of other files in the directory (`mode`).
+    pub others: OtherFiles,
     /// Whether each platform has a directory of its own. Where nothing was said, it has if there are several.
     pub platform_split: Option<bool>,
+    /// What the names of files with attestations begin with (`attestation-prefix`).
+    pub attestation_prefix: String,
+    /// The time of the files that takes precedence over the build's epoch (`source-date-epoch`), in seconds since 1970.
+    pub epoch: Option<i64>,
 }
 
 impl<D> FilesOutput<D> {
     fn new(destination: D) -> Self {
-        Self { destination, platform_split: None }
+        let attestation_prefix = String::new();
+        Self { destination, others: OtherFiles::Kept, platform_split: None, attestation_prefix, epoch: None }
     }
+}
+
+/// What becomes of files that are in a directory already, and not in the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherFiles {
+    /// They stay.
+    Kept,
+    /// They go (`mode=delete`).
+    Deleted,
 }
 
 /// One file or a directory.
@@ -119,28 +158,7 @@ pub enum OutputError {
 const TYPES: &[&str] = &["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
 
 const GRAMMAR: Grammar =
-    Grammar { option: "output", types: TYPES, example: "type=oci,dest=image.tar", later: LATER_KEYS };
-
-/// Keys that BuildKit's exporters take and that come here later.
-const LATER_KEYS: &[&str] = &[
-    "push-by-digest",
-    "registry.insecure",
-    "oci-artifact",
-    "unpack",
-    "store",
-    "dangling-name-prefix",
-    "danging-name-empty-only",
-    "name-canonical",
-    "prefer-nondist-layers",
-    "rewrite-timestamp",
-    "source-date-epoch",
-    "attestation-inline",
-    "attestation-prefix",
-    "compatibility-version",
-    "context",
-    "mode",
-    "buildinfo",
-];
+    Grammar { option: "output", types: TYPES, example: "type=oci,dest=image.tar", later: &["context"] };
 
 /// Reads the value of `--output`: comma-separated `key=value` fields, which may be quoted as in CSV; a bare path is
 /// `type=local,dest=<path>`, and `-` is `type=tar,dest=-`.
@@ -164,48 +182,80 @@ struct Output {
     annotations: Annotations,
 }
 
-const IMAGE_KEYS: &[&str] = &["name", "push"];
-const ARCHIVE_KEYS: &[&str] = &["dest", "tar", "name"];
-const FILES_KEYS: &[&str] = &["dest", "platform-split"];
+/// Keys of every output of an image.
+const FORM_KEYS: &[&str] = &[
+    "name",
+    "rewrite-timestamp",
+    "source-date-epoch",
+    "prefer-nondist-layers",
+    "oci-artifact",
+    "attestation-inline",
+    "compatibility-version",
+];
+const IMAGE_KEYS: &[&str] = &[
+    "push",
+    "push-by-digest",
+    "registry.insecure",
+    "store",
+    "unpack",
+    "dangling-name-prefix",
+    "danging-name-empty-only",
+    "name-canonical",
+];
+const ARCHIVE_KEYS: &[&str] = &["dest", "tar"];
+const TAR_KEYS: &[&str] = &["dest", "platform-split", "attestation-prefix", "source-date-epoch"];
+const LOCAL_KEYS: &[&str] = &["dest", "platform-split", "attestation-prefix", "source-date-epoch", "mode"];
 
 impl Output {
     fn read(mut self) -> Result<OutputSpec, OutputError> {
         self.fields.check_keys(&match self.fields.kind {
-            "image" | "registry" => [LAYER_KEYS, IMAGE_KEYS].concat(),
-            "oci" | "docker" => [LAYER_KEYS, ARCHIVE_KEYS].concat(),
-            "tar" | "local" => FILES_KEYS.to_vec(),
+            "image" | "registry" => [LAYER_KEYS, FORM_KEYS, IMAGE_KEYS].concat(),
+            "oci" | "docker" => [LAYER_KEYS, FORM_KEYS, ARCHIVE_KEYS].concat(),
+            "tar" => TAR_KEYS.to_vec(),
+            "local" => LOCAL_KEYS.to_vec(),
             _ => Vec::new(),
         })?;
         match self.fields.kind {
-            "image" => self.image(false, true),
-            "registry" => self.image(true, false),
+            "image" => self.image(Place::Store),
+            "registry" => self.image(Place::Registry),
             "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
             "docker" => Ok(OutputSpec::Docker(self.archive(MediaTypes::Docker)?)),
             "tar" => {
                 let destination = self.destination("out.tar")?;
-                Ok(OutputSpec::Tar(FilesOutput {
-                    destination,
-                    platform_split: self.fields.boolean("platform-split")?,
-                }))
+                Ok(OutputSpec::Tar(self.files(destination)?))
             }
             "local" => match self.destination("out")? {
-                Destination::Path(destination) => Ok(OutputSpec::Local(FilesOutput {
-                    destination,
-                    platform_split: self.fields.boolean("platform-split")?,
-                })),
+                Destination::Path(destination) => Ok(OutputSpec::Local(self.files(destination)?)),
                 Destination::Stdout => Err(OutputError::DirectoryToStdout(self.fields.kind)),
             },
             _ => Ok(OutputSpec::CacheOnly),
         }
     }
 
-    fn image(&mut self, push: bool, store: bool) -> Result<OutputSpec, OutputError> {
+    fn image(&mut self, place: Place) -> Result<OutputSpec, OutputError> {
+        // Accepted, as BuildKit's users give it: see `ImageOutput`.
+        self.fields.boolean("unpack")?;
+        let is_pushed = self.fields.boolean("push")?.unwrap_or(place == Place::Registry);
+        let push = PushOutput {
+            by_digest: self.fields.boolean("push-by-digest")?.unwrap_or(false),
+            insecure: self.fields.boolean("registry.insecure")?.unwrap_or(false),
+        };
         Ok(OutputSpec::Image(ImageOutput {
             names: self.names()?,
-            push: self.fields.boolean("push")?.unwrap_or(push),
-            store,
+            push: is_pushed.then_some(push),
+            store: self.fields.boolean("store")?.unwrap_or(place == Place::Store),
+            naming: self.naming()?,
             form: self.form(MediaTypes::Oci)?,
         }))
+    }
+
+    fn naming(&mut self) -> Result<Naming, OutputError> {
+        let prefix = self.fields.take("dangling-name-prefix").filter(|prefix| !prefix.is_empty());
+        Ok(Naming {
+            dangling_prefix: prefix.map(|prefix| self.name(&prefix)).transpose()?,
+            dangling_empty_only: self.fields.boolean("danging-name-empty-only")?.unwrap_or(false),
+            canonical: self.fields.boolean("name-canonical")?.unwrap_or(false),
+        })
     }
 
     fn archive(&mut self, default: MediaTypes) -> Result<ArchiveOutput, OutputError> {
@@ -223,9 +273,48 @@ impl Output {
 
     /// What outputs of images have in common.
     fn form(&mut self, default: MediaTypes) -> Result<ImageForm, OutputError> {
-        let mut form = ImageForm { layers: self.fields.layer_form(default)?, ..ImageForm::default() };
+        self.compatibility_version()?;
+        let mut form = ImageForm {
+            layers: self.fields.layer_form(default)?,
+            rewrite_timestamp: self.fields.boolean("rewrite-timestamp")?.unwrap_or(false),
+            epoch: self.fields.epoch()?,
+            keep_foreign: self.fields.boolean("prefer-nondist-layers")?.unwrap_or(false),
+            attestations: AttestationForm {
+                artifact: self.fields.boolean("oci-artifact")?,
+                inline: self.fields.boolean("attestation-inline")?.unwrap_or(false),
+            },
+            annotations: Annotations::default(),
+        };
         form.annotate(&self.annotations);
         Ok(form)
+    }
+
+    /// With it BuildKit assembles images as one of its earlier versions did. Here all versions assemble them alike, so
+    /// that each is as good as another.
+    fn compatibility_version(&mut self) -> Result<(), FieldError> {
+        match self.fields.take("compatibility-version") {
+            Some(version) if !matches!(version.as_str(), "10" | "20" | "30") => {
+                Err(self.fields.wrong("compatibility-version", version, "`10`, `20` or `30`"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn files<D>(&mut self, destination: D) -> Result<FilesOutput<D>, OutputError> {
+        let others = match self.fields.take("mode").as_deref() {
+            None | Some("" | "copy") => OtherFiles::Kept,
+            Some("delete") => OtherFiles::Deleted,
+            Some(other) => {
+                return Err(self.fields.wrong("mode", other.to_owned(), "`copy` or `delete`").into());
+            }
+        };
+        Ok(FilesOutput {
+            destination,
+            others,
+            platform_split: self.fields.boolean("platform-split")?,
+            attestation_prefix: self.fields.take("attestation-prefix").unwrap_or_default(),
+            epoch: self.fields.epoch()?,
+        })
     }
 
     fn destination(&mut self, example: &'static str) -> Result<Destination, OutputError> {
@@ -238,131 +327,21 @@ impl Output {
 
     fn names(&mut self) -> Result<Vec<ImageReference>, OutputError> {
         let Some(names) = self.fields.take("name") else { return Ok(Vec::new()) };
-        names
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(|name| match name.parse::<ImageReference>() {
-                Ok(reference) => Ok(reference.with_default_tag()),
-                Err(source) => Err(OutputError::Name { kind: self.fields.kind, source }),
-            })
-            .collect()
+        let names = names.split(',').map(str::trim).filter(|name| !name.is_empty());
+        names.map(|name| self.name(name)).collect()
     }
+
+    fn name(&self, text: &str) -> Result<ImageReference, OutputError> {
+        text.parse().map_err(|source| OutputError::Name { kind: self.fields.kind, source })
+    }
+}
+
+/// Where an image goes if nothing else is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Store,
+    Registry,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::annotations::AnnotationLevel;
-    use crate::compression::{Compression, CompressionKind};
-    use crate::form::LayerForm;
-
-    fn image() -> ImageOutput {
-        ImageOutput { names: Vec::new(), push: false, store: true, form: ImageForm::default() }
-    }
-
-    fn archive(path: &str, media_types: MediaTypes) -> ArchiveOutput {
-        ArchiveOutput {
-            destination: Destination::Path(path.into()),
-            packaging: Packaging::Tar,
-            names: Vec::new(),
-            form: ImageForm::of_types(media_types),
-        }
-    }
-
-    #[test]
-    fn outputs_are_read() {
-        let mut annotations = Annotations::default();
-        annotations.set(AnnotationLevel::Manifest, None, "org.Example", "x");
-        let arm = Some("linux/arm64".parse().unwrap());
-        annotations.set(AnnotationLevel::ManifestDescriptor, arm, "a.b", "y=z");
-        let forced = LayerForm { force: true, ..LayerForm::default() };
-        let zstd = Compression::new(CompressionKind::Zstd, Some(9)).unwrap();
-        let names = vec!["a:1".parse().unwrap(), "b:latest".parse().unwrap()];
-        let cases = [
-            ("out", OutputSpec::Local(FilesOutput::new("out".into()))),
-            ("-", OutputSpec::Tar(FilesOutput::new(Destination::Stdout))),
-            ("type=local,dest=a b", OutputSpec::Local(FilesOutput::new("a b".into()))),
-            ("type=tar,dest=-", OutputSpec::Tar(FilesOutput::new(Destination::Stdout))),
-            (
-                "type=local,dest=x,platform-split=false",
-                OutputSpec::Local(FilesOutput { destination: "x".into(), platform_split: Some(false) }),
-            ),
-            ("type=cacheonly", OutputSpec::CacheOnly),
-            ("type=image", OutputSpec::Image(image())),
-            ("type=image,push=true", OutputSpec::Image(ImageOutput { push: true, ..image() })),
-            (
-                "type=registry,\"name=a:1,b\",oci-mediatypes=0",
-                OutputSpec::Image(ImageOutput {
-                    names,
-                    push: true,
-                    store: false,
-                    form: ImageForm::of_types(MediaTypes::Docker),
-                    ..image()
-                }),
-            ),
-            (
-                "dest=x.tar,type=oci,compression=zstd,compression-level=9",
-                OutputSpec::Oci(ArchiveOutput {
-                    form: ImageForm::compressed(zstd),
-                    ..archive("x.tar", MediaTypes::Oci)
-                }),
-            ),
-            (
-                "type=oci,tar=false,dest=x",
-                OutputSpec::Oci(ArchiveOutput {
-                    packaging: Packaging::Directory,
-                    ..archive("x", MediaTypes::Oci)
-                }),
-            ),
-            (
-                "type=image,annotation.org.Example=x,annotation-manifest-descriptor[linux/arm64].a.b=y=z,\
-                 oci-mediatypes=false,force-compression=true",
-                OutputSpec::Image(ImageOutput { form: ImageForm { layers: forced, annotations }, ..image() }),
-            ),
-            ("type=docker,dest=x.tar", OutputSpec::Docker(archive("x.tar", MediaTypes::Docker))),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(parse_output(text).unwrap(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_named() {
-        let cases = [
-            ("type=ocl,dest=x", "unknown output type `ocl` (did you mean oci?)"),
-            ("type=whatever", "unknown output type `whatever`"),
-            ("dest=x", "invalid output `dest=x`: a `type` is required, as in `type=oci,dest=image.tar`"),
-            ("type=oci,x", "invalid output `type=oci,x`: `x` should have the form `key=value`"),
-            ("type=oci,dets=x", "unknown key `dets` for output type `oci` (did you mean dest?)"),
-            ("type=local,name=x,dest=x", "unknown key `name` for output type `local`"),
-            ("type=oci", "output type `oci` needs a destination, as in `type=oci,dest=image.tar`"),
-            (
-                "type=local,dest=-",
-                "output type `local` makes a directory, which cannot go to standard output",
-            ),
-            ("type=image,annotation-layer.a=b", "unknown annotation type \"layer\""),
-            (
-                "type=image,annotation[linux/x/y/z].a=b",
-                "invalid platform of annotation `annotation[linux/x/y/z].a`",
-            ),
-            (
-                "type=image,compression=lzma",
-                "invalid value `lzma` for `compression` of output type `image`: it should be `uncompressed`, `gzip`, `zstd` or `estargz`",
-            ),
-            (
-                "type=image,compression-level=11",
-                "compression level 11 is out of range for gzip: it should be between 0 and 9",
-            ),
-            (
-                "type=image,push=yes",
-                "invalid value `yes` for `push` of output type `image`: it should be `true` or `false`",
-            ),
-            ("type=image,\"name=a", "invalid output `type=image,\"name=a`: a double quote is not closed"),
-            ("type=image,name=A", "invalid image name in output type `image`"),
-        ];
-        for (text, message) in cases {
-            assert_eq!(parse_output(text).unwrap_err().to_string(), message, "{text}");
-        }
-    }
-}
+mod tests;

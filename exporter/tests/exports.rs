@@ -11,12 +11,13 @@ use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use cache::layer::FileTimes;
 use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
     ArchiveKind, Assembled, CacheBuild, CacheBuildLayer, Compression, CompressionKind, Destination,
-    ExportError, ImageBuild, ImageForm, ImageSet, LayerFetcher, LayerForm, LayerOrigin, MediaTypes,
-    PlatformFiles, PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers, write_archive,
-    write_files, write_layout,
+    ExportError, FilesForm, ImageBuild, ImageForm, ImageSet, LayerFetcher, LayerForm, LayerOrigin,
+    MediaTypes, OtherFiles, PlatformFiles, PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers,
+    write_archive, write_files, write_layout,
 };
 use oci::{
     CacheConfig, CacheHash, CacheRecord, Descriptor, DiffId, Digest, History, ImageConfig, ImageReference,
@@ -44,7 +45,11 @@ fn build(layers: &[LayerOrigin]) -> ImageBuild {
     let history = layers.iter().map(|_| History::default()).collect();
     let config =
         ImageConfig { architecture: "amd64".into(), os: "linux".into(), history, ..ImageConfig::default() };
-    ImageBuild { config, layers: layers.to_vec(), epoch: None, cache: None }
+    ImageBuild { config, layers: layers.to_vec(), base_layers: 0, epoch: None, cache: None }
+}
+
+fn form(split: PlatformSplit) -> FilesForm {
+    FilesForm { split, times: FileTimes::Own, others: OtherFiles::Kept }
 }
 
 fn snapshots(list: &[Snapshot]) -> Vec<LayerOrigin> {
@@ -100,7 +105,7 @@ fn a_cache_is_the_same_in_whatever_order_its_results_come() {
     let (left, right) = (old_snapshot(Some(&base), "left"), old_snapshot(Some(&base), "right"));
     let twin = old_snapshot(Some(&base), "left");
     let of = |snapshot: &Snapshot| LayerOrigin::Snapshot(*snapshot);
-    let form = LayerForm { compression: Compression::default(), force: false, media_types: MediaTypes::Oci };
+    let form = LayerForm::default();
     let one =
         cache_of(vec![(None, of(&base)), (Some(0), of(&left)), (Some(0), of(&right))], &[(1, 1), (2, 2)]);
     // The other way round, and with a result that is like another one.
@@ -131,7 +136,7 @@ fn layers_of_other_caches_are_compressed_anew_only_by_force() {
     let carried = |force, diff_id: &DiffId| {
         let origin = LayerOrigin::Image { diff_id: diff_id.clone(), descriptor: descriptor.clone() };
         let compression = Compression::new(CompressionKind::Zstd, None).unwrap();
-        let form = LayerForm { compression, force, media_types: MediaTypes::Oci };
+        let form = LayerForm { compression, force, ..LayerForm::default() };
         assemble_cache(&store, cache_of(vec![(None, origin)], &[(1, 0)]), form)
     };
     assert_eq!(carried(false, &diff_id).unwrap().layers[0].digest, descriptor.digest);
@@ -329,21 +334,21 @@ fn files_of_platforms_are_apart_or_must_not_meet() {
     };
     let same = [files("linux/amd64", "a"), files("linux/arm/v7", "a")];
     let split = scratch.path().join("split");
-    copy_files(&store, &same, PlatformSplit::Split, &split).unwrap();
+    copy_files(&store, &same, form(PlatformSplit::Split), &split).unwrap();
     assert_eq!(fs::read(split.join("linux_amd64/a")).unwrap(), b"linux/amd64");
     assert_eq!(fs::read(split.join("linux_arm_v7/a")).unwrap(), b"linux/arm/v7");
     let together = scratch.path().join("together");
-    let refused = copy_files(&store, &same, PlatformSplit::Together, &together).unwrap_err();
+    let refused = copy_files(&store, &same, form(PlatformSplit::Together), &together).unwrap_err();
     let wanted = "cannot overwrite /a from linux/amd64 with linux/arm/v7 when split option is disabled";
     assert_eq!(refused.to_string(), wanted);
     assert!(!together.exists());
     let other = [files("linux/amd64", "a"), files("linux/arm64", "b")];
-    copy_files(&store, &other, PlatformSplit::Together, &together).unwrap();
+    copy_files(&store, &other, form(PlatformSplit::Together), &together).unwrap();
     assert_eq!(fs::read(together.join("b")).unwrap(), b"linux/arm64");
 
     let entries = |files: &[PlatformFiles], split| {
         let path = scratch.path().join("files.tar");
-        write_files(&store, files, split, &Destination::Path(path.clone())).unwrap();
+        write_files(&store, files, form(split), &Destination::Path(path.clone())).unwrap();
         let mut archive = tar::Archive::new(fs::File::open(path).unwrap());
         let names = archive.entries().unwrap().map(|entry| entry.unwrap().path().unwrap().into_owned());
         names.map(|name| name.to_string_lossy().into_owned()).collect::<Vec<_>>()

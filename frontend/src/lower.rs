@@ -98,9 +98,10 @@ pub fn lower_platforms(
         let options = LowerOptions { platform: platform.clone(), ..options.clone() };
         let builder = GraphBuilder::from(std::mem::take(&mut all.graph));
         let lowered = lower_onto(builder, dockerfile, &options, resolver)?;
-        let Lowered { graph, target, config, warnings, contexts: _, epoch, breakpoints, steps } = lowered;
+        let Lowered { graph, target, config, base_layers, epoch, breakpoints, steps, warnings, .. } = lowered;
         (all.graph, all.epoch) = (graph, epoch);
-        all.images.push(LoweredImage { platform: platform.clone(), target, config, breakpoints, steps });
+        let platform = platform.clone();
+        all.images.push(LoweredImage { platform, target, config, base_layers, breakpoints, steps });
         for warning in warnings {
             if !all.warnings.contains(&warning) {
                 all.warnings.push(warning);
@@ -349,6 +350,7 @@ impl<'a> Lowering<'a> {
                 return None;
             }
         };
+        let base_layers = state.base_layers;
         let mut config = state.into_config();
         config.config.env.retain(|entry| {
             let name = entry.split_once('=').map_or(entry.as_str(), |(name, _)| name);
@@ -361,7 +363,7 @@ impl<'a> Lowering<'a> {
         let breakpoints = std::mem::take(&mut self.stops).into_iter().map(Stop::into_vertices).collect();
         let steps = std::mem::take(&mut self.steps);
         let (warnings, epoch) = (Vec::new(), self.epoch);
-        Some(Lowered { graph, target, config, warnings, contexts, epoch, breakpoints, steps })
+        Some(Lowered { graph, target, config, base_layers, warnings, contexts, epoch, breakpoints, steps })
     }
 
     fn take_graph(&mut self) -> Graph {

@@ -214,6 +214,8 @@ pub struct LoweredImage {
     /// As in [`Lowered`].
     pub config: ImageConfig,
     /// As in [`Lowered`].
+    pub base_layers: usize,
+    /// As in [`Lowered`].
     pub breakpoints: Vec<Vec<VertexId>>,
     pub(crate) steps: Vec<(Place, Range<usize>)>,
 }
@@ -253,6 +255,8 @@ pub struct Lowered {
     /// entries and at the top). The number of history entries with `empty_layer == false` is the number of the
     /// target's layers, as long as the base image's own history agrees with its layers.
     pub config: ImageConfig,
+    /// How many of the target's layers, from below, are its base image's.
+    pub base_layers: usize,
     /// What deserves a second look.
     pub warnings: Vec<Diagnostic>,
     /// The local contexts that are used: `context` for the build context, else names of `--build-context`.

@@ -4,6 +4,7 @@ use clap::Args;
 
 use super::accepted::AcceptedArguments;
 use super::cache::CacheArguments;
+use super::form::FormArguments;
 use super::input::{InputArguments, SourceArguments};
 use super::later::NotSupportedYet;
 use super::output::{LookArguments, OutputArguments};
@@ -35,6 +36,8 @@ pub(crate) struct BuildArguments {
     pub(crate) resources: ResourceArguments,
     #[command(flatten, next_help_heading = "Output")]
     pub(crate) output: OutputArguments,
+    #[command(flatten, next_help_heading = "Output")]
+    pub(crate) form: FormArguments,
     #[command(flatten, next_help_heading = "Look")]
     pub(crate) look: LookArguments,
     #[command(flatten, next_help_heading = "Debug")]

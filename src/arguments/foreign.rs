@@ -14,10 +14,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     (&["--no-push", "--no-push-cache"], "leave it out: nothing is pushed without `--push`"),
     (&["--tar-path", "--tarPath"], "write `--output type=docker,dest=FILE`"),
     (&["--oci-layout-path"], "write `--output type=oci,dest=DIRECTORY,tar=false`"),
-    (
-        &["--image-name-with-digest-file", "--image-name-tag-with-digest-file", "--ref-file"],
-        "`--metadata-file FILE` has names and digests of the result",
-    ),
+    (&["--ref-file"], "`--metadata-file FILE` has names and digests of the result"),
     (&["--iidfile-raw"], "write `--iidfile FILE`"),
     (
         &[
@@ -64,9 +61,7 @@ const FLAGS: &[(&[&str], &str)] = &[
     ),
     (&["--all-platforms"], "write `--platform` with the platforms' names"),
     (&["--os-version", "--os-feature"], "images get none but those of their base"),
-    (&["--timestamp"], "write `--source-date-epoch SECONDS --output type=image,rewrite-timestamp=true`"),
-    (&["--reproducible"], "write `--source-date-epoch 0 --output type=image,rewrite-timestamp=true`"),
-    (&["--rewrite-timestamp"], "it belongs to an output: `--output type=image,rewrite-timestamp=true`"),
+    (&["--reproducible"], "write `--timestamp 0`"),
     (&["--ignorefile"], "write `--ignore-file FILE`"),
     (&["--ignore-path"], "write `RUN --mount=type=tmpfs,target=PATH` in the Dockerfile"),
     (&["--env"], "write ENV in the Dockerfile"),

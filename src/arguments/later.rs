@@ -13,14 +13,8 @@ pub(crate) struct NotSupportedYet {
 }
 
 /// The later flags, and whether each takes a value.
-const LATER: &[(&str, bool)] = &[
-    ("annotation", true),
-    ("attest", true),
-    ("load", false),
-    ("provenance", true),
-    ("sbom", true),
-    ("squash", false),
-];
+const LATER: &[(&str, bool)] =
+    &[("attest", true), ("load", false), ("provenance", true), ("sbom", true), ("squash", false)];
 
 impl Args for NotSupportedYet {
     fn augment_args(command: Command) -> Command {

@@ -150,7 +150,8 @@ fn build_args(arguments: &BuildArguments, failures: &mut Failures) -> BTreeMap<S
     let given = values::build_args(&arguments.input.build_args, Environment::text, &mut build_args);
     failures.value(given);
     // As docker's client does: the variable is an argument unless one was given.
-    let epoch = arguments.image.source_date_epoch.clone().or_else(|| Environment::text(EPOCH));
+    let of_flags = arguments.image.source_date_epoch.as_ref().or(arguments.form.timestamp.as_ref());
+    let epoch = of_flags.cloned().or_else(|| Environment::text(EPOCH));
     if let Some(epoch) = epoch.filter(|epoch| !epoch.is_empty()) {
         build_args.entry(EPOCH.to_owned()).or_insert(epoch);
     }

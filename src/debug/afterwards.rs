@@ -87,10 +87,10 @@ impl Work<'_> {
         let names = self.plan.wanted.tags.iter().map(|tag| format!("`{tag}`")).collect::<Vec<_>>().join(", ");
         let outputs = Outputs::tagging(self.plan.wanted.tags.clone());
         let export = self.export(&outputs, lowered.epoch, RootForm::Manifest);
-        let config = lowered.config;
+        let (config, base_layers) = (lowered.config, lowered.base_layers);
         let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
-        let result =
-            interrupt.unless(export.run(vec![BuiltImage { platform, config, output, cache: None }])).await;
+        let built = BuiltImage { platform, config, base_layers, output, cache: None };
+        let result = interrupt.unless(export.run(vec![built])).await;
         match result {
             Ok(_) => format!("tagged the stage before this step as {names}"),
             Err(failure) => format!("cannot tag the stage before this step as {names}: {}", failure.cause()),

@@ -21,10 +21,10 @@ pub(super) fn results(spec: &OutputSpec, image: Option<&ImageSet>, names: &[Imag
             if wanted.store {
                 lines.extend(what.iter().map(|name| format!("{name} in the local store, {size}")));
             }
-            if wanted.push
-                && let Some(digest) = digest
-            {
-                lines.extend(names.iter().map(|name| format!("pushed {name}@{digest}, {size}")));
+            if let (Some(push), Some(digest)) = (wanted.push, digest) {
+                let name =
+                    |name: &ImageReference| if push.by_digest { name.name() } else { name.to_string() };
+                lines.extend(names.iter().map(|tag| format!("pushed {}@{digest}, {size}", name(tag))));
             }
             lines
         }

@@ -17,6 +17,7 @@ mod explained;
 mod file_systems;
 mod flags;
 mod flushes;
+mod image_forms;
 mod interrupts;
 mod lab;
 mod logs;

@@ -310,6 +310,6 @@ pub fn fuzz_apply(data: &[u8], scratch: &Path) {
         && let Ok(view) = TreeView::open(std::slice::from_ref(&upper), mode)
     {
         // What was applied can be written again.
-        drop(super::write_trees(&[(None, &view)], io::sink()));
+        drop(super::write_trees(&[(None, &view)], super::FileTimes::Own, io::sink()));
     }
 }

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 
 use super::LayerError;
 use super::apply::WHITEOUT;
+use super::export::FileTimes;
 use super::tar_writer::{MemberHeader, TarKind, TarWriter};
 use crate::tree::{Entry, FileKind, Found, Merged, TreeError, TreeMode, TreeView, next_data};
 
@@ -29,10 +30,10 @@ pub enum LayerSource {
     },
     /// Two full trees, compared with each other.
     Trees {
-        /// The tree before; `None` is an empty one.
-        old: Option<PathBuf>,
-        /// The tree after.
-        new: PathBuf,
+        /// The directories of the tree before, top first; none for an empty one.
+        old: Vec<PathBuf>,
+        /// Those of the tree after.
+        new: Vec<PathBuf>,
         /// How they are read.
         mode: TreeMode,
     },
@@ -56,11 +57,8 @@ pub fn write_layer(source: &LayerSource, out: impl Write) -> Result<(), LayerErr
             writer.directory(new.root(), old.as_ref().map(|old| &**old.root()), hides)?;
         }
         LayerSource::Trees { old, new, mode } => {
-            let new = TreeView::open(std::slice::from_ref(new), *mode)?;
-            let old = match old {
-                Some(old) => Some(TreeView::open(std::slice::from_ref(old), *mode)?),
-                None => None,
-            };
+            let new = TreeView::open(new, *mode)?;
+            let old = if old.is_empty() { None } else { Some(TreeView::open(old, *mode)?) };
             writer.directory(new.root(), old.as_ref().map(|old| &**old.root()), Lower::Hidden)?;
         }
     }
@@ -322,8 +320,13 @@ fn has_same_content(a: &File, b: &File, size: u64) -> std::io::Result<bool> {
 }
 
 /// Whole trees, as differences from nothing, each beneath its directory if it has one.
-pub(super) fn write_whole(trees: &[(Option<&OsStr>, &TreeView)], out: impl Write) -> Result<(), LayerError> {
+pub(super) fn write_whole(
+    trees: &[(Option<&OsStr>, &TreeView)],
+    times: FileTimes,
+    out: impl Write,
+) -> Result<(), LayerError> {
     let mut writer = DifferenceWriter::new(out);
+    writer.tar.times = times;
     for (directory, view) in trees {
         // A file that two trees share is one in each.
         writer.links.clear();

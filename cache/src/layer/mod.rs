@@ -22,7 +22,7 @@ pub use archive::{ARCHIVE_START_BYTES, ExtractOptions, begins_archive, extract_a
 pub use compression::{Compression, decompress, detect_compression};
 pub use diff::{LayerSource, write_layer};
 pub use error::LayerError;
-pub use export::{export_tree, write_trees};
+pub use export::{FileTimes, export_tree, write_trees};
 
 #[cfg(test)]
 mod tests;

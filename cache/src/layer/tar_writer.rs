@@ -8,6 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
+use super::export::FileTimes;
 use super::member::BLOCK;
 use crate::tree::{Entry, FileKind};
 
@@ -52,11 +53,13 @@ impl<'a> MemberHeader<'a> {
 /// Writes members one after the other.
 pub(super) struct TarWriter<W: Write> {
     out: io::BufWriter<W>,
+    /// Which times members have.
+    pub(super) times: FileTimes,
 }
 
 impl<W: Write> TarWriter<W> {
     pub(super) fn new(out: W) -> Self {
-        Self { out: io::BufWriter::with_capacity(128 * 1024, out) }
+        Self { out: io::BufWriter::with_capacity(128 * 1024, out), times: FileTimes::Own }
     }
 
     /// Writes a header. The content of a file, exactly as long as it says, must follow.
@@ -81,7 +84,8 @@ impl<W: Write> TarWriter<W> {
             TarKind::Fifo => (b'6', 0, (0, 0)),
         };
         block.number(124..136, size.into(), "size", &mut records);
-        block.number(136..148, member.mtime_seconds.into(), "mtime", &mut records);
+        let seconds = self.times.of(member.mtime_seconds);
+        block.number(136..148, seconds.into(), "mtime", &mut records);
         block.number(329..337, rdev.0.into(), "SCHILY.devmajor", &mut records);
         block.number(337..345, rdev.1.into(), "SCHILY.devminor", &mut records);
         if let Some(value) = member.capability {

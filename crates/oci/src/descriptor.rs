@@ -48,6 +48,11 @@ impl MediaType {
     pub fn is_foreign_layer(media_type: &str) -> bool {
         media_type.contains(".foreign.") || media_type.contains(".nondistributable.")
     }
+
+    /// What a foreign layer is called where registries hold it like any other.
+    pub fn distributable(media_type: &str) -> String {
+        media_type.replace(".foreign.", ".").replace(".nondistributable.", ".")
+    }
 }
 
 /// What names a blob: type, digest and size (OCI image spec, "Content Descriptors").

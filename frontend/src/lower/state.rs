@@ -52,6 +52,8 @@ pub(super) struct State {
     pub(super) has_own_directory: bool,
     /// The name of a context whose layer has no history entry yet.
     context_layer: Option<String>,
+    /// How many layers, from below, are the base image's.
+    pub(super) base_layers: usize,
 }
 
 /// The instructions of a stage of which only the last counts.
@@ -108,8 +110,8 @@ impl State {
             platform.clone()
         };
         config.created = None;
-        config.rootfs = oci::RootFs::default();
-        let mut state = Self::new(root, config, platform, &label);
+        let base_layers = std::mem::take(&mut config.rootfs).diff_ids.len();
+        let mut state = Self { base_layers, ..Self::new(root, config, platform, &label) };
         state.config.os_version = own.os_version;
         state
     }
@@ -132,6 +134,7 @@ impl State {
             own: OwnInstructions::default(),
             has_own_directory: false,
             context_layer: None,
+            base_layers: 0,
         }
     }
 

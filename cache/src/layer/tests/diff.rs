@@ -7,7 +7,7 @@ use expect_test::expect;
 
 use super::archive_builder::ArchiveBuilder;
 use super::listing::{OVERLAY, Times, list, list_archive};
-use crate::layer::{LayerSource, apply_layer, export_tree, write_layer, write_trees};
+use crate::layer::{FileTimes, LayerSource, apply_layer, export_tree, write_layer, write_trees};
 use crate::tree::{
     Attributes, FileContent, FileKind, Hashing, Timestamp, TreeKind, TreeMode, TreeView, TreeWriter,
 };
@@ -227,7 +227,7 @@ fn whole_trees_as_archive_and_as_directory() {
     writer.finish().unwrap();
     let view = TreeView::open(&chain.dirs, OVERLAY).unwrap();
     let mut archive = Vec::new();
-    write_trees(&[(None, &view)], &mut archive).unwrap();
+    write_trees(&[(None, &view)], FileTimes::Own, &mut archive).unwrap();
     expect![[r"
         d/ dir 0750 3:4 @1500000000
         d/f file 1 0644 3:4 @1500000000
@@ -236,7 +236,8 @@ fn whole_trees_as_archive_and_as_directory() {
     "]]
     .assert_eq(&list_archive(&archive, Times::Seconds));
     let mut both = Vec::new();
-    write_trees(&[(Some("x".as_ref()), &view), (Some("y".as_ref()), &view)], &mut both).unwrap();
+    write_trees(&[(Some("x".as_ref()), &view), (Some("y".as_ref()), &view)], FileTimes::Own, &mut both)
+        .unwrap();
     expect![[r"
         x/ dir 0755 0:0 @0
         x/d/ dir 0750 3:4 @1500000000
@@ -254,7 +255,7 @@ fn whole_trees_as_archive_and_as_directory() {
     std::fs::create_dir_all(destination.join("d")).unwrap();
     std::fs::write(destination.join("stays"), "").unwrap();
     std::os::unix::fs::symlink("/nowhere", destination.join("f")).unwrap();
-    export_tree(&view, &destination).unwrap();
+    export_tree(&view, FileTimes::Own, &destination).unwrap();
     assert!(destination.join("stays").exists());
     std::fs::remove_file(destination.join("stays")).unwrap();
     assert_eq!(std::fs::metadata(destination.join("f")).unwrap().nlink(), 2);

@@ -161,10 +161,10 @@ proptest! {
 
             // As two full trees.
             let old = directory(root, &format!("old{index}"));
-            let copied = write(&LayerSource::Trees { old: None, new: flat.clone(), mode: TreeMode::PLAIN });
+            let copied = write(&LayerSource::Trees { old: Vec::new(), new: vec![flat.clone()], mode: TreeMode::PLAIN });
             apply_layer(copied.as_slice(), &old, TreeMode::PLAIN).unwrap().finish(&[]).unwrap();
             make(&TreeWriter::new(&flat, &[], TreeMode::PLAIN).unwrap(), changes);
-            let between = LayerSource::Trees { old: Some(old), new: flat.clone(), mode: TreeMode::PLAIN };
+            let between = LayerSource::Trees { old: vec![old], new: vec![flat.clone()], mode: TreeMode::PLAIN };
             apply_layer(write(&between).as_slice(), &flat_applied, TreeMode::PLAIN).unwrap().finish(&[]).unwrap();
             let expected_flat = list(std::slice::from_ref(&flat), TreeMode::PLAIN, Times::Seconds);
             let listed = list(std::slice::from_ref(&flat_applied), TreeMode::PLAIN, Times::Seconds);
