@@ -57,6 +57,8 @@ enum Filter {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rights {
+    /// No capability at all, and `no_new_privs`: what Kubernetes calls restricted.
+    Nothing,
     /// Those of `crun spec`: three capabilities, and `no_new_privs`.
     Crun,
     /// Those that Docker and podman give.
@@ -135,6 +137,8 @@ impl Container {
             let held: &[&str] = if uid == 0 { &DOCKER_CAPABILITIES } else { &[] };
             process["capabilities"] =
                 json!({"bounding": DOCKER_CAPABILITIES, "effective": held, "permitted": held});
+        } else if rights == Rights::Nothing {
+            process["capabilities"] = json!({});
         } else if uid != 0 {
             // As runtimes do for whoever is not root.
             process["capabilities"]["ambient"] = json!([]);
@@ -264,10 +268,13 @@ fn builds(confinement: Confinement) -> Ran {
 
 #[test]
 fn an_ordinary_user_of_a_container_builds() {
-    for (filter, root) in
-        [(Filter::None, Root::Directory), (Filter::Podman, Root::Overlay), (Filter::None, Root::Overlay)]
-    {
-        let ran = builds(Confinement { uid: 1000, rights: Rights::Crun, filter, root });
+    for (rights, filter, root) in [
+        (Rights::Crun, Filter::None, Root::Directory),
+        (Rights::Crun, Filter::Podman, Root::Overlay),
+        (Rights::Nothing, Filter::Podman, Root::Directory),
+        (Rights::Nothing, Filter::None, Root::Overlay),
+    ] {
+        let ran = builds(Confinement { uid: 1000, rights, filter, root });
         let warns = ran.stderr.contains("does not let it set a host name");
         assert_eq!(warns, filter == Filter::Podman, "{filter:?}: {}", ran.stderr);
     }

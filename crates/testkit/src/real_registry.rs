@@ -36,20 +36,28 @@ impl RealRegistry {
     /// When the program is not installed or does not start.
     pub fn start() -> Self {
         for _ in 0..START_ATTEMPTS {
-            if let Some(registry) = Self::try_start() {
+            let port = TcpListener::bind("127.0.0.1:0")
+                .and_then(|listener| listener.local_addr())
+                .expect("loopback has a free port")
+                .port();
+            if let Some(registry) = Self::try_start(format!("127.0.0.1:{port}")) {
                 return registry;
             }
         }
         panic!("`{PROGRAM}` ends right after its start, or does not answer");
     }
 
-    fn try_start() -> Option<Self> {
+    /// Starts a registry at an address (`127.0.0.1:80`) that nobody else wants, as in a network namespace of one's own.
+    ///
+    /// # Panics
+    /// When the program is not installed or does not start.
+    pub fn start_at(address: &str) -> Self {
+        Self::try_start(address.to_owned())
+            .unwrap_or_else(|| panic!("`{PROGRAM}` does not start at {address}"))
+    }
+
+    fn try_start(address: String) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
-        let port = TcpListener::bind("127.0.0.1:0")
-            .and_then(|listener| listener.local_addr())
-            .expect("loopback has a free port")
-            .port();
-        let address = format!("127.0.0.1:{port}");
         let config = directory.path().join("config.yml");
         let storage = directory.path().join("storage");
         let text = format!(

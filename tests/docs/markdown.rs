@@ -1,0 +1,75 @@
+//! The fenced blocks and the links of a page.
+
+/// A fenced block.
+#[derive(Debug)]
+pub(crate) struct Block {
+    pub(crate) page: &'static str,
+    /// The line of the opening fence.
+    pub(crate) line: usize,
+    pub(crate) language: String,
+    /// The file that it is.
+    pub(crate) title: Option<String>,
+    /// How its commands end.
+    pub(crate) exit: i32,
+    /// Why it is not run.
+    pub(crate) unrun: Option<String>,
+    pub(crate) lines: Vec<String>,
+}
+
+impl Block {
+    fn new(page: &'static str, line: usize, info: &str) -> Self {
+        let mut words = info.split_whitespace();
+        let language = words.next().unwrap_or_default().to_owned();
+        let mut block = Self { page, line, language, title: None, exit: 0, unrun: None, lines: Vec::new() };
+        while let Some(word) = words.next() {
+            match word.split_once('=') {
+                Some(("title", path)) => block.title = Some(path.to_owned()),
+                Some(("exit", code)) => {
+                    block.exit = code.parse().unwrap_or_else(|_| panic!("{page}:{line}: {info}"));
+                }
+                None if word == "norun" => block.unrun = Some(words.by_ref().collect::<Vec<_>>().join(" ")),
+                _ => panic!("{page}:{line}: `{word}` means nothing"),
+            }
+        }
+        block
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// `page:line` of a line of the block, counted from one.
+    pub(crate) fn place(&self, line: usize) -> String {
+        format!("{}:{}", self.page, self.line + line)
+    }
+}
+
+/// All blocks of a page.
+pub(crate) fn blocks(page: &'static str, text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for (number, line) in (1..).zip(text.lines()) {
+        match (line.strip_prefix("```"), open.as_mut()) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(info), None) => open = Some(Block::new(page, number, info)),
+            (None, Some(block)) => block.lines.push(line.to_owned()),
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "{page}: the last block has no end");
+    blocks
+}
+
+/// The lines and targets of links into the repository.
+pub(crate) fn links(text: &str) -> Vec<(usize, String)> {
+    let mut links = Vec::new();
+    for (number, line) in (1..).zip(text.lines()) {
+        for part in line.split("](").skip(1) {
+            let target = part.split(')').next().unwrap_or_default();
+            if !target.contains("://") {
+                links.push((number, target.to_owned()));
+            }
+        }
+    }
+    links
+}
