@@ -65,10 +65,13 @@ pages! {
 #[test]
 fn each_page_has_a_test() {
     let there = std::fs::read_dir(root().join("docs")).expect("there are docs");
-    let names =
-        there.map(|entry| entry.expect("docs can be read").file_name().to_string_lossy().into_owned());
-    let pages: BTreeSet<String> =
-        names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}")).collect();
+    let there = there.map(|entry| entry.expect("docs can be read").path());
+    let pages: BTreeSet<String> = there
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .map(|path| {
+            path.strip_prefix(root()).expect("it is in the repository").to_string_lossy().into_owned()
+        })
+        .collect();
     let tested: BTreeSet<String> =
         PAGES.iter().copied().filter(|page| *page != "README.md").map(str::to_owned).collect();
     assert_eq!(tested, pages);
@@ -80,14 +83,79 @@ fn links_lead_somewhere() {
     for page in PAGES {
         let path = root().join(page);
         for (line, target) in markdown::links(&read(page)) {
-            let file = target.split('#').next().unwrap_or_default();
+            let (file, anchor) = target.split_once('#').unwrap_or((&target, ""));
             let directory = path.parent().expect("a page is in a directory");
-            if !file.is_empty() && !directory.join(file).exists() {
+            let file = if file.is_empty() { path.clone() } else { directory.join(file) };
+            let text = std::fs::read_to_string(&file);
+            let is_there =
+                |text: &String| anchor.is_empty() || markdown::anchors(text).iter().any(|a| a == anchor);
+            if !text.as_ref().is_ok_and(is_there) {
                 wrong.push(format!("{page}:{line}: {target}"));
             }
         }
     }
     assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// What `docker buildx build` takes.
+const DOCKERS_FLAGS: &str = "--add-host --allow --annotation --attest --build-arg --build-context --builder --cache-from \
+    --cache-to --call --check --cgroup-parent --compress --cpu-period --cpu-quota --cpu-shares --cpuset-cpus \
+    --cpuset-mems --debug --disable-content-trust --file --force-rm --iidfile --isolation --label --load --memory \
+    --memory-swap --metadata-file --network --no-cache --no-cache-filter --output --platform --policy --print \
+    --progress --provenance --pull --push --quiet --resource --rm --sbom --secret --security-opt --shm-size --squash \
+    --ssh --tag --target --ulimit";
+
+#[test]
+fn the_page_for_moving_has_all_flags() {
+    let page = read("docs/moving.md");
+    let there: BTreeSet<&str> = flags(&page).collect();
+    let foreign = read("src/arguments/foreign.rs");
+    let foreign = foreign.split("];\n").next().expect("it begins with a table");
+    // Those of buildctl have no page.
+    let buildctl: BTreeSet<&str> = flags(
+        "--local --frontend --opt --oci-layout --ref-file --import-cache --export-cache --proxy-network \
+         --registry-auth-tlscontext --trace --invoke --on --detach --addr --driver --stream --snapshotMode --tarPath \
+         --customPlatform --on-failure --break",
+    )
+    .collect();
+    let missing: Vec<&str> = flags(DOCKERS_FLAGS)
+        .chain(flags(foreign))
+        .filter(|flag| !there.contains(flag) && !buildctl.contains(flag))
+        .collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// Flags that stand in Dockerfiles.
+const OF_INSTRUCTIONS: &str =
+    "--chown --chmod --checksum --device --exclude --from --link --mount --parents --security";
+
+#[test]
+fn flags_of_rbuild_are_rbuilds() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rbuild")).args(arguments).output();
+        let output = output.expect("rbuild can be started");
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    };
+    let shown = run(&["completion", "bash"]);
+    let mut known: BTreeSet<&str> = flags(&shown).chain(flags(OF_INSTRUCTIONS)).collect();
+    known.extend(
+        flags(DOCKERS_FLAGS).filter(|flag| !run(&["build", flag, "--help"]).contains("unexpected argument")),
+    );
+    let mut wrong = Vec::new();
+    for page in PAGES {
+        for (number, line) in (1..).zip(read(page).lines()) {
+            for flag in markdown::flags_of_rbuild(line).filter(|flag| !known.contains(flag)) {
+                wrong.push(format!("{page}:{number}: {flag}"));
+            }
+        }
+    }
+    assert_eq!(wrong, Vec::<String>::new());
+}
+
+/// The long flags in a text.
+fn flags(text: &str) -> impl Iterator<Item = &str> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    text.split(move |c| !is_part(c)).filter(|word| word.starts_with("--") && word.len() > 3)
 }
 
 #[test]
@@ -119,8 +187,8 @@ fn run_page(test: &str, page: &'static str) {
     command.args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]);
     command.arg(this).args(["--exact", test, "--nocapture"]).env(INSIDE, "1").stdin(Stdio::null());
     let output = testkit::run_with_timeout(command, LIMIT);
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(output.status.success(), "{stderr}{stdout}");
     assert!(stdout.contains("1 passed"), "the test is called `{test}`: {stdout}");
 }

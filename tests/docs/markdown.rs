@@ -35,7 +35,7 @@ impl Block {
     }
 
     pub(crate) fn text(&self) -> String {
-        self.lines.iter().map(|line| format!("{line}\n")).collect()
+        self.lines.iter().flat_map(|line| [line, "\n"]).collect()
     }
 
     /// `page:line` of a line of the block, counted from one.
@@ -58,6 +58,30 @@ pub(crate) fn blocks(page: &'static str, text: &str) -> Vec<Block> {
     }
     assert!(open.is_none(), "{page}: the last block has no end");
     blocks
+}
+
+/// The flags that a line says are rbuild's: those in the last column of a table, and those in a code that begins with the
+/// name of the program or with a flag.
+pub(crate) fn flags_of_rbuild(line: &str) -> impl Iterator<Item = &str> {
+    let last = match line.strip_prefix('|') {
+        Some(row) => row.trim_end().trim_end_matches('|').rsplit(" | ").next().unwrap_or_default(),
+        None => line,
+    };
+    let codes = last.split('`').skip(1).step_by(2);
+    let of_rbuild = |code: &&str| code.starts_with("rbuild ") || code.starts_with('-');
+    codes.filter(of_rbuild).flat_map(crate::flags)
+}
+
+/// The anchors of the headings of a page.
+pub(crate) fn anchors(text: &str) -> Vec<String> {
+    let headings =
+        text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: char| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_');
+    headings
+        .map(|heading| {
+            heading.to_lowercase().chars().filter(|c| kept(*c)).collect::<String>().replace(' ', "-")
+        })
+        .collect()
 }
 
 /// The lines and targets of links into the repository.

@@ -49,14 +49,8 @@ impl Place {
         let pushed = RealRegistry::start_at("127.0.0.1:80");
         let hub = RealRegistry::start_at("127.0.0.1:5000");
         hub.load_oci_layout(busybox_of_several_platforms(&directory), "library");
-        let mut config = format!(
-            "[worker.oci]\nnetworkMode = \"host\"\n[registry.\"docker.io\"]\nmirrors = [\"{}\"]\n",
-            hub.address()
-        );
-        for name in REGISTRIES {
-            config += &format!("[registry.\"{name}\"]\nhttp = true\n");
-        }
-        fs::write(directory.path().join("config.toml"), config).expect("a file can be written");
+        fs::write(directory.path().join("config.toml"), config(hub.address()))
+            .expect("a file can be written");
         Self { directory, _registries: [pushed, hub] }
     }
 
@@ -102,6 +96,14 @@ impl Place {
             .current_dir(self.path("page"));
         command
     }
+}
+
+/// The configuration with which names in the pages are those of registries here.
+fn config(hub: &str) -> String {
+    let network = "[worker.oci]\nnetworkMode = \"host\"\n".to_owned();
+    let mirror = format!("[registry.\"docker.io\"]\nmirrors = [\"{hub}\"]\n");
+    let pushed = REGISTRIES.map(|name| format!("[registry.\"{name}\"]\nhttp = true\n"));
+    network + &mirror + &pushed.concat()
 }
 
 fn write_program(path: &Path, text: &str) {

@@ -16,7 +16,7 @@ pub(crate) fn scripts(block: &Block) -> Vec<Script> {
     let documents = YamlLoader::load_from_str(&block.text());
     let documents = documents.unwrap_or_else(|error| panic!("{}: {error}", block.place(0)));
     let mut texts = Vec::new();
-    documents.iter().for_each(|document| collect(document, &mut texts));
+    collect(&Yaml::Array(documents), &mut texts);
     let script = |text: String| {
         let first = text.lines().next().unwrap_or_default();
         let line = block.lines.iter().position(|line| line.contains(first)).unwrap_or_default();
@@ -34,7 +34,7 @@ fn collect(yaml: &Yaml, texts: &mut Vec<String>) {
                     (Some("run"), Yaml::String(text)) => texts.push(text.clone()),
                     (Some("script" | "before_script"), Yaml::Array(lines)) => texts.push(joined(lines, "\n")),
                     (Some("args"), Yaml::Array(words)) => {
-                        texts.push(format!("rbuild {}", joined(words, " ")))
+                        texts.push(format!("rbuild {}", joined(words, " ")));
                     }
                     _ => collect(value, texts),
                 }
