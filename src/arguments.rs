@@ -26,7 +26,9 @@ pub(crate) use commands::{
     UsageArguments,
 };
 pub(crate) use output::{PlanFormat, ProgressMode};
-pub(crate) use switches::Switches;
+pub(crate) use switches::{GoBool, Switches};
+
+use crate::registries::RegistryArguments;
 
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] = &[
@@ -118,6 +120,8 @@ pub(crate) enum Action {
         /// The image, as it was given to `-t`
         #[arg(value_name = "IMAGE")]
         image: String,
+        #[command(flatten)]
+        registries: RegistryArguments,
     },
     /// Remove images that `-t` kept; `rbuild prune` then frees their space
     Rmi {

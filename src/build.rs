@@ -63,6 +63,8 @@ pub(crate) struct Plan {
     pub(crate) shells: Option<Arc<Shells>>,
     pub(crate) progress: Arc<Progress>,
     sources: SourcePolicy,
+    /// How to speak to registries.
+    registries: ClientOptions,
     /// The lock file that is to be written.
     lock: Option<PathBuf>,
     /// What is asked for instead of a build.
@@ -121,6 +123,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         network: Environment::default_network()?,
         outputs,
         caches,
+        registries: ClientOptions { offline: sources.offline, ..arguments.registries.client_options()? },
         sources,
         lock,
         file: arguments.input.file.clone(),
@@ -300,8 +303,7 @@ impl Plan {
     ) -> Result<Opened, Failure> {
         let store = session.open_store(root).await?;
         interrupt.uses(&store);
-        let offline = self.sources.offline;
-        let client = registry::Client::new(ClientOptions { offline, ..Environment::client_options()? });
+        let client = registry::Client::new(self.registries.clone());
         // What is asked for instead of a build looks nothing up.
         let imports = match self.call {
             None => self.caches.begin_imports(&store, &client, &self.progress)?,

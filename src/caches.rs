@@ -18,7 +18,7 @@ use worker::{
 };
 
 use crate::arguments::BuildArguments;
-use crate::export::{Outputs, failure, insecure_client, origin};
+use crate::export::{Outputs, failure, origin};
 use crate::progress::{Progress, StepNumber};
 use crate::report::{self, Failure, FailureKind};
 use crate::resolver::BuildFetcher;
@@ -70,7 +70,7 @@ impl Caches {
         for import in &self.imports {
             let client = match &import.place {
                 ImportPlace::Registry { reference, insecure: true } => {
-                    insecure_client(std::slice::from_ref(reference))?
+                    client.with_insecure(std::slice::from_ref(reference))
                 }
                 _ => client.clone(),
             };
@@ -208,7 +208,7 @@ impl Carrying<'_> {
         let written = match &export.place {
             ExportPlace::Registry { reference, insecure } => {
                 let names = std::slice::from_ref(reference);
-                let client = if *insecure { insecure_client(names)? } else { self.client.clone() };
+                let client = if *insecure { self.client.with_insecure(names) } else { self.client.clone() };
                 exporter::push(self.store, &client, &fetcher, &assembled, names).await
             }
             ExportPlace::Local { directory, tag, reset } => {

@@ -22,7 +22,6 @@ use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
 use crate::resolver::BuildFetcher;
 use crate::session::blocking;
-use crate::settings::Environment;
 
 use outputs::{Names, goes_to_stdout};
 pub(crate) use outputs::{Outputs, root_form, tag};
@@ -171,7 +170,7 @@ impl Export<'_> {
         if let Some(PushOutput { insecure, .. }) = wanted.push {
             self.progress.line(step, "pushing layers");
             let fetcher = self.fetcher();
-            let client = if insecure { insecure_client(&pushed)? } else { self.client.clone() };
+            let client = if insecure { self.client.with_insecure(&pushed) } else { self.client.clone() };
             exporter::push(self.store, &client, &fetcher, &image, &pushed)
                 .await
                 .map_err(|error| failure(&error))?;
@@ -254,15 +253,6 @@ impl Export<'_> {
     fn fetcher(&self) -> Arc<dyn LayerFetcher> {
         Arc::new(BuildFetcher(self.worker.clone()))
     }
-}
-
-/// A client that speaks as it likes to the hosts of `names`.
-pub(crate) fn insecure_client(names: &[ImageReference]) -> Result<registry::Client, Failure> {
-    let mut options = Environment::client_options()?;
-    for name in names {
-        options.hosts.0.entry(name.registry().to_owned()).or_default().insecure = Some(true);
-    }
-    Ok(registry::Client::new(options))
 }
 
 pub(crate) fn failure(error: &ExportError) -> Failure {

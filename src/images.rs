@@ -13,10 +13,10 @@ use worker::ImageStore;
 
 use crate::arguments::ListFormat;
 use crate::progress::bytes;
+use crate::registries::RegistryArguments;
 use crate::report::{Failure, FailureKind};
 use crate::resolver::Fetcher;
 use crate::session::{Session, blocking};
-use crate::settings::Environment;
 
 pub(crate) fn store_failure(error: &cache::StoreError) -> Failure {
     Failure::from_error(FailureKind::Environment, error)
@@ -131,11 +131,15 @@ fn unknown(name: &str) -> Failure {
 }
 
 /// `rbuild push`.
-pub(crate) async fn push(session: Session, root: PathBuf, name: String) -> Result<Option<String>, Failure> {
-    let reference = reference(&name)?;
+pub(crate) async fn push(
+    session: Session,
+    root: PathBuf,
+    (name, registries): (&str, &RegistryArguments),
+) -> Result<Option<String>, Failure> {
+    let reference = reference(name)?;
     let store = session.open_store(root).await?;
-    let client = registry::Client::new(Environment::client_options()?);
-    let (opened, wanted) = (store.clone(), reference.clone());
+    let client = registry::Client::new(registries.client_options()?);
+    let (opened, wanted, name) = (store.clone(), reference.clone(), name.to_owned());
     let images = blocking(move || {
         let Some(image) = opened.image(&wanted).map_err(|error| store_failure(&error))? else {
             return Err(unknown(&name));

@@ -24,6 +24,7 @@ mod network;
 mod notices;
 mod preview;
 mod progress;
+mod registries;
 mod remote;
 mod report;
 mod resolver;
@@ -155,7 +156,9 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Fmt(arguments) => return format::run(&arguments),
         Action::Manual(action) => return manual::run(&action),
         Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
-        Action::Push { image } => simple(images::push(Session::begin(&root, ids)?, root, image)),
+        Action::Push { image, registries } => {
+            simple(images::push(Session::begin(&root, ids)?, root, (&image, &registries)))
+        }
         Action::Rmi { images } => simple(images::remove(Session::begin(&root, ids)?, root, images)),
         Action::Prune(arguments) => simple(space::prune(Session::begin(&root, ids)?, root, arguments)),
         Action::Du(arguments) => simple(space::usage(Session::begin(&root, ids)?, root, arguments)),

@@ -34,6 +34,8 @@ struct ConfigFile {
     worker: Workers,
     #[serde(default)]
     history: History,
+    #[serde(default)]
+    transfers: TransferSettings,
 }
 
 /// How much of the history of builds is kept.
@@ -44,6 +46,36 @@ struct History {
     max_age: Option<Duration>,
     #[serde(default, rename = "maxEntries")]
     max_entries: Option<usize>,
+}
+
+/// `[transfers]`: how the network is used.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TransferSettings {
+    /// How often a failed request is repeated.
+    retries: Option<u32>,
+    /// The pause before the first repetition; it doubles with each further one.
+    #[serde(default, deserialize_with = "duration")]
+    retry_delay: Option<Duration>,
+    /// How many blobs are fetched at once from one registry.
+    max_downloads: Option<usize>,
+    /// How many blobs are pushed at once to one registry.
+    max_uploads: Option<usize>,
+    /// The longest time without a byte.
+    #[serde(default, deserialize_with = "duration")]
+    idle_timeout: Option<Duration>,
+}
+
+impl TransferSettings {
+    fn apply(&self, mut options: ClientOptions) -> ClientOptions {
+        let ClientOptions { retry, limits, idle_timeout, .. } = &mut options;
+        retry.attempts = self.retries.map_or(retry.attempts, |retries| retries.saturating_add(1));
+        retry.first_delay = self.retry_delay.unwrap_or(retry.first_delay);
+        limits.downloads = self.max_downloads.unwrap_or(limits.downloads);
+        limits.uploads = self.max_uploads.unwrap_or(limits.uploads);
+        *idle_timeout = self.idle_timeout.unwrap_or(*idle_timeout);
+        options
+    }
 }
 
 /// The workers of buildkitd; this program is as `oci` is.
@@ -327,17 +359,13 @@ impl Environment {
         let either = |lower: &str, upper: &str| {
             Self::text(lower).or_else(|| Self::text(upper)).filter(|v| !v.is_empty())
         };
-        let credentials = match Self::docker_config_path() {
-            Some(path) => CredentialStore::docker_config(path),
-            None => CredentialStore::anonymous(),
-        };
         let ca_files = match Self::path("SSL_CERT_FILE") {
             Some(path) => vec![path],
             None => SYSTEM_CA_FILES.iter().map(PathBuf::from).collect(),
         };
-        Ok(ClientOptions {
+        let options = ClientOptions {
             hosts: config()?.registry.clone(),
-            credentials,
+            credentials: CredentialStore::files(Self::credential_files()),
             user_agent: format!("rbuild/{}", env!("CARGO_PKG_VERSION")),
             proxies: Proxies {
                 http: either("http_proxy", "HTTP_PROXY"),
@@ -345,8 +373,39 @@ impl Environment {
                 no_proxy: either("no_proxy", "NO_PROXY"),
             },
             ca_files,
+            certificate_directories: Self::certificate_directories(),
             ..ClientOptions::default()
-        })
+        };
+        Ok(config()?.transfers.apply(options))
+    }
+
+    /// Where credentials are looked for: in the file of `REGISTRY_AUTH_FILE` alone, else in docker's `config.json`, then
+    /// where podman, buildah and skopeo keep theirs.
+    fn credential_files() -> Vec<PathBuf> {
+        if let Some(path) = Self::path("REGISTRY_AUTH_FILE") {
+            return vec![path];
+        }
+        let runtime = Self::path("XDG_RUNTIME_DIR").map(|directory| directory.join("containers"));
+        let runtime = runtime.or_else(|| {
+            // What the id means inside a user namespace is another's.
+            let user = (!in_user_namespace()).then(rustix::process::getuid)?;
+            Some(PathBuf::from(format!("/run/containers/{}", user.as_raw())))
+        });
+        let own = Self::config_home().map(|directory| directory.join("containers"));
+        let containers = [runtime, own].into_iter().flatten().map(|directory| directory.join("auth.json"));
+        Self::docker_config_path().into_iter().chain(containers).collect()
+    }
+
+    /// Where docker, podman and their like look for the certificates of registries.
+    fn certificate_directories() -> Vec<PathBuf> {
+        let own = Self::config_home();
+        let of = |name: &str| own.as_ref().map(|directory| directory.join(name));
+        let machine = ["/etc/docker/certs.d", "/etc/containers/certs.d"].map(PathBuf::from);
+        machine.into_iter().chain(of("docker/certs.d")).chain(of("containers/certs.d")).collect()
+    }
+
+    fn config_home() -> Option<PathBuf> {
+        Self::path("XDG_CONFIG_HOME").or_else(|| Some(Self::home()?.join(".config")))
     }
 
     /// The network of steps that ask for none in particular.
@@ -456,8 +515,7 @@ fn read_config() -> Result<ConfigFile, Failure> {
             .map_err(|error| Failure::usage(format!("cannot read `{}`: {error}", path.display())))?;
         return parse_config(&path, &text);
     }
-    let user = Environment::path("XDG_CONFIG_HOME").or_else(|| Some(Environment::home()?.join(".config")));
-    let candidates = user
+    let candidates = Environment::config_home()
         .map(|directory| directory.join("rbuild/config.toml"))
         .into_iter()
         .chain([PathBuf::from("/etc/rbuild/config.toml")]);

@@ -1,11 +1,12 @@
 //! Pushing images.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use cache::Store;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, ImageReference, MediaType};
 use registry::{BlobSource, Client, PushBlob, RegistryError};
@@ -56,7 +57,8 @@ async fn fetch(fetcher: &dyn LayerFetcher, layer: &Descriptor) -> Result<(), Exp
 }
 
 /// Pushes `images` under each of `names`: what the registry lacks is mounted from another of its repositories where
-/// that can be, else uploaded; manifests go after what they name, and what gets the tag goes last.
+/// that can be, else uploaded; manifests go after what they name, and what gets the tag goes last. Registries get it side
+/// by side, and what fails with one does not keep the others from it.
 pub async fn push(
     store: &Store,
     client: &Client,
@@ -67,8 +69,24 @@ pub async fn push(
     if names.is_empty() {
         return Err(ExportError::NoName);
     }
-    let mut done: Vec<&ImageReference> = Vec::new();
+    let mut registries: BTreeMap<&str, Vec<&ImageReference>> = BTreeMap::new();
     for name in names {
+        registries.entry(name.registry()).or_default().push(name);
+    }
+    let pushes = registries.values().map(|names| push_to_registry(store, client, fetcher, images, names));
+    join_all(pushes).await.into_iter().collect()
+}
+
+/// Pushes under names of one registry, one after the other: what one repository has is mounted in the next.
+async fn push_to_registry(
+    store: &Store,
+    client: &Client,
+    fetcher: &Arc<dyn LayerFetcher>,
+    images: &ImageSet,
+    names: &[&ImageReference],
+) -> Result<(), ExportError> {
+    let mut done: Vec<&ImageReference> = Vec::new();
+    for &name in names {
         let pusher = Pusher { store, client, fetcher, images, name, pushed: done.clone() };
         let repository_is_done = done
             .iter()

@@ -10,6 +10,7 @@ use super::later::NotSupportedYet;
 use super::output::{LookArguments, OutputArguments};
 use super::steps::StepArguments;
 use super::switches::Switches;
+use crate::registries::RegistryArguments;
 use crate::resources::ResourceArguments;
 
 /// The flags of a build.
@@ -28,6 +29,8 @@ pub(crate) struct BuildArguments {
     pub(crate) switches: Switches,
     #[command(flatten, next_help_heading = "Sources")]
     pub(crate) sources: SourceArguments,
+    #[command(flatten, next_help_heading = "Registries")]
+    pub(crate) registries: RegistryArguments,
     #[command(flatten, next_help_heading = "Cache")]
     pub(crate) cache: CacheArguments,
     #[command(flatten, next_help_heading = "Steps")]

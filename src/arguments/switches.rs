@@ -69,7 +69,7 @@ pub(crate) struct Switches {
 
 /// Reads what docker takes for the value of a flag that is on or off, and refuses the rest in docker's words.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct GoBool;
+pub(crate) struct GoBool;
 
 impl TypedValueParser for GoBool {
     type Value = bool;

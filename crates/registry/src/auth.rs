@@ -9,12 +9,12 @@ use base64::Engine as _;
 use reqwest::Response;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 use url::Url;
 
 use crate::challenge::{self, Challenge};
 use crate::client::Shared;
-use crate::credentials::{Credential, CredentialStore};
+use crate::credentials::{Credential, CredentialStore, Credentials};
+use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::retry::{is_passing, retry_after};
 use crate::send::{Call, Failure, Retry, message_of};
@@ -29,13 +29,12 @@ const MAX_TOKEN_BYTES: usize = 1 << 20;
 
 /// Knows credentials, what each host wants of them, and tokens.
 pub(crate) struct Authenticator {
-    store: CredentialStore,
+    credentials: Credentials,
     hosts: Mutex<HashMap<String, Arc<HostState>>>,
 }
 
 #[derive(Default)]
 struct HostState {
-    credential: OnceCell<Option<Credential>>,
     challenge: Mutex<Option<Challenge>>,
     /// By the scopes of requests. The lock of a slot is held while its token is fetched, so that it is fetched once.
     slots: Mutex<HashMap<Vec<String>, Arc<tokio::sync::Mutex<Slot>>>>,
@@ -74,7 +73,7 @@ struct TokenRequest<'a> {
 
 impl Authenticator {
     pub(crate) fn new(store: CredentialStore) -> Self {
-        Self { store, hosts: Mutex::new(HashMap::new()) }
+        Self { credentials: Credentials::new(store), hosts: Mutex::new(HashMap::new()) }
     }
 
     fn host(&self, name: &str) -> Arc<HostState> {
@@ -82,15 +81,10 @@ impl Authenticator {
         Arc::clone(hosts.entry(name.to_owned()).or_default())
     }
 
-    async fn credential<'a>(
-        &self,
-        state: &'a HostState,
-        call: &Call<'_>,
-    ) -> Result<Option<&'a Credential>, RegistryError> {
-        let name = &call.endpoint.configured_as;
-        let known = state.credential.get_or_try_init(|| self.store.get(name)).await;
-        let known = known.map_err(|source| RegistryError::Credentials { host: name.clone(), source })?;
-        Ok(known.as_ref())
+    async fn credential(&self, call: &Call<'_>) -> Result<Option<Credential>, RegistryError> {
+        let Endpoint { configured_as, .. } = call.endpoint;
+        let known = self.credentials.get(configured_as, &call.endpoint.repository(call.reference)).await;
+        known.map_err(|source| RegistryError::Credentials { host: configured_as.clone(), source })
     }
 
     /// What to send with `call`, as far as the host has asked for something before.
@@ -103,14 +97,14 @@ impl Authenticator {
         let challenge = state.challenge.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match challenge {
             None => Ok(None),
-            Some(Challenge::Basic) => match self.credential(&state, call).await? {
-                Some(Credential::Password { username, password }) => Ok(basic(username, password)),
+            Some(Challenge::Basic) => match self.credential(call).await? {
+                Some(Credential::Password { username, password }) => Ok(basic(&username, &password)),
                 _ => Ok(None),
             },
             Some(Challenge::Bearer { realm, service, .. }) => {
-                let credential = self.credential(&state, call).await?;
+                let credential = self.credential(call).await?;
                 if let Some(Credential::RegistryToken(token)) = credential {
-                    return Ok(bearer(token));
+                    return Ok(bearer(&token));
                 }
                 let slot = state.slot(&call.scopes);
                 let mut slot = slot.lock().await;
@@ -123,7 +117,12 @@ impl Authenticator {
                 let realm = Url::parse(&realm)
                     .map_err(|_| call.protocol(format!("its token service `{realm}` is no address")))?;
                 let scopes = scopes.into_iter().collect();
-                let request = TokenRequest { realm, service: service.as_deref(), scopes, credential };
+                let request = TokenRequest {
+                    realm,
+                    service: service.as_deref(),
+                    scopes,
+                    credential: credential.as_ref(),
+                };
                 let token = fetch_token(shared, call, &request).await?;
                 let header = token.header.clone();
                 slot.token = Some(token);
@@ -155,8 +154,7 @@ impl Authenticator {
         let chosen = challenges.into_iter().next().ok_or_else(unauthorized)?;
         match &chosen {
             Challenge::Basic => {
-                let has_password =
-                    matches!(self.credential(&state, call).await?, Some(Credential::Password { .. }));
+                let has_password = matches!(self.credential(call).await?, Some(Credential::Password { .. }));
                 if !has_password || sent.is_some() {
                     return Err(unauthorized());
                 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use oci::ImageReference;
 use tokio::sync::Semaphore;
 
 use crate::auth::Authenticator;
@@ -36,6 +37,9 @@ pub struct ClientOptions {
     /// Files with the machine's certificate authorities (PEM); the first one that can be read is taken, beside the
     /// authorities that are built in.
     pub ca_files: Vec<PathBuf>,
+    /// Directories with a directory for each host (docker's `certs.d`), of docker's form: see
+    /// [`crate::HostConfig::of_directory`].
+    pub certificate_directories: Vec<PathBuf>,
     /// How failed requests are repeated.
     pub retry: RetryPolicy,
     /// How much is done at once.
@@ -84,6 +88,7 @@ impl Default for ClientOptions {
             user_agent: concat!("rbuild/", env!("CARGO_PKG_VERSION")).to_owned(),
             proxies: Proxies::default(),
             ca_files: SYSTEM_CA_FILES.iter().map(PathBuf::from).collect(),
+            certificate_directories: Vec::new(),
             retry: RetryPolicy::default(),
             limits: Limits::default(),
             connect_timeout: Duration::from_secs(15),
@@ -134,6 +139,17 @@ impl Client {
         };
         Self { shared: Arc::new(shared) }
     }
+
+    /// Another client, to which the registries of `names` may show any certificate, and may speak plain HTTP. It shares
+    /// nothing with this one but the options.
+    #[must_use]
+    pub fn with_insecure(&self, names: &[ImageReference]) -> Self {
+        let mut options = self.shared.options.clone();
+        for name in names {
+            options.hosts.hosts.entry(name.registry().to_owned()).or_default().insecure = Some(true);
+        }
+        Self::new(options)
+    }
 }
 
 impl Shared {
@@ -144,10 +160,12 @@ impl Shared {
             return known.clone();
         }
         let limits = &self.options.limits;
+        let name = if host == "registry-1.docker.io" { "docker.io" } else { host };
+        let own = self.options.hosts.host(name).max_concurrency;
         let semaphore = |count: usize| Arc::new(Semaphore::new(count.max(1)));
         let made = Lanes {
-            downloads: semaphore(limits.downloads),
-            uploads: semaphore(limits.uploads),
+            downloads: semaphore(own.unwrap_or(limits.downloads)),
+            uploads: semaphore(own.unwrap_or(limits.uploads)),
             requests: semaphore(limits.requests),
         };
         lanes.insert(host.to_owned(), made.clone());

@@ -1,14 +1,22 @@
 //! What is configured about registry hosts, in the form of buildkitd.toml's `[registry]` tables.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+
+use crate::error::RegistryError;
 
 /// The `registry` table of the configuration: host (`docker.io`, `localhost:5000`) → what holds for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
-pub struct HostConfigs(pub BTreeMap<String, HostConfig>);
+pub struct HostConfigs {
+    /// By host.
+    pub hosts: BTreeMap<String, HostConfig>,
+    /// What holds for all hosts, as far as nothing else is said of one; not part of the file.
+    #[serde(skip)]
+    pub everywhere: HostConfig,
+}
 
 /// One `[registry."host"]` table. Unknown keys are errors that name the key.
 ///
@@ -19,6 +27,7 @@ pub struct HostConfigs(pub BTreeMap<String, HostConfig>);
 ///   http = true
 ///   insecure = true
 ///   ca = ["/etc/certs/ca.pem"]
+///   maxConcurrency = 2
 ///   [[registry."mirror.example:5000".keypair]]
 ///     key = "/etc/certs/key.pem"
 ///     cert = "/etc/certs/cert.pem"
@@ -41,6 +50,9 @@ pub struct HostConfig {
     /// Client certificates; the first one is used.
     #[serde(default)]
     pub keypair: Vec<KeyPair>,
+    /// How many blobs are fetched at once, and pushed at once; in the place of [`crate::Limits`].
+    #[serde(default, rename = "maxConcurrency")]
+    pub max_concurrency: Option<usize>,
 }
 
 /// A client certificate and its key (PEM).
@@ -56,6 +68,35 @@ pub struct KeyPair {
 impl HostConfigs {
     /// What holds for `host`; the defaults where nothing was configured.
     pub fn host(&self, host: &str) -> HostConfig {
-        self.0.get(host).cloned().unwrap_or_default()
+        self.hosts.get(host).cloned().unwrap_or_default().over(self.everywhere.clone())
+    }
+}
+
+impl From<BTreeMap<String, HostConfig>> for HostConfigs {
+    fn from(hosts: BTreeMap<String, HostConfig>) -> Self {
+        Self { hosts, everywhere: HostConfig::default() }
+    }
+}
+
+impl HostConfig {
+    /// The certificates in a directory of docker's form: `*.crt` are authorities, `*.cert` client certificates with
+    /// their keys in `*.key`. A directory that is not there has none.
+    pub fn of_directory(directory: &Path) -> Result<Self, RegistryError> {
+        crate::tls::of_directory(directory, "all registries")
+    }
+
+    /// This, and what `other` says beyond it. Authorities of both count.
+    #[must_use]
+    pub fn over(mut self, other: Self) -> Self {
+        self.ca.extend(other.ca);
+        self.keypair.extend(other.keypair);
+        Self {
+            mirrors: if self.mirrors.is_empty() { other.mirrors } else { self.mirrors },
+            http: self.http.or(other.http),
+            insecure: self.insecure.or(other.insecure),
+            ca: self.ca,
+            keypair: self.keypair,
+            max_concurrency: self.max_concurrency.or(other.max_concurrency),
+        }
     }
 }

@@ -5,11 +5,16 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+const AUTHORITY_UNKNOWN: &str = "its authority is not known";
+const SELF_SIGNED: &str = "it is signed by itself";
+
 /// Why an exchange did not come to an end.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
     /// The server's certificate is not trusted, because of this.
     Certificate(String),
+    /// The same, because nobody known has signed it.
+    Authority(String),
     /// The server speaks HTTP where TLS was expected.
     PlainHttp,
     /// The server wants a certificate of ours, or another one.
@@ -68,7 +73,9 @@ pub(crate) fn diagnose(error: &reqwest::Error) -> Diagnosis {
 fn trouble_of(error: &rustls::Error) -> Option<Trouble> {
     match error {
         rustls::Error::InvalidCertificate(problem) => {
-            Some(Trouble::Certificate(certificate_problem(problem)))
+            let text = certificate_problem(problem);
+            let is_unknown = matches!(text.as_str(), AUTHORITY_UNKNOWN | SELF_SIGNED);
+            Some(if is_unknown { Trouble::Authority(text) } else { Trouble::Certificate(text) })
         }
         rustls::Error::InvalidMessage(_) => Some(Trouble::PlainHttp),
         rustls::Error::AlertReceived(
@@ -86,7 +93,8 @@ fn trouble_of(error: &rustls::Error) -> Option<Trouble> {
 
 fn certificate_problem(problem: &CertificateError) -> String {
     match problem {
-        CertificateError::UnknownIssuer => "its authority is not known".to_owned(),
+        // Another authority of the same name makes for a bad signature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => AUTHORITY_UNKNOWN.to_owned(),
         CertificateError::Expired | CertificateError::ExpiredContext { .. } => "it has expired".to_owned(),
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
             "it is not valid yet, or the clock of this machine is wrong".to_owned()
@@ -96,13 +104,20 @@ fn certificate_problem(problem: &CertificateError) -> String {
             "it names no host in its `subjectAltName`".to_owned()
         }
         CertificateError::NotValidForNameContext { presented, .. } => {
-            format!("it is for another host: {}", presented.join(", "))
+            let names: Vec<&str> = presented.iter().map(|name| bare(name)).collect();
+            format!("it is for another host: {}", names.join(", "))
         }
         CertificateError::Revoked => "it was revoked".to_owned(),
         // rustls has no name of its own for it.
-        other if format!("{other:?}").contains("CaUsedAsEndEntity") => "it is signed by itself".to_owned(),
+        other if format!("{other:?}").contains("CaUsedAsEndEntity") => SELF_SIGNED.to_owned(),
         other => other.to_string(),
     }
+}
+
+/// `x` of `DnsName("x")`, as rustls writes the names of a certificate.
+fn bare(name: &str) -> &str {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"')
 }
 
 /// Without the number that the standard library adds, and in the middle of a sentence.
@@ -130,10 +145,7 @@ mod tests {
         let cases = [
             (CertificateError::UnknownIssuer, "its authority is not known"),
             (CertificateError::Expired, "it has expired"),
-            (
-                CertificateError::NotValidForNameContext { expected, presented },
-                "it is for another host: DnsName(\"a\")",
-            ),
+            (CertificateError::NotValidForNameContext { expected, presented }, "it is for another host: a"),
         ];
         for (problem, text) in cases {
             assert_eq!(certificate_problem(&problem), text);

@@ -156,7 +156,8 @@ mod tests {
     use crate::config::HostConfig;
 
     fn configs(entries: &[(&str, HostConfig)]) -> HostConfigs {
-        HostConfigs(entries.iter().map(|(host, config)| ((*host).to_owned(), config.clone())).collect())
+        let hosts = entries.iter().map(|(host, config)| ((*host).to_owned(), config.clone()));
+        hosts.collect::<std::collections::BTreeMap<_, _>>().into()
     }
 
     fn urls(reference: &str, configs: &HostConfigs) -> Vec<String> {

@@ -79,7 +79,17 @@ pub enum RegistryError {
         #[source]
         source: Cause,
     },
-    /// The host's certificate is not trusted.
+    /// The host's certificate is not right.
+    #[error("the certificate of `{host}` cannot be accepted, for `{reference}`: {problem}")]
+    BadCertificate {
+        /// The image.
+        reference: String,
+        /// The host.
+        host: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Nobody who is known has signed the host's certificate.
     #[error("the certificate of `{host}` is not trusted, for `{reference}`: {problem}")]
     Untrusted {
         /// The image.
@@ -276,6 +286,13 @@ impl RegistryError {
                 "put its authority into /etc/docker/certs.d/{host}/ca.crt, or name it with `ca` in \
                  `[registry.\"{host}\"]` of config.toml; `insecure = true` there accepts any certificate"
             )),
+            Self::BadCertificate { host, .. } => Some(format!(
+                "the registry needs another one; `insecure = true` in `[registry.\"{host}\"]` of config.toml accepts \
+                 any certificate"
+            )),
+            Self::Status { status: 400, message, host, .. } if message.contains("HTTPS server") => {
+                Some(format!("it speaks TLS: take `http = true` out of `[registry.\"{host}\"]`"))
+            }
             Self::PlainHttp { host, .. } => {
                 Some(format!("set `http = true` in `[registry.\"{host}\"]` of config.toml"))
             }

@@ -384,7 +384,7 @@ impl<'a> Transfer<'a> {
     fn unavailable(&self, error: &reqwest::Error) -> Failed {
         let Diagnosis { trouble, reason, may_pass } = diagnose(error);
         let source: Cause = match trouble {
-            Trouble::Certificate(problem) => {
+            Trouble::Certificate(problem) | Trouble::Authority(problem) => {
                 format!("the server's certificate is not trusted: {problem}").into()
             }
             Trouble::PlainHttp => "the server speaks HTTP without TLS".into(),

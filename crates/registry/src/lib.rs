@@ -33,6 +33,7 @@ mod push;
 mod retry;
 mod send;
 mod session;
+mod tls;
 mod transport;
 mod upload;
 

@@ -161,7 +161,8 @@ impl<'a> Call<'a> {
         let Diagnosis { trouble, reason, may_pass } = diagnose(error);
         let reference = self.name();
         let error = match trouble {
-            Trouble::Certificate(problem) => RegistryError::Untrusted { reference, host, problem },
+            Trouble::Certificate(problem) => RegistryError::BadCertificate { reference, host, problem },
+            Trouble::Authority(problem) => RegistryError::Untrusted { reference, host, problem },
             Trouble::PlainHttp => RegistryError::PlainHttp { reference, host },
             Trouble::ClientCertificate => RegistryError::ClientCertificate { reference, host },
             Trouble::Unreachable => RegistryError::Unavailable { reference, host, source: reason.into() },

@@ -2,20 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_pki_types::pem::PemObject as _;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::ClientConfig;
 use url::Url;
 
 use crate::client::ClientOptions;
 use crate::config::HostConfig;
 use crate::endpoint::is_loopback;
 use crate::error::{Cause, RegistryError};
+use crate::tls;
 
 /// The configuration that names are resolved with.
 const RESOLVER_CONFIG: &str = "/etc/resolv.conf";
@@ -27,6 +24,7 @@ pub(crate) struct Transport {
     plain: [OnceLock<reqwest::Client>; 2],
     /// By the host's name in the configuration; the empty name is that of all hosts without TLS settings.
     tls: Mutex<HashMap<(String, Direction), reqwest::Client>>,
+    settings: Mutex<HashMap<String, Arc<HostConfig>>>,
 }
 
 /// Which way the bulk of an exchange goes.
@@ -41,7 +39,11 @@ pub(crate) enum Direction {
 
 impl Transport {
     pub(crate) fn new() -> Self {
-        Self { plain: [OnceLock::new(), OnceLock::new()], tls: Mutex::new(HashMap::new()) }
+        Self {
+            plain: [OnceLock::new(), OnceLock::new()],
+            tls: Mutex::new(HashMap::new()),
+            settings: Mutex::new(HashMap::new()),
+        }
     }
 
     /// The client that speaks to `url`.
@@ -60,26 +62,32 @@ impl Transport {
             if let Some(client) = plain.get() {
                 return Ok(client.clone());
             }
-            let tls = client_config(&host, RootCertStore::empty(), &HostConfig::default())?;
-            let client = build(options, tls, (&host, direction))?;
+            let client = build(options, tls::unused(), (&host, direction))?;
             return Ok(plain.get_or_init(|| client).clone());
         }
         let name = if host == "registry-1.docker.io" { "docker.io" } else { host.as_str() };
-        let mut config = options.hosts.host(name);
-        if config.insecure.is_none() && is_loopback(name) {
-            config.insecure = Some(true);
-        }
+        let config = self.settings(options, name)?;
         let has_settings =
             !config.ca.is_empty() || !config.keypair.is_empty() || config.insecure == Some(true);
         let key = (if has_settings { name } else { "" }.to_owned(), direction);
-        let mut clients = self.tls.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut clients = self.tls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let roots = roots(options, name, &config.ca)?;
-        let client = build(options, client_config(name, roots, &config)?, (name, direction))?;
+        let client = build(options, tls::of_host(options, name, &config)?, (name, direction))?;
         clients.insert(key, client.clone());
         Ok(client)
+    }
+
+    /// What holds for the TLS of a host; found out once.
+    fn settings(&self, options: &ClientOptions, name: &str) -> Result<Arc<HostConfig>, RegistryError> {
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = known.get(name) {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(tls::settings(options, name)?);
+        known.insert(name.to_owned(), Arc::clone(&config));
+        Ok(config)
     }
 }
 
@@ -159,112 +167,6 @@ fn build(
         host: host.to_owned(),
         source: error.into(),
     })
-}
-
-fn client_config(
-    host: &str,
-    roots: RootCertStore,
-    config: &HostConfig,
-) -> Result<ClientConfig, RegistryError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .expect("ring has the cipher suites of TLS 1.2 and 1.3");
-    let builder = if config.insecure == Some(true) {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-    } else {
-        builder.with_root_certificates(roots)
-    };
-    let mut tls = match config.keypair.first() {
-        None => builder.with_no_client_auth(),
-        Some(pair) => {
-            let chain = certificates(host, &pair.cert)?;
-            let key = PrivateKeyDer::from_pem_file(&pair.key)
-                .map_err(|error| unusable(host, &pair.key, error.into()))?;
-            builder
-                .with_client_auth_cert(chain, key)
-                .map_err(|error| unusable(host, &pair.cert, error.into()))?
-        }
-    };
-    tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(tls)
-}
-
-/// The certificate authorities that browsers trust, the machine's own, and those that are configured for the host.
-fn roots(
-    options: &ClientOptions,
-    host: &str,
-    configured: &[PathBuf],
-) -> Result<RootCertStore, RegistryError> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
-    for path in &options.ca_files {
-        // The first of the known places that there is holds all; single unusable certificates in it are no reason to
-        // fail, because nobody wrote that file for us.
-        let Ok(found) = CertificateDer::pem_file_iter(path) else { continue };
-        let found: Vec<_> = found.filter_map(Result::ok).collect();
-        if !found.is_empty() {
-            roots.add_parsable_certificates(found);
-            break;
-        }
-    }
-    for path in configured {
-        for certificate in certificates(host, path)? {
-            roots.add(certificate).map_err(|error| unusable(host, path, error.into()))?;
-        }
-    }
-    Ok(roots)
-}
-
-fn certificates(host: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
-    let read = || CertificateDer::pem_file_iter(path)?.collect::<Result<Vec<_>, _>>();
-    let found = read().map_err(|error| unusable(host, path, error.into()))?;
-    if found.is_empty() {
-        return Err(unusable(host, path, "there is no certificate in it".into()));
-    }
-    Ok(found)
-}
-
-fn unusable(host: &str, path: &Path, source: Cause) -> RegistryError {
-    RegistryError::Certificate { host: host.to_owned(), path: path.to_owned(), source }
-}
-
-/// Accepts every certificate (`insecure = true`), but still checks that the peer holds its key.
-#[derive(Debug)]
-struct AnyCertificate(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

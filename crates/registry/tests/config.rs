@@ -16,6 +16,7 @@ fn tables_of_buildkitd_are_read() {
           http = true
           insecure = true
           ca = ["/a.pem"]
+          maxConcurrency = 2
           [[registry."127.0.0.1:5000".keypair]]
             key = "/key.pem"
             cert = "/cert.pem"
@@ -31,6 +32,7 @@ fn tables_of_buildkitd_are_read() {
         insecure: Some(true),
         ca: vec!["/a.pem".into()],
         keypair: vec![KeyPair { key: "/key.pem".into(), cert: "/cert.pem".into() }],
+        max_concurrency: Some(2),
     };
     assert_eq!(hosts.host("docker.io"), hub);
     assert_eq!(hosts.host("127.0.0.1:5000"), mirror);

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use oci::Digest;
 use tempfile::TempDir;
 
+use crate::authority::{Authority, Certificate};
 use crate::layout;
+use crate::token_server::TokenServer;
 
 const PROGRAM: &str = "docker-registry";
 /// How long it may take to start, on a machine that is busy with other tests.
@@ -24,10 +26,39 @@ const START_ATTEMPTS: usize = 5;
 #[derive(Debug)]
 pub struct RealRegistry {
     child: Child,
+    has_tls: bool,
     address: String,
     directory: TempDir,
     markers: AtomicUsize,
 }
+
+/// How a [`RealRegistry`] is to be.
+#[derive(Debug, Default)]
+pub struct RealSettings<'a> {
+    /// Who may use it.
+    pub access: RealAccess<'a>,
+    /// The certificate that it shows; plain HTTP without.
+    pub certificate: Option<&'a Certificate>,
+    /// The authority of the client certificates that it wants.
+    pub clients: Option<&'a Authority>,
+    /// The address of a registry that it is a mirror of.
+    pub mirror_of: Option<&'a str>,
+}
+
+/// Who may use a registry.
+#[derive(Debug, Default)]
+pub enum RealAccess<'a> {
+    /// Everybody.
+    #[default]
+    Open,
+    /// The user `me` with the password `secret`.
+    Password,
+    /// Those who have a token.
+    Tokens(&'a TokenServer),
+}
+
+/// `me:secret` in the form of htpasswd, with bcrypt.
+const HTPASSWD: &str = "me:$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n";
 
 impl RealRegistry {
     /// Starts a registry.
@@ -35,12 +66,20 @@ impl RealRegistry {
     /// # Panics
     /// When the program is not installed or does not start.
     pub fn start() -> Self {
+        Self::start_with(&RealSettings::default())
+    }
+
+    /// Starts a registry with settings.
+    ///
+    /// # Panics
+    /// When the program is not installed or does not start.
+    pub fn start_with(settings: &RealSettings<'_>) -> Self {
         for _ in 0..START_ATTEMPTS {
             let port = TcpListener::bind("127.0.0.1:0")
                 .and_then(|listener| listener.local_addr())
                 .expect("loopback has a free port")
                 .port();
-            if let Some(registry) = Self::try_start(format!("127.0.0.1:{port}")) {
+            if let Some(registry) = Self::try_start(format!("127.0.0.1:{port}"), settings) {
                 return registry;
             }
         }
@@ -52,19 +91,20 @@ impl RealRegistry {
     /// # Panics
     /// When the program is not installed or does not start.
     pub fn start_at(address: &str) -> Self {
-        Self::try_start(address.to_owned())
+        Self::try_start(address.to_owned(), &RealSettings::default())
             .unwrap_or_else(|| panic!("`{PROGRAM}` does not start at {address}"))
     }
 
-    fn try_start(address: String) -> Option<Self> {
+    fn try_start(address: String, settings: &RealSettings<'_>) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a temporary directory can be made");
         let config = directory.path().join("config.yml");
         let storage = directory.path().join("storage");
         let text = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: \"{}\"}}, delete: {{enabled: true}}}}\n\
-             http: {{addr: \"{address}\"}}\n",
-            storage.display()
+             http:\n  addr: \"{address}\"\n{}",
+            storage.display(),
+            settings.configuration(directory.path())
         );
         fs::write(&config, text).expect("a temporary directory can be written");
         let log = File::create(directory.path().join("log")).expect("a temporary directory can be written");
@@ -77,7 +117,13 @@ impl RealRegistry {
             .unwrap_or_else(|error| {
                 panic!("cannot run `{PROGRAM}` ({error}): install the Debian package `docker-registry`")
             });
-        let mut registry = Self { child, address, directory, markers: AtomicUsize::new(0) };
+        let mut registry = Self {
+            child,
+            has_tls: settings.certificate.is_some(),
+            address,
+            directory,
+            markers: AtomicUsize::new(0),
+        };
         registry.wait_until_ready().then_some(registry)
     }
 
@@ -88,7 +134,12 @@ impl RealRegistry {
             if self.child.try_wait().expect("a child can be asked").is_some() {
                 return false;
             }
-            if self.get("/v2/").is_some_and(|status| status.contains(" 200 ")) {
+            let answers = if self.has_tls {
+                TcpStream::connect(&self.address).is_ok()
+            } else {
+                self.get("/v2/").is_some_and(|status| status.starts_with("HTTP/1.1 "))
+            };
+            if answers {
                 return true;
             }
             std::thread::sleep(POLL_INTERVAL);
@@ -147,9 +198,10 @@ impl RealRegistry {
     /// How many requests (`GET /v2/a/manifests/latest HTTP/1.1`) of those answered so far `matches` holds for.
     ///
     /// # Panics
-    /// When the registry has stopped.
+    /// When the registry has stopped, or speaks TLS.
     pub fn requests(&self, matches: impl Fn(&str) -> bool) -> usize {
         // A line is written after its answer was sent. One more request makes sure that all earlier lines are there.
+        assert!(!self.has_tls, "there is no client for it here");
         let marker = format!("/v2/?marker={}", self.markers.fetch_add(1, Ordering::Relaxed));
         self.get(&marker).expect("the registry runs");
         let start = Instant::now();
@@ -172,6 +224,34 @@ impl RealRegistry {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).ok()?;
         Some(line)
+    }
+}
+
+impl RealSettings<'_> {
+    /// What of the configuration depends on them, from the middle of `http` on.
+    fn configuration(&self, directory: &Path) -> String {
+        let mut text = String::new();
+        if let Some(Certificate { certificate, key }) = self.certificate {
+            text += "  tls:\n";
+            text +=
+                &format!("    certificate: \"{}\"\n    key: \"{}\"\n", certificate.display(), key.display());
+            if let Some(authority) = self.clients {
+                text += &format!("    clientcas: [\"{}\"]\n", authority.root().certificate.display());
+            }
+        }
+        match self.access {
+            RealAccess::Open => {}
+            RealAccess::Password => {
+                let path = directory.join("htpasswd");
+                fs::write(&path, HTPASSWD).expect("a temporary directory can be written");
+                text += &format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", path.display());
+            }
+            RealAccess::Tokens(server) => text += &server.configuration(),
+        }
+        if let Some(address) = self.mirror_of {
+            text += &format!("proxy: {{remoteurl: \"http://{address}\"}}\n");
+        }
+        text
     }
 }
 

@@ -34,7 +34,7 @@ fn docker_config(registry: &ScriptedRegistry, entry: &str) -> (tempfile::TempDir
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("config.json");
     std::fs::write(&path, format!(r#"{{"auths":{{"http://{}/v1/":{entry}}}}}"#, registry.address())).unwrap();
-    (directory, CredentialStore::docker_config(path))
+    (directory, CredentialStore::files([path]))
 }
 
 #[tokio::test]
@@ -106,16 +106,113 @@ async fn refused_credentials_are_told() {
     assert_eq!(normalised(&error, &registry), "401 unauthorized: `HOST` wants credentials for `HOST/a:v1`");
 }
 
-#[tokio::test]
-async fn a_damaged_docker_config_is_told() {
-    let (registry, ..) = registry();
-    registry.set_auth(token_policy(false));
+/// A directory with `config.json` and the helper `docker-credential-test`, which appends its input to `asked`.
+fn with_helper(config: &str, script: &str) -> (tempfile::TempDir, Client) {
     let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("config.json");
-    std::fs::write(&path, "{").unwrap();
-    let credentials = CredentialStore::docker_config(&path);
-    let client = Client::new(ClientOptions { credentials, ..options() });
-    let error = client.resolve(&reference(&registry, "a:v1")).await.unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert_eq!(cause, format!("`{}` is not a docker configuration", path.display()));
+    let program = directory.path().join("docker-credential-test");
+    let asked = directory.path().join("asked");
+    let source = directory.path().join("source");
+    std::fs::write(&source, format!("#!/bin/sh\ncat >> {}\n{script}\n", asked.display())).unwrap();
+    // A program that this process wrote might still be open in a child of another test, and not be run then.
+    let copied = std::process::Command::new("install").args(["-m", "755"]).args([&source, &program]).status();
+    assert!(copied.unwrap().success());
+    let file = directory.path().join("config.json");
+    std::fs::write(&file, config).unwrap();
+    let path = format!("{}:/usr/bin:/bin", directory.path().display());
+    let credentials = CredentialStore::files([file]).search_path(path.into());
+    (directory, Client::new(ClientOptions { credentials, ..options() }))
+}
+
+#[tokio::test]
+async fn helpers_are_asked_once() {
+    let (registry, manifest, blob) = registry();
+    let reference = reference(&registry, "a:v1");
+    let host = registry.address();
+    let scripts = [
+        r#"echo '{"ServerURL":"x","Username":"me","Secret":"secret"}'"#,
+        r#"echo '{"Username":"<token>","Secret":"refresh"}'"#,
+    ];
+    for script in scripts {
+        for config in [
+            r#"{"credsStore":"test"}"#.to_owned(),
+            format!(r#"{{"credHelpers":{{"{host}":"test"}},"auths":{{"{host}":{{"auth":"eDp5"}}}}}}"#),
+        ] {
+            registry.set_auth(token_policy(false));
+            let (directory, client) = with_helper(&config, script);
+            assert_eq!(client.resolve(&reference).await.unwrap().descriptor, manifest, "{config}");
+            read(&client, &reference, &blob).await.unwrap();
+            assert_eq!(std::fs::read_to_string(directory.path().join("asked")).unwrap(), host);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_helper_that_knows_nothing_makes_anonymous() {
+    let (registry, manifest, _) = registry();
+    registry.set_auth(token_policy(true));
+    let (_directory, client) =
+        with_helper(r#"{"credsStore":"test"}"#, "echo credentials not found in native keychain; exit 1");
+    assert_eq!(client.resolve(&reference(&registry, "a:v1")).await.unwrap().descriptor, manifest);
+}
+
+#[tokio::test]
+async fn helpers_that_fail_are_named() {
+    let (registry, ..) = registry();
+    registry.set_auth(token_policy(true));
+    let failure = |config: &'static str, script: &'static str| {
+        let (registry, reference) = (&registry, reference(&registry, "a:v1"));
+        async move {
+            let (directory, client) = with_helper(config, script);
+            let error = client.resolve(&reference).await.unwrap_err();
+            told(&error, registry).replace(&directory.path().display().to_string(), "DIR")
+        }
+    };
+    let own = r#"{"credsStore":"test"}"#;
+    assert_eq!(
+        failure(own, "echo the keychain is locked >&2; exit 1").await,
+        "the credentials for `HOST` cannot be read: the credential helper `docker-credential-test` failed: \
+         the keychain is locked"
+    );
+    assert_eq!(
+        failure(own, "echo secret").await,
+        "the credentials for `HOST` cannot be read: the credential helper `docker-credential-test` failed: \
+         its answer is not JSON: expected value at line 1 column 1"
+    );
+    assert_eq!(
+        failure(r#"{"credsStore":"desktop"}"#, "").await,
+        "the credentials for `HOST` cannot be read: there is no credential helper `docker-credential-desktop` in \
+         PATH, and `DIR/config.json` names it\n\
+         hint: install `docker-credential-desktop`, or take `desktop` out of `DIR/config.json`"
+    );
+    assert_eq!(
+        failure("{", "").await,
+        "the credentials for `HOST` cannot be read: `DIR/config.json` is not a file of credentials: \
+         EOF while parsing an object at line 1 column 1"
+    );
+}
+
+#[tokio::test]
+async fn repositories_have_credentials_of_their_own() {
+    let (registry, manifest, _) = registry();
+    registry.put_manifest("team/app", Some("v1"), MediaType::OCI_MANIFEST, manifest_bytes("x"));
+    let host = registry.address();
+    // "bWU6c2VjcmV0" is `me:secret`, "eDp5" is `x:y`.
+    let podman =
+        format!(r#"{{"auths":{{"{host}/team":{{"auth":"bWU6c2VjcmV0"}},"{host}":{{"auth":"eDp5"}}}}}}"#);
+    for policy in [token_policy(false), AuthPolicy::Basic("me".to_owned(), "secret".to_owned())] {
+        registry.set_auth(policy);
+        let directory = tempfile::tempdir().unwrap();
+        let (empty, full) = (directory.path().join("config.json"), directory.path().join("auth.json"));
+        std::fs::write(&empty, r#"{"auths":{"other.example":{"auth":"eDp5"}}}"#).unwrap();
+        std::fs::write(&full, &podman).unwrap();
+        let credentials = CredentialStore::files([directory.path().join("gone"), empty, full]);
+        let client = Client::new(ClientOptions { credentials, ..options() });
+        assert_eq!(client.resolve(&reference(&registry, "team/app:v1")).await.unwrap().descriptor, manifest);
+        let error = client.resolve(&reference(&registry, "a:v1")).await.unwrap_err();
+        assert_eq!(
+            told(&error, &registry),
+            "401 unauthorized: `HOST` wants credentials for `HOST/a:v1` and refuses those it got\n\
+             hint: the credentials in docker's config.json may be out of date: `docker login HOST`"
+        );
+    }
 }

@@ -14,8 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageReference, MediaType};
 use registry::{
-    BlobSource, Client, ClientOptions, Credential, CredentialStore, HostConfig, HostConfigs, PushBlob,
-    Pushed, RegistryError, RetryPolicy,
+    BlobSource, Client, ClientOptions, Credential, CredentialStore, HostConfig, PushBlob, Pushed,
+    RegistryError, RetryPolicy,
 };
 use testkit::{AuthPolicy, FaultKind, MountPolicy, ScriptedRegistry};
 

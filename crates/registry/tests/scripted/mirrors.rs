@@ -8,7 +8,7 @@ fn mirrors(hosts: &[&str]) -> Client {
         ("mirrored.invalid".to_owned(), HostConfig { mirrors, http: Some(true), ..HostConfig::default() }),
         ("127.0.0.1:1".to_owned(), HostConfig { http: Some(true), ..HostConfig::default() }),
     ]);
-    Client::new(ClientOptions { hosts: HostConfigs(configs), ..options() })
+    Client::new(ClientOptions { hosts: configs.into(), ..options() })
 }
 
 #[tokio::test]

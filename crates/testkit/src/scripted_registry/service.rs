@@ -18,6 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::oneshot;
 
 use crate::accept::accept;
+use crate::basic;
 
 use super::body::{ScriptedBody, Step};
 use super::{AuthPolicy, Fault, FaultKind, SeenRequest, State, answer, lock};
@@ -261,22 +262,6 @@ fn token(state: &mut State, asked: &Asked) -> Answer {
     let text = format!(r#"{{"token":"{token}","expires_in":300}}"#);
     state.tokens.insert(token, allowed);
     status_answer(200, &text)
-}
-
-/// The value of `Authorization` for a user name and a password.
-pub(super) fn basic(username: &str, password: &str) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let pair = format!("{username}:{password}");
-    let mut text = String::from("Basic ");
-    for group in pair.as_bytes().chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for position in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * position) & 63) as usize];
-            text.push(if position > group.len() { '=' } else { digit.into() });
-        }
-    }
-    text
 }
 
 fn parse_query(text: &str) -> Vec<(String, String)> {
