@@ -65,7 +65,7 @@ impl Caches {
         store: &Store,
         client: &registry::Client,
         progress: &Arc<Progress>,
-    ) -> Result<Arc<Imports>, Failure> {
+    ) -> Arc<Imports> {
         let mut tasks = Vec::new();
         for import in &self.imports {
             let client = match &import.place {
@@ -78,7 +78,7 @@ impl Caches {
             let (source, progress) = (source_of(import), Arc::clone(progress));
             tasks.push(tokio::spawn(async move { read(&images, &source, &progress).await }));
         }
-        Ok(Arc::new(Imports::new(tasks)))
+        Arc::new(Imports::new(tasks))
     }
 }
 

@@ -80,19 +80,22 @@ const FLAGS: &[(&[&str], &str)] = &[
         "steps see this machine's resolver; `--add-host` adds names",
     ),
     (
-        &["--authfile", "--creds", "--registry-auth-tlscontext"],
-        "credentials and helpers come from docker's config.json, in the directory `DOCKER_CONFIG`",
+        &["--registry-auth-tlscontext"],
+        "write `--cert-dir DIRECTORY`, or name certificates in config.toml: `[registry.\"HOST\"]`",
     ),
     (
         &[
-            "--tls-verify",
-            "--cert-dir",
             "--insecure",
             "--insecure-pull",
             "--insecure-registry",
             "--skip-tls-verify",
             "--skip-tls-verify-pull",
             "--skip-tls-verify-registry",
+        ],
+        "write `--tls-verify=false`, or `insecure = true` in config.toml: `[registry.\"HOST\"]`",
+    ),
+    (
+        &[
             "--skip-push-permission-check",
             "--registry-certificate",
             "--registry-client-cert",
@@ -103,8 +106,8 @@ const FLAGS: &[(&[&str], &str)] = &[
         "certificates, plain HTTP and mirrors of a registry stand in config.toml: `[registry.\"HOST\"]`",
     ),
     (
-        &["--retry", "--retry-delay", "--push-retry", "--image-download-retry", "--image-fs-extract-retry"],
-        "leave it out: transfers are tried again, and go on where they were",
+        &["--push-retry", "--image-download-retry", "--image-fs-extract-retry"],
+        "leave it out, or write `--retry N`: transfers are tried again, and go on where they were",
     ),
     (&["--push-ignore-immutable-tag-errors"], "write `--output type=image,push-by-digest=true,push=true`"),
     (&["--sign-by"], "sign what was pushed, by the digest that `--metadata-file` has"),

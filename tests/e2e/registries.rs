@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::lab::{Lab, bases, json, run};
+use crate::lab::{Lab, Ran, TIMEOUT, bases, json, run};
 
 fn registry_with_bases() -> testkit::RealRegistry {
     let registry = testkit::RealRegistry::start();
@@ -125,4 +125,201 @@ fn names_are_resolved_in_an_empty_root() {
         ],
     );
     assert!(root.join("image.tar").exists());
+}
+
+/// From the last line with an error on.
+fn end_of(ran: &Ran) -> String {
+    let at = ran.stderr.rfind("\nERROR: ").map_or(0, |at| at + 1);
+    ran.stderr[at..].to_owned()
+}
+
+/// The end of a build whose base could not be had of the registry `address`.
+fn of_image(address: &str, message: &str) -> String {
+    format!(
+        "ERROR: failed to build: failed to solve: failed to resolve source metadata for \
+         {address}/library/busybox:latest: cannot get the image `{address}/library/busybox`: {message}"
+    )
+}
+
+/// docker's config.json with the user `me` for `registry`, in a directory of its own.
+fn docker_login(lab: &Lab, registry: &str) -> std::path::PathBuf {
+    // "bWU6c2VjcmV0" is `me:secret`.
+    let text = format!(r#"{{"auths":{{"{registry}":{{"auth":"bWU6c2VjcmV0"}}}}}}"#);
+    lab.context("docker", &[("config.json", &text)])
+}
+
+fn uploads(registry: &testkit::RealRegistry) -> usize {
+    registry.requests(|request| {
+        let is_upload = ["POST ", "PATCH ", "PUT "].iter().any(|method| request.starts_with(method));
+        is_upload && request.contains("/blobs/uploads/")
+    })
+}
+
+#[test]
+fn an_image_goes_to_several_registries_and_is_sent_once() {
+    let authority = testkit::Authority::new();
+    let certificate = authority.certificate("server", "IP:127.0.0.1", 2);
+    let base = testkit::RealRegistry::start_with(&testkit::RealSettings {
+        certificate: Some(&certificate),
+        access: testkit::RealAccess::Password,
+        ..testkit::RealSettings::default()
+    });
+    base.load_oci_layout(bases(), "library");
+    let (open, closed) = (
+        testkit::RealRegistry::start(),
+        testkit::RealRegistry::start_with(&testkit::RealSettings {
+            access: testkit::RealAccess::Password,
+            ..testkit::RealSettings::default()
+        }),
+    );
+    let lab = Lab::new();
+    lab.configure(&format!(
+        "[registry.\"{0}\"]\nhttp = false\ninsecure = false\nca = [\"{1}\"]\n[transfers]\nmaxUploads = 2\n",
+        base.address(),
+        authority.root().certificate.display()
+    ));
+    let text = format!(
+        r#"{{"auths":{{"{}":{{"auth":"bWU6c2VjcmV0"}},"https://{}/v1/":{{"auth":"bWU6c2VjcmV0"}}}}}}"#,
+        base.address(),
+        closed.address()
+    );
+    let docker = lab.context("docker", &[("config.json", &text)]);
+    let dockerfile = format!("FROM {}/library/busybox\nRUN echo new > /new\n", base.address());
+    let context = lab.context("ctx", &[("Dockerfile", &dockerfile)]);
+    let names = [
+        format!("{}/app:v1", open.address()),
+        format!("{}/app:v2", open.address()),
+        format!("{}/other/app:v1", open.address()),
+        format!("{}/team/app:v1", closed.address()),
+    ];
+    let push = || {
+        let mut command = lab.build_command(&context, &["--push"]);
+        command.args(names.iter().flat_map(|name| ["-t", name])).env("DOCKER_CONFIG", &docker);
+        Ran::from(testkit::run_with_timeout(command, TIMEOUT)).succeeded()
+    };
+    let built = push();
+    for name in &names[..3] {
+        assert_eq!(inspect(name)["Digest"], built.stdout.trim(), "{name}");
+    }
+    let arguments = ["inspect", "--tls-verify=false", "--creds=me:secret"];
+    let closed_image = json("skopeo", &[&arguments[..], &[&format!("docker://{}", names[3])]].concat());
+    assert_eq!(closed_image["Digest"], built.stdout.trim());
+    // Config and layers come once, with two requests each; the second repository mounts them with one.
+    let layers = closed_image["Layers"].as_array().map_or(0, Vec::len);
+    assert_eq!((uploads(&open), layers), (2 * (1 + layers) + layers + 2, 2));
+    let before = (uploads(&open), uploads(&closed));
+    push();
+    assert_eq!((uploads(&open), uploads(&closed)), before, "a second push sends no blob");
+}
+
+#[test]
+fn credentials_come_from_a_helper_a_file_or_a_flag() {
+    let registry = testkit::RealRegistry::start_with(&testkit::RealSettings {
+        access: testkit::RealAccess::Password,
+        ..testkit::RealSettings::default()
+    });
+    registry.load_oci_layout(bases(), "library");
+    let (lab, address) = (Lab::new(), registry.address());
+    let context =
+        lab.context("ctx", &[("Dockerfile", &format!("FROM {address}/library/busybox\nLABEL a=b\n"))]);
+    let script = format!(
+        "#!/bin/sh\nread server\n[ \"$server\" = {address} ] || exit 1\n\
+         echo '{{\"ServerURL\":\"x\",\"Username\":\"me\",\"Secret\":\"secret\"}}'\n"
+    );
+    let programs = lab.context("programs", &[("source", &script)]);
+    run(
+        "install",
+        &[
+            "-m",
+            "755",
+            &programs.join("source").to_string_lossy(),
+            &programs.join("docker-credential-vault").to_string_lossy(),
+        ],
+    );
+    let helped = lab.context("helped", &[("config.json", r#"{"credsStore":"vault"}"#)]);
+    let containers = lab.context("run", &[]).join("containers");
+    std::fs::create_dir_all(&containers).expect("a directory can be made");
+    let in_team = format!(r#"{{"auths":{{"{address}/library":{{"auth":"bWU6c2VjcmV0"}}}}}}"#);
+    std::fs::write(containers.join("auth.json"), in_team).expect("a file can be written");
+    let login = docker_login(&lab, address);
+
+    let path = format!("{}:{}", programs.display(), std::env::var("PATH").expect("there is a PATH"));
+    let build = |arguments: &[&str], variables: &[(&str, &std::ffi::OsStr)]| {
+        let mut command = lab.build_command(&context, &[arguments, &["--no-cache"]].concat());
+        command.envs(variables.iter().copied());
+        Ran::from(testkit::run_with_timeout(command, TIMEOUT))
+    };
+    build(&[], &[("DOCKER_CONFIG", helped.as_os_str()), ("PATH", path.as_ref())]).succeeded();
+    build(&[], &[("XDG_RUNTIME_DIR", lab.path("run").as_os_str())]).succeeded();
+    build(&[], &[("REGISTRY_AUTH_FILE", login.join("config.json").as_os_str())]).succeeded();
+    build(&[&format!("--authfile={}", login.join("config.json").display())], &[]).succeeded();
+    build(&["--creds=me:secret"], &[]).succeeded();
+
+    let denied =
+        format!("401 unauthorized: `{address}` wants credentials for `{address}/library/busybox:latest`");
+    let failed = |ran: Ran, message: &str| assert_eq!(end_of(&ran), of_image(address, message));
+    failed(
+        build(&[], &[]),
+        &format!("{denied}\nhint: log in with `docker login {address}`; rbuild reads docker's config.json\n"),
+    );
+    failed(
+        build(&["--creds=me:wrong"], &[]),
+        &format!(
+            "{denied} and refuses those it got\nhint: the credentials in docker's config.json may be out of date: \
+             `docker login {address}`\n"
+        ),
+    );
+    let file = helped.join("config.json");
+    failed(
+        build(&[], &[("DOCKER_CONFIG", helped.as_os_str())]),
+        &format!(
+            "the credentials for `{address}` cannot be read: there is no credential helper \
+             `docker-credential-vault` in PATH, and `{0}` names it\n\
+             hint: install `docker-credential-vault`, or take `vault` out of `{0}`\n",
+            file.display()
+        ),
+    );
+    build(&["--authfile=gone"], &[]).failed(2, &["ERROR: there is no file `gone` for `--authfile`\n"]);
+    build(&["--creds=me"], &[]).failed(2, &["it should be `USER:PASSWORD`"]);
+}
+
+#[test]
+fn certificates_come_from_a_directory_or_do_not_count() {
+    let authority = testkit::Authority::new();
+    let certificate = authority.certificate("server", "IP:127.0.0.1", 2);
+    let registry = testkit::RealRegistry::start_with(&testkit::RealSettings {
+        certificate: Some(&certificate),
+        clients: Some(&authority),
+        ..testkit::RealSettings::default()
+    });
+    registry.load_oci_layout(bases(), "library");
+    let (lab, address) = (Lab::new(), registry.address());
+    lab.configure(&format!("[registry.\"{address}\"]\nhttp = false\ninsecure = false\n"));
+    let context =
+        lab.context("ctx", &[("Dockerfile", &format!("FROM {address}/library/busybox\nLABEL a=b\n"))]);
+    let testkit::Certificate { certificate, key } = authority.certificate("client", "DNS:me", 2);
+    let own = lab.path("home/.config/docker/certs.d").join(address);
+    let flat = lab.path("certs");
+    for directory in [&own, &flat] {
+        std::fs::create_dir_all(directory).expect("a directory can be made");
+        let files = [
+            (authority.root().certificate, "ca.crt"),
+            (certificate.clone(), "client.cert"),
+            (key.clone(), "client.key"),
+        ];
+        for (from, to) in files {
+            std::fs::copy(from, directory.join(to)).expect("a file can be copied");
+        }
+    }
+    lab.build(&context, &["--no-cache"]).succeeded();
+    std::fs::remove_dir_all(&own).expect("a directory can be removed");
+    let message = format!(
+        "the certificate of `{address}` is not trusted, for `{address}/library/busybox:latest`: its authority is not \
+         known\nhint: put its authority into /etc/docker/certs.d/{address}/ca.crt, or name it with `ca` in \
+         `[registry.\"{address}\"]` of config.toml; `insecure = true` there accepts any certificate\n"
+    );
+    assert_eq!(end_of(&lab.build(&context, &["--no-cache"])), of_image(address, &message));
+    lab.build(&context, &["--no-cache", "--cert-dir=certs"]).succeeded();
+    lab.build(&context, &["--cert-dir=gone"])
+        .failed(2, &["ERROR: there is no directory `gone` for `--cert-dir`\n"]);
 }

@@ -158,11 +158,11 @@ async fn certificates_that_are_not_right() {
         let text = told(&registry, strict(&registry, trusting.clone())).await;
         assert_eq!(text, *problem);
     }
-    // One that signs itself is trusted where it is named.
+    // One that signs itself is trusted where it is pinned.
     let own = &cases[2].0;
     let registry = start(&RealSettings { certificate: Some(own), ..RealSettings::default() });
-    let named = HostConfig { ca: vec![own.certificate.clone()], ..HostConfig::default() };
-    use_all(&registry, strict(&registry, named)).await;
+    let pinned = HostConfig { ca: vec![own.certificate.clone()], ..HostConfig::default() };
+    use_all(&registry, strict(&registry, pinned)).await;
     let plain = HostConfig { http: Some(true), ..HostConfig::default() };
     let hosts = BTreeMap::from([(registry.address().to_owned(), plain)]).into();
     let text = told(&registry, ClientOptions { hosts, ..ClientOptions::default() }).await;

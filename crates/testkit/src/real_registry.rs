@@ -230,28 +230,26 @@ impl RealRegistry {
 impl RealSettings<'_> {
     /// What of the configuration depends on them, from the middle of `http` on.
     fn configuration(&self, directory: &Path) -> String {
-        let mut text = String::new();
+        let mut lines = Vec::new();
         if let Some(Certificate { certificate, key }) = self.certificate {
-            text += "  tls:\n";
-            text +=
-                &format!("    certificate: \"{}\"\n    key: \"{}\"\n", certificate.display(), key.display());
-            if let Some(authority) = self.clients {
-                text += &format!("    clientcas: [\"{}\"]\n", authority.root().certificate.display());
-            }
+            lines.push("  tls:".to_owned());
+            lines.push(format!("    certificate: \"{}\"", certificate.display()));
+            lines.push(format!("    key: \"{}\"", key.display()));
+            let clients = self.clients.map(|authority| authority.root().certificate);
+            lines.extend(clients.map(|root| format!("    clientcas: [\"{}\"]", root.display())));
         }
         match self.access {
             RealAccess::Open => {}
             RealAccess::Password => {
                 let path = directory.join("htpasswd");
                 fs::write(&path, HTPASSWD).expect("a temporary directory can be written");
-                text += &format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}\n", path.display());
+                lines.push(format!("auth: {{htpasswd: {{realm: test, path: \"{}\"}}}}", path.display()));
             }
-            RealAccess::Tokens(server) => text += &server.configuration(),
+            RealAccess::Tokens(server) => lines.push(server.configuration()),
         }
-        if let Some(address) = self.mirror_of {
-            text += &format!("proxy: {{remoteurl: \"http://{address}\"}}\n");
-        }
-        text
+        lines.extend(self.mirror_of.map(|address| format!("proxy: {{remoteurl: \"http://{address}\"}}")));
+        lines.push(String::new());
+        lines.join("\n")
     }
 }
 

@@ -71,7 +71,7 @@ impl TokenServer {
     /// `auth` of docker-registry's configuration.
     pub(crate) fn configuration(&self) -> String {
         format!(
-            "auth: {{token: {{realm: \"http://{}/token\", service: test, issuer: test, rootcertbundle: \"{}\"}}}}\n",
+            "auth: {{token: {{realm: \"http://{}/token\", service: test, issuer: test, rootcertbundle: \"{}\"}}}}",
             self.address,
             self.root.display()
         )
