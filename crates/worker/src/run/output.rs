@@ -15,7 +15,8 @@ const READ_BYTES: usize = 64 << 10;
 /// A line that is longer is passed on in pieces.
 const LONGEST_LINE: usize = 64 << 10;
 
-/// Sends everything that comes out of `pipe` as events, whole lines at a time and without secrets, until its end.
+/// Sends everything that comes out of `pipe` as events, whole lines at a time and without secrets, until its end. A
+/// carriage return ends a line too: what follows is written over it.
 ///
 /// It is read by a thread of its own, on which the sink of events may block: then the pipe fills, and the process waits.
 pub(super) async fn forward(
@@ -48,8 +49,8 @@ fn lines(mut reader: impl Read, redaction: &Redaction, mut send: impl FnMut(Vec<
         };
         let already = pending.len();
         pending.extend_from_slice(&buffer[..count]);
-        let newline = pending[already..].iter().rposition(|byte| *byte == b'\n');
-        let end = match newline {
+        let line_end = pending[already..].iter().rposition(|byte| matches!(byte, b'\n' | b'\r'));
+        let end = match line_end {
             Some(position) => already + position + 1,
             // No more than a part of a secret waits for the rest of it.
             None if pending.len() > LONGEST_LINE + redaction.held_back() => {
@@ -87,7 +88,7 @@ mod tests {
         let mut sent = Vec::new();
         for write in writes {
             end.write_all(write).unwrap();
-            if write.contains(&b'\n') {
+            if write.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
                 sent.push(receiver.recv().unwrap());
             }
         }
@@ -99,8 +100,8 @@ mod tests {
 
     #[test]
     fn whole_lines_are_sent_as_they_come() {
-        let sent = sent(&[b"one\ntw", b"o\nthree\n", b"\xff\0four"]);
-        assert_eq!(sent, [&b"one\n"[..], b"two\nthree\n", b"\xff\0four"]);
+        let sent = sent(&[b"one\ntw", b"o\nthree\n", b"10%\r20%\r30", b"%\r\n", b"\xff\0four"]);
+        assert_eq!(sent, [&b"one\n"[..], b"two\nthree\n", b"10%\r20%\r", b"30%\r\n", b"\xff\0four"]);
     }
 
     #[test]

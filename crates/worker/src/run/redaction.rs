@@ -19,7 +19,7 @@ pub(super) struct Redaction {
 impl Redaction {
     /// Of each line of each secret, without the blanks around it: output is looked at by lines.
     pub(super) fn of<'s>(secrets: impl Iterator<Item = &'s [u8]>) -> Self {
-        let lines = secrets.flat_map(|secret| secret.split(|byte| *byte == b'\n'));
+        let lines = secrets.flat_map(|secret| secret.split(|byte| matches!(byte, b'\n' | b'\r')));
         let lines = lines.map(<[u8]>::trim_ascii).filter(|line| line.len() >= SHORTEST);
         let mut redaction = Self::default();
         for line in lines.collect::<BTreeSet<_>>() {
