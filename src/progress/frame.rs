@@ -240,7 +240,9 @@ impl Pen {
             Some(Ending::Failed(_)) => ("ERROR ", Style::Failed),
             Some(Ending::Canceled) => ("CANCELED ", Style::Canceled),
         };
-        self.line(&format!("{word}{}", step.name), None, Some(step.elapsed(self.now)), style)
+        // Continued lines of a Dockerfile are indented, and room is scarce.
+        let name = step.name.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+        self.line(&format!("{word}{name}"), None, Some(step.elapsed(self.now)), style)
     }
 
     fn detail(self, detail: &Detail) -> Line {

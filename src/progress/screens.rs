@@ -124,7 +124,7 @@ fn steps_run_side_by_side() {
  => CACHED [a 1/3] WORKDIR /src                        0.0s
  => [b 1/2] FROM docker.io/library/alpine:3.20         1.2s
  => => sha256:0123456789abcdef 12.30MB / 45.00MB       1.2s
- => [a 2/3] RUN make    all                            1.2s
+ => [a 2/3] RUN make all                               1.2s
  => => # cc -c c.c
  => => # cc -c d.c
  => => # linking  90%";
@@ -142,7 +142,7 @@ fn steps_run_side_by_side() {
  => CACHED [a 1/3] WORKDIR /src                        0.0s
  => [b 1/2] FROM docker.io/library/alpine:3.20         1.2s
  => => sha256:0123456789abcdef 12.30MB / 45.00MB       1.2s
- => ERROR [a 2/3] RUN make    all                      1.2s
+ => ERROR [a 2/3] RUN make all                         1.2s
  => CANCELED x                                         0.0s
 ------";
     shows(&scene.screen(), expected);
@@ -172,7 +172,7 @@ fn narrow_terminals_have_less() {
  => CACHED [a 1/3] WORKDIR / 0.0s
  => [b 1/2] FROM docker.io/l 1.2s
  => => sha256:0123456789abcd 1.2s
- => [a 2/3] RUN make    all  1.2s
+ => [a 2/3] RUN make all     1.2s
  => => # cc -c c.c
  => => # cc -c d.c
  => => # linking  90%";
@@ -204,7 +204,7 @@ fn a_low_terminal_has_what_runs() {
 [+] Building 1.2s (2/4)
  => [b 1/2] FROM docker.io/library/alpine:3.20         1.2s
  => => sha256:0123456789abcdef 12.30MB / 45.00MB       1.2s
- => [a 2/3] RUN make    all                            1.2s
+ => [a 2/3] RUN make all                               1.2s
  => => # cc -c c.c
  => => # cc -c d.c
  => => # linking  90%";
