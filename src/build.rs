@@ -9,9 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cache::{HistoryBounds, IdMode, Store};
 use exporter::RootForm;
 use frontend::{Before, Diagnostic, LowerOptions, LoweredPlatforms, SourceFile};
-use oci::Platform;
+use oci::{Descriptor, Platform};
 use registry::ClientOptions;
 use sandbox::OwnerChanges;
+use serde_json::{Map, Value, json};
 use solver::{Op, SolveError, SolveOptions, Solved, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -32,7 +33,7 @@ use crate::interrupt::Interrupt;
 use crate::lockfile;
 use crate::notices::Notices;
 use crate::preview;
-use crate::progress::{Asked, Display, Progress};
+use crate::progress::{self, Asked, Display, Progress};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind, Failures};
 use crate::resolver::{Remembering, Resolver};
@@ -590,6 +591,7 @@ impl<'a> Work<'a> {
                     config: image.config.clone(),
                     output: solved.outputs[number].clone(),
                     base_layers: image.base_layers,
+                    lines: export::lines_of(&build.graph, image.target),
                     cache: carrying.inline(number).await?,
                 });
             }
@@ -598,11 +600,26 @@ impl<'a> Work<'a> {
                 let layers = images.layers().iter().map(|layer| layer.size).sum();
                 self.recording.exported(images.descriptor(), layers);
             }
-            carrying.export().await?;
-            export.write_digests(&exported, serde_json::Map::new()).await?;
+            let cache = carrying.export().await?;
+            export.write_digests(&exported, self.metadata(cache.as_ref())).await?;
             Ok(exported.text)
         };
         interrupt.unless(exporting).await
+    }
+
+    /// What `--metadata-file` tells of the build, apart from its image.
+    fn metadata(&self, cache: Option<&Descriptor>) -> Map<String, Value> {
+        let mut metadata = Map::new();
+        metadata.insert("buildx.build.ref".to_owned(), self.recording.reference().into());
+        let wants_warnings = Environment::text("BUILDX_METADATA_WARNINGS");
+        if wants_warnings.is_some_and(|text| frontend::go_bool(&text) == Some(true)) {
+            let warnings = progress::warnings(&self.build.file, &self.build.lowered.warnings);
+            metadata.insert("buildx.build.warnings".to_owned(), warnings);
+        }
+        if let Some(cache) = cache {
+            metadata.insert("cache.manifest".to_owned(), json!(cache));
+        }
+        metadata
     }
 
     /// Solves for some targets.

@@ -8,7 +8,7 @@ use exporter::{
     CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheImport, CacheMode,
     CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
 };
-use oci::{CacheConfig, CacheHash, InlineCache};
+use oci::{CacheConfig, CacheHash, Descriptor, InlineCache};
 use registry::RegistryError;
 use solver::{ExecContext, Graph, ImageLocation, Solved, VertexId};
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,10 @@ impl Caches {
         }
         for text in &arguments.cache.cache_to {
             caches.exports.extend(exporter::parse_cache_export(text).map_err(|error| mistake(&error))?);
+        }
+        if caches.is_inline() && outputs.squash() {
+            return Err(Failure::usage("`--squash` and `--cache-to type=inline` exclude each other")
+                .with_hint("`type=registry` carries the layers as they are"));
         }
         if caches.is_inline() && !outputs.make_an_image() {
             return Err(Failure::usage("`type=inline` puts the cache into the image, and no output is one")
@@ -163,8 +167,9 @@ impl Carrying<'_> {
         Ok(Some(InlineCache { version: CacheConfig::VERSION, records: gathered?.records }))
     }
 
-    /// Carries the cache to all places but the image.
-    pub(crate) async fn export(&self) -> Result<(), Failure> {
+    /// Carries the cache to all places but the image. Gives the manifest of the last one.
+    pub(crate) async fn export(&self) -> Result<Option<Descriptor>, Failure> {
+        let mut manifest = None;
         for export in &self.caches.exports {
             let step = match &export.place {
                 ExportPlace::Registry { .. } => self.progress.begin("exporting cache to registry"),
@@ -173,11 +178,13 @@ impl Carrying<'_> {
             };
             let exported = self.export_to(export, step).await;
             self.end(step, exported.as_ref().err());
-            if !export.ignore_error {
-                exported?;
+            match exported {
+                Ok(descriptor) => manifest = Some(descriptor),
+                Err(_) if export.ignore_error => {}
+                Err(failure) => return Err(failure),
             }
         }
-        Ok(())
+        Ok(manifest)
     }
 
     fn end(&self, step: StepNumber, failure: Option<&Failure>) {
@@ -187,7 +194,7 @@ impl Carrying<'_> {
         }
     }
 
-    async fn export_to(&self, export: &CacheExport, step: StepNumber) -> Result<(), Failure> {
+    async fn export_to(&self, export: &CacheExport, step: StepNumber) -> Result<Descriptor, Failure> {
         self.progress.line(step, "preparing build cache for export");
         let mode = match export.mode {
             CacheMode::Min => CarryMode::Min,
@@ -202,7 +209,7 @@ impl Carrying<'_> {
         let store = self.store.clone();
         let assembled = blocking(move || exporter::assemble_cache(&store, build, form)).await;
         let assembled = assembled.map_err(|error| failure(&error))?;
-        let digest = assembled.descriptor.digest.clone();
+        let descriptor = assembled.descriptor.clone();
         self.progress.line(step, &format!("writing config {} done", assembled.config_descriptor.digest));
         let assembled = ImageSet::from(assembled);
         let written = match &export.place {
@@ -223,8 +230,8 @@ impl Carrying<'_> {
             ExportPlace::Inline => Ok(()),
         };
         written.map_err(|error| failure(&error))?;
-        self.progress.line(step, &format!("writing cache image manifest {digest} done"));
-        Ok(())
+        self.progress.line(step, &format!("writing cache image manifest {} done", descriptor.digest));
+        Ok(descriptor)
     }
 
     async fn gather(
@@ -269,7 +276,7 @@ fn build_of(results: CarriedResults, epoch: Option<i64>) -> CacheBuild {
 }
 
 /// The layers that have been compressed before.
-fn layers_of(build: &CacheBuild) -> impl Iterator<Item = &oci::Descriptor> {
+fn layers_of(build: &CacheBuild) -> impl Iterator<Item = &Descriptor> {
     let layers = build.layers.iter().filter_map(|layer| match &layer.origin {
         LayerOrigin::Image { descriptor, .. } => Some(descriptor),
         LayerOrigin::Snapshot(_) | LayerOrigin::Merged { .. } => None,

@@ -2,21 +2,23 @@
 
 mod digests;
 mod outputs;
+mod squash;
 mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use cache::Store;
 use cache::layer::FileTimes;
+use cache::{Snapshot, Store};
 use exporter::{
     ArchiveKind, ArchiveOutput, Destination, ExportError, FilesForm, FilesOutput, ImageBuild, ImageForm,
     ImageOutput, ImageSet, LayerFetcher, LayerOrigin, OutputSpec, Packaging, PlatformFiles, PlatformSplit,
     PushOutput, RootForm,
 };
 use oci::{ImageConfig, ImageReference, InlineCache, Platform};
+use solver::SourceLines;
 use tokio_util::sync::CancellationToken;
-use worker::{LocalWorker, Output, OutputLayer, WorkerError};
+use worker::{LocalWorker, Output, OutputLayer};
 
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
@@ -25,6 +27,7 @@ use crate::session::blocking;
 
 use outputs::{Names, goes_to_stdout};
 pub(crate) use outputs::{Outputs, root_form, tag};
+pub(crate) use squash::{Squash, lines_of};
 
 /// The image that was built for a platform.
 pub(crate) struct BuiltImage {
@@ -33,6 +36,8 @@ pub(crate) struct BuiltImage {
     pub(crate) config: ImageConfig,
     /// How many of its layers are the base image's.
     pub(crate) base_layers: usize,
+    /// The lines of the instructions that made the others, from below.
+    pub(crate) lines: Vec<Option<SourceLines>>,
     /// Its files.
     pub(crate) output: Output,
     /// What it is to carry.
@@ -85,7 +90,7 @@ impl Export<'_> {
     }
 
     async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Exported, Failure> {
-        let mut images = Images { export: self, built, layers: None, made: Vec::new() };
+        let mut images = Images { export: self, built, builds: None, made: Vec::new() };
         if self.outputs.specs.is_empty() {
             self.progress.made(told::NOTHING);
         }
@@ -231,13 +236,16 @@ impl Export<'_> {
     async fn files_of(&self, built: &[BuiltImage]) -> Result<Vec<PlatformFiles>, Failure> {
         let mut files = Vec::with_capacity(built.len());
         for image in built {
-            let snapshot =
-                self.worker.snapshot_for_export(&image.output, self.cancel).await.map_err(|error| {
-                    Failure::from_error(FailureKind::Build, &error).with_hints(error.hint())
-                })?;
+            let snapshot = self.snapshot_of(image).await?;
             files.push(PlatformFiles { platform: image.platform.clone(), snapshot });
         }
         Ok(files)
+    }
+
+    /// What holds the files of an image; there are none for `None`.
+    async fn snapshot_of(&self, image: &BuiltImage) -> Result<Option<Snapshot>, Failure> {
+        let snapshot = self.worker.snapshot_for_export(&image.output, self.cancel).await;
+        snapshot.map_err(|error| Failure::from_error(FailureKind::Build, &error).with_hints(error.hint()))
     }
 
     /// How files are written. All have the time of the epoch if there is one, as with BuildKit.
@@ -274,8 +282,8 @@ pub(crate) fn failure(error: &ExportError) -> Failure {
 struct Images<'a, 'e> {
     export: &'a Export<'e>,
     built: &'a [BuiltImage],
-    /// The layers of each.
-    layers: Option<Vec<Vec<LayerOrigin>>>,
+    /// What each is made of.
+    builds: Option<Vec<ImageBuild>>,
     made: Vec<(ImageForm, Arc<ImageSet>)>,
 }
 
@@ -329,30 +337,43 @@ impl Images<'_, '_> {
     }
 
     async fn builds(&mut self) -> Result<Vec<ImageBuild>, Failure> {
-        let layers = if let Some(layers) = &self.layers {
-            layers.clone()
-        } else {
-            let worker = self.export.worker.clone();
-            let outputs: Vec<Output> = self.built.iter().map(|image| image.output.clone()).collect();
-            let layers = blocking(move || {
-                let layers_of = |output| Ok(worker.layers_of(output)?.into_iter().map(origin).collect());
-                outputs.iter().map(layers_of).collect::<Result<Vec<Vec<LayerOrigin>>, WorkerError>>()
-            });
-            let layers =
-                layers.await.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
-            self.layers.insert(layers).clone()
+        if let Some(builds) = &self.builds {
+            return Ok(builds.clone());
+        }
+        let mut builds = Vec::with_capacity(self.built.len());
+        for image in self.built {
+            builds.push(self.build_of(image).await?);
+        }
+        Ok(self.builds.insert(builds).clone())
+    }
+
+    async fn build_of(&self, image: &BuiltImage) -> Result<ImageBuild, Failure> {
+        let (worker, output) = (self.export.worker.clone(), image.output.clone());
+        let layers = blocking(move || worker.layers_of(&output)).await;
+        let layers = layers.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+        let build = ImageBuild {
+            config: image.config.clone(),
+            layers: layers.into_iter().map(origin).collect(),
+            base_layers: image.base_layers,
+            epoch: self.export.epoch,
+            cache: image.cache.clone(),
         };
-        let epoch = self.export.epoch;
-        let images = self.built.iter().zip(layers);
-        Ok(images
-            .map(|(image, layers)| ImageBuild {
-                config: image.config.clone(),
-                layers,
-                base_layers: image.base_layers,
-                epoch,
-                cache: image.cache.clone(),
-            })
-            .collect())
+        let groups = self.export.outputs.squash.groups(image.base_layers, &image.lines);
+        if groups.is_empty() {
+            return Ok(build);
+        }
+        let snapshot = self.export.snapshot_of(image).await?;
+        let store = self.export.store.clone();
+        let chain = blocking(move || snapshot.map_or_else(|| Ok(Vec::new()), |top| store.chain(&top))).await;
+        let chain = chain.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
+        if chain.len() != build.layers.len() {
+            let (snapshots, layers) = (chain.len(), build.layers.len());
+            return Err(Failure::new(
+                FailureKind::Build,
+                format!("the image has {layers} layers, and its files lie in {snapshots}"),
+            ));
+        }
+        Ok(build.squashed(&chain, &groups))
     }
 }
 

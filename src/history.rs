@@ -271,6 +271,11 @@ impl Recording {
         explain::reasons(store, &step, &bases(graph), before.as_ref())
     }
 
+    /// What `--metadata-file` calls the build; the last part is its ID in the history.
+    pub(crate) fn reference(&self) -> String {
+        format!("rbuild/local/{}", self.id)
+    }
+
     /// Takes what was made.
     pub(crate) fn exported(&self, image: &Descriptor, size_bytes: u64) {
         let digest = image.digest.to_string();

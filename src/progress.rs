@@ -35,6 +35,7 @@ pub(crate) use display::{Asked, Display, Look};
 pub(crate) use figures::bytes;
 pub(crate) use frame::Outcome;
 pub(crate) use limits::LogLimits;
+pub(crate) use raw_json::warnings;
 
 /// How often the live view is drawn, and what waits is looked at.
 const TICK: Duration = Duration::from_millis(100);

@@ -38,6 +38,8 @@ pub struct ImageForm {
     pub layers: LayerForm,
     /// Whether no time in new layers is later than the epoch, if there is one (`rewrite-timestamp`).
     pub rewrite_timestamp: bool,
+    /// Whether the config has no history (`--omit-history`).
+    pub omit_history: bool,
     /// The epoch that takes precedence over the build's (`source-date-epoch`), in seconds since 1970.
     pub epoch: Option<i64>,
     /// Whether layers that registries do not have stay so (`prefer-nondist-layers`); else they are taken for layers like

@@ -53,7 +53,7 @@ pub(crate) fn complete(config: &mut ImageConfig, layers: &[LayerTime], epoch: Op
 }
 
 /// Entries that claim more layers than there are lose their claim; layers that no entry tells of get one.
-fn agree_with_layers(history: &mut Vec<History>, layers: usize) {
+pub(crate) fn agree_with_layers(history: &mut Vec<History>, layers: usize) {
     let mut claimed = 0;
     for entry in history.iter_mut().filter(|entry| !entry.empty_layer) {
         if claimed == layers {

@@ -121,6 +121,9 @@ pub fn assemble(store: &Store, build: ImageBuild, form: &ImageForm) -> Result<As
     let mut config = build.config;
     config.rootfs.diff_ids = layers.iter().map(|(diff_id, _)| diff_id.clone()).collect();
     history::complete(&mut config, &times_of(store, &build.layers), epoch);
+    if form.omit_history {
+        config.history.clear();
+    }
     let layers: Vec<Descriptor> = layers.into_iter().map(|(_, descriptor)| descriptor).collect();
     let carrying = CarryingConfig { config, cache: build.cache };
     let config_bytes = serde_json::to_vec(&carrying).map_err(ExportError::Json)?;

@@ -32,6 +32,7 @@ mod output;
 mod pieces;
 mod push;
 mod set;
+mod squash;
 mod timestamps;
 mod toc;
 

@@ -277,6 +277,7 @@ impl Output {
         let mut form = ImageForm {
             layers: self.fields.layer_form(default)?,
             rewrite_timestamp: self.fields.boolean("rewrite-timestamp")?.unwrap_or(false),
+            omit_history: false,
             epoch: self.fields.epoch()?,
             keep_foreign: self.fields.boolean("prefer-nondist-layers")?.unwrap_or(false),
             attestations: AttestationForm {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args};
 
 use super::switches::GoBool;
+use crate::export::Squash;
 
 /// The form of images, and files with their digests.
 #[derive(Debug, Args)]
@@ -13,6 +14,16 @@ pub(crate) struct FormArguments {
     /// `manifest-descriptor`, `index` or `index-descriptor`; may be repeated
     #[arg(long = "annotation", value_name = "KEY=VALUE")]
     pub(crate) annotations: Vec<String>,
+    /// Make one layer of several: `new` for all that this build puts on the base image (if nothing is said), `all` for the base
+    /// image as well, or lines of the Dockerfile (`4-9,12-15`) whose layers become one each. docker takes the bare flag
+    /// and ignores it
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "new", default_value = "false",
+        value_name = "WHAT", hide_default_value = true)]
+    pub(crate) squash: Squash,
+    /// Leave the history out of the image's config
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
+        action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true)]
+    pub(crate) omit_history: bool,
     /// Have no file in new layers be later than the time of `--source-date-epoch`, as the attribute `rewrite-timestamp` of outputs does
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
         action = ArgAction::Set, value_name = "BOOL", value_parser = GoBool, hide_default_value = true)]

@@ -13,8 +13,7 @@ pub(crate) struct NotSupportedYet {
 }
 
 /// The later flags, and whether each takes a value.
-const LATER: &[(&str, bool)] =
-    &[("attest", true), ("load", false), ("provenance", true), ("sbom", true), ("squash", false)];
+const LATER: &[(&str, bool)] = &[("attest", true), ("load", false), ("provenance", true), ("sbom", true)];
 
 impl Args for NotSupportedYet {
     fn augment_args(command: Command) -> Command {

@@ -89,7 +89,7 @@ impl Work<'_> {
         let export = self.export(&outputs, lowered.epoch, RootForm::Manifest);
         let (config, base_layers) = (lowered.config, lowered.base_layers);
         let platform = Platform::new(&config.os, &config.architecture, config.variant.as_deref());
-        let built = BuiltImage { platform, config, base_layers, output, cache: None };
+        let built = BuiltImage { platform, config, base_layers, lines: Vec::new(), output, cache: None };
         let result = interrupt.unless(export.run(vec![built])).await;
         match result {
             Ok(_) => format!("tagged the stage before this step as {names}"),

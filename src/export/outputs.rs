@@ -10,6 +10,7 @@ use frontend::LowerOptions;
 use oci::{Digest, ImageReference, Platform};
 
 use super::digests::DigestFiles;
+use super::squash::Squash;
 use crate::arguments::BuildArguments;
 use crate::entitlements::Entitlements;
 use crate::report::{Failure, FailureKind};
@@ -19,6 +20,7 @@ pub(crate) struct Outputs {
     pub(super) specs: Vec<OutputSpec>,
     /// The names of `-t`, as they were written.
     tags: Vec<ImageReference>,
+    pub(super) squash: Squash,
     pub(super) files: DigestFiles,
 }
 
@@ -62,8 +64,9 @@ impl Outputs {
         for form in specs.iter_mut().filter_map(form_of) {
             form.annotate(&annotations);
             form.rewrite_timestamp |= arguments.form.rewrites_timestamps();
+            form.omit_history = arguments.form.omit_history;
         }
-        let outputs = Self { specs, tags, files };
+        let outputs = Self { specs, tags, squash: arguments.form.squash.clone(), files };
         outputs.check()?;
         outputs.check_deletion(arguments)?;
         Ok(outputs)
@@ -71,7 +74,12 @@ impl Outputs {
 
     /// An image that is kept in the store under these names.
     pub(crate) fn tagging(tags: Vec<ImageReference>) -> Self {
-        Self { specs: vec![OutputSpec::Image(stored_image())], tags, files: DigestFiles::default() }
+        Self {
+            specs: vec![OutputSpec::Image(stored_image())],
+            tags,
+            squash: Squash::Nothing,
+            files: DigestFiles::default(),
+        }
     }
 
     fn check(&self) -> Result<(), Failure> {
@@ -122,6 +130,11 @@ impl Outputs {
             matches!(spec, OutputSpec::Image(_) | OutputSpec::Oci(_) | OutputSpec::Docker(_))
         };
         self.specs.iter().any(is_image)
+    }
+
+    /// Whether layers of images become one.
+    pub(crate) fn squash(&self) -> bool {
+        self.squash != Squash::Nothing
     }
 
     /// Whether something goes to a registry.

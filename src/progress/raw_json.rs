@@ -257,7 +257,21 @@ pub(super) fn note(text: &str) -> String {
 
 /// What is to be said of a Dockerfile, which a step has loaded.
 pub(super) fn findings(vertex: Option<&Digest>, file: &SourceFile, found: &[Diagnostic]) -> String {
-    let warnings: Vec<VertexWarning> = found
+    let warnings = warnings_of(vertex, file, found);
+    if warnings.is_empty() {
+        String::new()
+    } else {
+        line(&SolveStatus { warnings, ..SolveStatus::default() })
+    }
+}
+
+/// The same for `--metadata-file`.
+pub(crate) fn warnings(file: &SourceFile, found: &[Diagnostic]) -> serde_json::Value {
+    serde_json::to_value(warnings_of(None, file, found)).expect("warnings can be written")
+}
+
+fn warnings_of(vertex: Option<&Digest>, file: &SourceFile, found: &[Diagnostic]) -> Vec<VertexWarning> {
+    found
         .iter()
         .map(|finding| VertexWarning {
             vertex: vertex.cloned(),
@@ -279,12 +293,7 @@ pub(super) fn findings(vertex: Option<&Digest>, file: &SourceFile, found: &[Diag
                 })
                 .collect(),
         })
-        .collect();
-    if warnings.is_empty() {
-        String::new()
-    } else {
-        line(&SolveStatus { warnings, ..SolveStatus::default() })
-    }
+        .collect()
 }
 
 fn line(status: &SolveStatus<'_>) -> String {

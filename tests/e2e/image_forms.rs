@@ -1,5 +1,6 @@
 //! The forms that outputs take: attributes of `--output`, and flags that stand for them.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use serde_json::Value;
@@ -18,13 +19,13 @@ fn lab_with_context() -> (Lab, std::path::PathBuf) {
 }
 
 /// An OCI layout in a directory, of which one image is asked for.
-struct Layout {
-    directory: std::path::PathBuf,
+pub(crate) struct Layout {
+    pub(crate) directory: std::path::PathBuf,
 }
 
 impl Layout {
     /// Builds one.
-    fn build(lab: &Lab, context: &Path, name: &str, attributes: &str, arguments: &[&str]) -> Self {
+    pub(crate) fn build(lab: &Lab, context: &Path, name: &str, attributes: &str, arguments: &[&str]) -> Self {
         let directory = lab.path(name);
         let output = format!("--output=type=oci,tar=false,dest={}{attributes}", directory.display());
         let mut all = vec![output.as_str()];
@@ -33,25 +34,25 @@ impl Layout {
         Self { directory }
     }
 
-    fn index(&self) -> Value {
+    pub(crate) fn index(&self) -> Value {
         json("cat", &[&self.directory.join("index.json").to_string_lossy()])
     }
 
-    fn blob(&self, descriptor: &Value) -> std::path::PathBuf {
+    pub(crate) fn blob(&self, descriptor: &Value) -> std::path::PathBuf {
         let digest = descriptor["digest"].as_str().expect("a descriptor has a digest");
         self.directory.join("blobs").join(digest.replace(':', "/"))
     }
 
-    fn document(&self, descriptor: &Value) -> Value {
+    pub(crate) fn document(&self, descriptor: &Value) -> Value {
         json("cat", &[&self.blob(descriptor).to_string_lossy()])
     }
 
-    fn manifest(&self) -> Value {
+    pub(crate) fn manifest(&self) -> Value {
         self.document(&self.index()["manifests"][0])
     }
 
     /// The entries of a layer: times and names.
-    fn times(&self, layer: &Value) -> Vec<(i64, String)> {
+    pub(crate) fn times(&self, layer: &Value) -> Vec<(i64, String)> {
         let file = std::fs::File::open(self.blob(layer)).expect("a layer is there");
         let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(file));
         let entries = archive.entries().expect("a layer is a tar");
@@ -259,7 +260,6 @@ fn a_directory_is_replaced_where_that_is_allowed() {
         assert!(directory.join("bin/busybox").exists() && !directory.join("stale").exists());
         assert!(directory.join("link").symlink_metadata().is_err());
     }
-    use std::os::unix::fs::MetadataExt as _;
     for name in ["d", "d/one", "bin/busybox", "etc"] {
         assert_eq!(below.join(name).symlink_metadata().expect("it is there").mtime(), 7, "{name}");
     }

@@ -36,6 +36,7 @@ mod rootless;
 mod running;
 mod secrets;
 mod sharing;
+mod squash;
 mod ssh;
 mod storage;
 mod typist;
