@@ -1,6 +1,9 @@
 //! What requests carry, and how long one waits while nothing of it moves.
 
+use std::fs::File;
 use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +33,8 @@ pub enum BlobSource {
     Bytes(Bytes),
     /// A file, from its beginning to its end.
     File(PathBuf),
+    /// An open file, whose position is neither used nor moved. It may still be written to beyond what is sent.
+    Open(Arc<File>),
     /// Whatever the function opens.
     Reader(Arc<dyn Fn() -> OpenFuture + Send + Sync>),
 }
@@ -45,8 +50,8 @@ pub(crate) enum Body<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct SourcePart<'a> {
     pub(crate) source: &'a BlobSource,
-    /// Of the whole blob, for messages.
-    pub(crate) digest: &'a Digest,
+    /// Of the whole blob where it is known, for messages.
+    pub(crate) digest: Option<&'a Digest>,
     /// The first byte.
     pub(crate) start: u64,
     /// How many bytes.
@@ -117,6 +122,11 @@ impl Body<'_> {
                 let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
                 (bytes.slice(at(*start)..at(start + length)), *length)
             }
+            Self::Source(SourcePart { source: BlobSource::Open(file), start, length, .. }) => {
+                let flow = Flow::new(*length);
+                let body = flow.body(pieces_of(Arc::clone(file), *start..start + length));
+                return Ok(Some((body, flow)));
+            }
             Self::Source(part) => {
                 let reader = part.reader().await?.take(part.length);
                 let flow = Flow::new(part.length);
@@ -135,7 +145,9 @@ impl SourcePart<'_> {
     /// The source from the part's first byte on.
     async fn reader(&self) -> io::Result<Box<dyn AsyncRead + Send + Unpin>> {
         match self.source {
-            BlobSource::Bytes(bytes) => Ok(Box::new(io::Cursor::new(bytes.clone()))),
+            BlobSource::Bytes(_) | BlobSource::Open(_) => {
+                unreachable!("what is at hand is sent as it is, and not read")
+            }
             BlobSource::File(path) => {
                 let mut file = tokio::fs::File::open(path).await?;
                 file.seek(io::SeekFrom::Start(self.start)).await?;
@@ -150,11 +162,33 @@ impl SourcePart<'_> {
     }
 }
 
+/// A part of a file, read without moving its position: an attempt that was given up may still be reading.
+fn pieces_of(file: Arc<File>, range: Range<u64>) -> impl Stream<Item = io::Result<Bytes>> {
+    stream::try_unfold(range, move |mut range| {
+        let file = Arc::clone(&file);
+        async move {
+            let wanted = usize::try_from(range.end - range.start).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+            if wanted == 0 {
+                return Ok(None);
+            }
+            let start = range.start;
+            let reading = tokio::task::spawn_blocking(move || {
+                let mut piece = vec![0; wanted];
+                file.read_exact_at(&mut piece, start).map(|()| Bytes::from(piece))
+            });
+            let piece = reading.await.map_err(io::Error::other)??;
+            range.start += wanted as u64;
+            Ok(Some((piece, range)))
+        }
+    })
+}
+
 impl std::fmt::Debug for BlobSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Open(file) => f.debug_tuple("Open").field(file).finish(),
             Self::Reader(_) => f.write_str("Reader"),
         }
     }

@@ -232,12 +232,12 @@ pub enum RegistryError {
         text: String,
     },
     /// The bytes that should be pushed could not be read.
-    #[error("cannot read `{digest}` for the push to `{reference}`")]
+    #[error("cannot read {blob} for the push to `{reference}`")]
     Source {
         /// The image.
         reference: String,
-        /// The blob.
-        digest: Digest,
+        /// What could not be read.
+        blob: String,
         /// Why.
         #[source]
         source: io::Error,

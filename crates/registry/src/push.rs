@@ -168,7 +168,7 @@ impl<'a> Transfer<'a> {
 
     fn part(&self, length: u64) -> SourcePart<'a> {
         let PushBlob { source, descriptor, .. } = self.push;
-        SourcePart { source, digest: &descriptor.digest, start: self.at, length }
+        SourcePart { source, digest: Some(&descriptor.digest), start: self.at, length }
     }
 
     async fn send_part(&mut self) -> Result<(), Failure> {

@@ -328,7 +328,8 @@ impl Shared {
 fn unreadable(call: &Call<'_>, source: std::io::Error) -> RegistryError {
     match &call.body {
         Body::Source(part) => {
-            RegistryError::Source { reference: call.name(), digest: part.digest.clone(), source }
+            let blob = part.digest.map_or_else(|| "a layer".to_owned(), |digest| format!("`{digest}`"));
+            RegistryError::Source { reference: call.name(), blob, source }
         }
         Body::Empty | Body::Bytes(_) => {
             RegistryError::Unavailable { reference: call.name(), host: call.host(), source: source.into() }

@@ -1,5 +1,7 @@
 //! Blobs and manifests that are pushed.
 
+use std::io::Write as _;
+
 use crate::*;
 
 fn push(registry: &ScriptedRegistry, bytes: &'static [u8], mount_from: &[&str]) -> PushBlob {
@@ -82,26 +84,38 @@ async fn a_mount_that_becomes_an_upload_is_used() {
 }
 
 #[tokio::test]
-async fn uploads_of_unknown_digest_go_in_chunks() {
+async fn what_grows_is_sent_while_it_does() {
     let registry = ScriptedRegistry::start();
     let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("blob");
+    let mut file = std::fs::OpenOptions::new().read(true).append(true).create_new(true).open(&path).unwrap();
+    let source = BlobSource::Open(std::sync::Arc::new(file.try_clone().unwrap()));
     registry.fault("PATCH", "/uploads/", 1, FaultKind::Status(502, None));
     let mut upload = client().start_upload(&reference(&registry, "b")).await.unwrap();
-    for part in bytes.chunks(300_000) {
-        upload.write(Bytes::copy_from_slice(part)).await.unwrap();
+    for part in bytes.chunks(9_000_000) {
+        file.write_all(part).unwrap();
+        upload.send(&source, upload.sent() + part.len() as u64).await.unwrap();
     }
     let digest = Digest::sha256(&bytes);
-    assert_eq!(upload.finish(&digest).await.unwrap(), 20_000_000);
+    assert_eq!((upload.sent(), upload.least_bytes()), (20_000_000, 8 << 20));
+    upload.finish(&digest).await.unwrap();
     assert_eq!(registry.blob("b", &digest).unwrap(), bytes);
     assert_eq!(registry.count("PATCH", "/uploads/"), 4);
 
+    let one = BlobSource::Bytes(Bytes::from_static(b"x"));
     let mut upload = client().start_upload(&reference(&registry, "b")).await.unwrap();
-    upload.write(Bytes::from_static(b"x")).await.unwrap();
+    upload.send(&one, 1).await.unwrap();
     let error = upload.finish(&Digest::sha256(b"y")).await.unwrap_err();
     assert_eq!(
         normalised(&error, &registry),
         "`HOST` answered 400 to PUT blob of `HOST/b`: DIGEST_INVALID: wrong digest"
     );
+    let mut upload = client().start_upload(&reference(&registry, "b")).await.unwrap();
+    let error = upload.send(&source, 20_000_001).await.unwrap_err();
+    assert_eq!(normalised(&error, &registry), "cannot read a layer for the push to `HOST/b`");
+    upload.cancel().await;
+    assert_eq!(registry.count("DELETE", "/uploads/"), 1);
 }
 
 #[tokio::test]
