@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cache::Store;
 use exporter::{
     CacheBuild, CacheBuildLayer, CacheBuildMount, CacheExport, CacheFlagError, CacheImport, CacheMode,
-    CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin,
+    CacheMounts, ExportPlace, ImageSet, ImportPlace, LayerFetcher, LayerOrigin, MountOrigin, PushMeans,
 };
 use oci::{CacheConfig, CacheHash, Descriptor, InlineCache};
 use registry::RegistryError;
@@ -216,7 +216,9 @@ impl Carrying<'_> {
             ExportPlace::Registry { reference, insecure } => {
                 let names = std::slice::from_ref(reference);
                 let client = if *insecure { self.client.with_insecure(names) } else { self.client.clone() };
-                exporter::push(self.store, &client, &fetcher, &assembled, names).await
+                let means =
+                    PushMeans { store: self.store, client: &client, fetcher: &fetcher, streams: None };
+                exporter::push(means, &assembled, names).await
             }
             ExportPlace::Local { directory, tag, reset } => {
                 exporter::fetch_layers(self.store, &assembled, &fetcher)

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use cache::layer::FileTimes;
 use cache::{Snapshot, Store};
 use exporter::{
-    ArchiveKind, ArchiveOutput, Destination, ExportError, FilesForm, FilesOutput, ImageBuild, ImageForm,
-    ImageOutput, ImageSet, LayerFetcher, LayerOrigin, OutputSpec, Packaging, PlatformFiles, PlatformSplit,
-    PushOutput, RootForm,
+    ArchiveKind, ArchiveOutput, Compression, Destination, ExportError, FilesForm, FilesOutput, ImageBuild,
+    ImageForm, ImageOutput, ImageSet, LayerFetcher, LayerOrigin, LayerStreams, OutputSpec, Packaging,
+    PlatformFiles, PlatformSplit, PushMeans, PushOutput, RootForm,
 };
 use oci::{ImageConfig, ImageReference, InlineCache, Platform};
 use solver::SourceLines;
@@ -90,7 +90,7 @@ impl Export<'_> {
     }
 
     async fn write_outputs(&self, built: &[BuiltImage]) -> Result<Exported, Failure> {
-        let mut images = Images { export: self, built, builds: None, made: Vec::new() };
+        let mut images = Images { export: self, built, builds: None, made: Vec::new(), streams: Vec::new() };
         if self.outputs.specs.is_empty() {
             self.progress.made(told::NOTHING);
         }
@@ -176,9 +176,10 @@ impl Export<'_> {
             self.progress.line(step, "pushing layers");
             let fetcher = self.fetcher();
             let client = if insecure { self.client.with_insecure(&pushed) } else { self.client.clone() };
-            exporter::push(self.store, &client, &fetcher, &image, &pushed)
-                .await
-                .map_err(|error| failure(&error))?;
+            let streams = images.streams(wanted.form.layers.compression);
+            let (store, client) = (self.store, &client);
+            let means = PushMeans { store, client, fetcher: &fetcher, streams: streams.as_deref() };
+            exporter::push(means, &image, &pushed).await.map_err(|error| failure(&error))?;
             let digest = &image.descriptor().digest;
             for name in &pushed {
                 let name = name.tag().map_or_else(|| name.name(), |tag| format!("{}:{tag}", name.name()));
@@ -285,6 +286,8 @@ struct Images<'a, 'e> {
     /// What each is made of.
     builds: Option<Vec<ImageBuild>>,
     made: Vec<(ImageForm, Arc<ImageSet>)>,
+    /// To the first registry that wants layers of a compression.
+    streams: Vec<(Compression, Arc<LayerStreams>)>,
 }
 
 impl Images<'_, '_> {
@@ -312,9 +315,9 @@ impl Images<'_, '_> {
         let needed = builds.iter().flat_map(|build| build.needed_blobs(form));
         let fetched = exporter::fetch_blobs(&store, needed, &self.export.fetcher()).await;
         fetched.map_err(|error| failure(&error))?;
-        let wanted = form.clone();
+        let (wanted, streams) = (form.clone(), self.streams(form.layers.compression));
         let images = blocking(move || {
-            let assemble = |build| exporter::assemble(&store, build, &wanted);
+            let assemble = |build| exporter::assemble(&store, build, &wanted, streams.as_ref());
             let mut images: Vec<_> = builds.into_iter().map(assemble).collect::<Result<_, _>>()?;
             match (root, images.pop()) {
                 (RootForm::Manifest, Some(image)) => Ok(ImageSet::from(image)),
@@ -334,6 +337,29 @@ impl Images<'_, '_> {
         }
         self.made.push((form.clone(), Arc::clone(&images)));
         Ok(images)
+    }
+
+    /// Streams for layers of a compression, if any output pushes such: also where another output comes first, as layers
+    /// are compressed for whichever that is.
+    fn streams(&mut self, compression: Compression) -> Option<Arc<LayerStreams>> {
+        if let Some((_, streams)) = self.streams.iter().find(|(known, _)| *known == compression) {
+            return Some(Arc::clone(streams));
+        }
+        let outputs = self.export.outputs;
+        let target = outputs.specs.iter().find_map(|spec| match spec {
+            OutputSpec::Image(image) if image.form.layers.compression == compression => {
+                image.push.zip(outputs.names(&image.names).into_iter().next())
+            }
+            _ => None,
+        });
+        let (PushOutput { insecure, .. }, target) = target?;
+        let mut client = self.export.client.clone();
+        if insecure {
+            client = client.with_insecure(std::slice::from_ref(&target));
+        }
+        let streams = LayerStreams::new(&client, &target);
+        self.streams.push((compression, Arc::clone(&streams)));
+        Some(streams)
     }
 
     async fn builds(&mut self) -> Result<Vec<ImageBuild>, Failure> {

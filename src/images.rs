@@ -149,7 +149,8 @@ pub(crate) async fn push(
     })
     .await?;
     let fetcher: Arc<dyn LayerFetcher> = Arc::new(Fetcher(ImageStore::new(store.clone(), client.clone())));
-    exporter::push(&store, &client, &fetcher, &images, &[reference]).await.map_err(|error| {
+    let means = exporter::PushMeans { store: &store, client: &client, fetcher: &fetcher, streams: None };
+    exporter::push(means, &images, &[reference]).await.map_err(|error| {
         let hint = match &error {
             exporter::ExportError::Push { source, .. } => source.hint(),
             _ => None,

@@ -84,7 +84,7 @@ pub fn assemble_cache(store: &Store, build: CacheBuild, form: LayerForm) -> Resu
     let (parents, origins): (Vec<_>, Vec<_>) =
         layers.into_iter().map(|layer| (layer.parent, layer.origin)).unzip();
     let requests: Vec<_> = origins.iter().map(|origin| LayerRequest { origin, epoch: None }).collect();
-    let found = layers_of(store, &requests, form)?;
+    let found = layers_of(store, &requests, form, None)?;
     let mut blobs = BTreeMap::new();
     for (_, descriptor) in &found {
         keep(&mut blobs, descriptor, form.media_types);
@@ -161,7 +161,7 @@ fn mount_layer(
 ) -> Result<(DiffId, Descriptor), ExportError> {
     match content {
         MountOrigin::Layer { diff_id, descriptor } if form.changes(&descriptor) => {
-            derive(store, Source::Blob(&diff_id, &descriptor), form.compression, None)
+            derive(store, Source::Blob(&diff_id, &descriptor), form.compression.into(), None)
         }
         MountOrigin::Layer { diff_id, descriptor } => Ok((diff_id, *descriptor)),
         MountOrigin::Directory(mount) => write_directory(store, &mount.directory(), form.compression),
@@ -176,7 +176,7 @@ fn write_directory(
     let failed = |source| ExportError::Mount { path: directory.to_owned(), source };
     let mode = TreeMode { kind: TreeKind::Plain, ..store.tree_mode() };
     let view = TreeView::open(&[directory.to_owned()], mode).map_err(|error| failed(error.into()))?;
-    let mut encoder = BufWriter::with_capacity(1 << 16, layer::encoder(store, compression)?);
+    let mut encoder = BufWriter::with_capacity(1 << 16, layer::encoder(store, compression.into())?);
     write_trees(&[(None, &view)], FileTimes::Own, &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
     Ok(layer::finish(store, encoder, compression)?.1)

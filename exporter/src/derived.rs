@@ -6,9 +6,8 @@ use cache::layer::{decompress, detect_compression, write_layer};
 use cache::{Snapshot, Store};
 use oci::{Descriptor, DiffId, Digest};
 
-use crate::compression::Compression;
 use crate::error::ExportError;
-use crate::layer::{self, Found};
+use crate::layer::{self, Found, Writing};
 use crate::timestamps::Rewriter;
 
 /// The annotation of a layer whose times were rewritten: the epoch. BuildKit's.
@@ -67,9 +66,10 @@ impl Source<'_> {
 pub(crate) fn derive(
     store: &Store,
     source: Source<'_>,
-    compression: Compression,
+    writing: Writing<'_>,
     epoch: Option<i64>,
 ) -> Result<Found, ExportError> {
+    let compression = writing.compression;
     let variant = match epoch {
         Some(epoch) => format!("{} until {epoch}", compression.variant()),
         None => compression.variant(),
@@ -80,7 +80,7 @@ pub(crate) fn derive(
     {
         return Ok(found);
     }
-    let encoder = layer::encoder(store, compression)?;
+    let encoder = layer::encoder(store, writing)?;
     let Some(epoch) = epoch else {
         let mut whole = buffered(encoder);
         source.write(store, &mut whole)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cache::{Layer, Snapshot, Store};
 use oci::{CarryingConfig, Descriptor, DiffId, ImageConfig, InlineCache, Manifest, Platform};
@@ -14,7 +14,8 @@ use crate::derived::{Source, derive};
 use crate::error::ExportError;
 use crate::form::{ImageForm, LayerForm};
 use crate::history::{self, LayerTime};
-use crate::layer::{self, Found};
+use crate::layer::{self, Found, Writing};
+use crate::stream::LayerStreams;
 
 /// An image to be made.
 #[derive(Debug, Clone)]
@@ -108,11 +109,17 @@ pub(crate) struct LayerRequest<'a> {
 }
 
 /// Makes what is missing of an image: layers that are not compressed yet are, side by side; config and manifest are
-/// written into memory only ([`crate::ImageSet::save`] puts them into the store). Blocks; not on a thread of rayon's.
-pub fn assemble(store: &Store, build: ImageBuild, form: &ImageForm) -> Result<Assembled, ExportError> {
+/// written into memory only ([`crate::ImageSet::save`] puts them into the store). With `streams`, new layers are sent to a
+/// registry meanwhile. Blocks; not on a thread of rayon's.
+pub fn assemble(
+    store: &Store,
+    build: ImageBuild,
+    form: &ImageForm,
+    streams: Option<&Arc<LayerStreams>>,
+) -> Result<Assembled, ExportError> {
     let epoch = form.epoch.or(build.epoch);
     let requests: Vec<_> = build.requests(form).collect();
-    let mut layers = layers_of(store, &requests, form.layers)?;
+    let mut layers = layers_of(store, &requests, form.layers, streams)?;
     let media_types = form.media_types();
     for ((_, descriptor), request) in layers.iter_mut().zip(&requests) {
         *descriptor = form.written(descriptor, request.epoch);
@@ -219,6 +226,7 @@ pub(crate) fn layers_of(
     store: &Store,
     requests: &[LayerRequest<'_>],
     form: LayerForm,
+    streams: Option<&Arc<LayerStreams>>,
 ) -> Result<Vec<Found>, ExportError> {
     let mut found: Vec<Option<Found>> = Vec::with_capacity(requests.len());
     let mut missing = Vec::new();
@@ -239,24 +247,20 @@ pub(crate) fn layers_of(
         }
         found.push(known);
     }
-    for (index, layer) in write_layers(store, &missing, form.compression)? {
+    for (index, layer) in write_layers(store, &missing, Writing { compression: form.compression, streams })? {
         found[index] = Some(layer);
     }
     Ok(found.into_iter().map(|layer| layer.expect("every missing layer was written")).collect())
 }
 
-fn write_layer(
-    store: &Store,
-    request: LayerRequest<'_>,
-    compression: Compression,
-) -> Result<Found, ExportError> {
+fn write_layer(store: &Store, request: LayerRequest<'_>, writing: Writing<'_>) -> Result<Found, ExportError> {
     let source = match (request.origin, request.epoch) {
-        (LayerOrigin::Snapshot(snapshot), None) => return layer::write(store, snapshot, compression),
+        (LayerOrigin::Snapshot(snapshot), None) => return layer::write(store, snapshot, writing),
         (LayerOrigin::Snapshot(snapshot), Some(_)) => Source::Snapshot(snapshot),
         (LayerOrigin::Image { diff_id, descriptor }, _) => Source::Blob(diff_id, descriptor),
         (LayerOrigin::Merged { below, top, .. }, _) => Source::Merged { below: below.as_ref(), top },
     };
-    derive(store, source, compression, request.epoch)
+    derive(store, source, writing, request.epoch)
 }
 
 fn known_layer(
@@ -271,14 +275,14 @@ fn known_layer(
 fn write_layers(
     store: &Store,
     missing: &[(usize, LayerRequest<'_>)],
-    compression: Compression,
+    writing: Writing<'_>,
 ) -> Result<Vec<(usize, Found)>, ExportError> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
     let next = AtomicUsize::new(0);
     let done = Mutex::new(Ok(Vec::with_capacity(missing.len())));
     let work = || {
         while let Some((index, request)) = missing.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let result = write_layer(store, *request, compression);
+            let result = write_layer(store, *request, writing);
             let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
             match (&mut *done, result) {
                 (Ok(list), Ok(found)) => list.push((*index, found)),

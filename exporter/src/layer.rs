@@ -1,15 +1,17 @@
 //! One layer: from a snapshot to a compressed blob.
 
 use std::io::BufWriter;
+use std::sync::Arc;
 
 use cache::layer::write_layer;
-use cache::{BlobWriter, Layer, Snapshot, Store};
+use cache::{Layer, Snapshot, Store};
 use oci::{Descriptor, DiffId};
 
 use crate::compression::{Compression, MediaTypes};
 use crate::encoder::LayerEncoder;
 use crate::error::ExportError;
 use crate::estargz::{TOC_DIGEST, UNCOMPRESSED_SIZE};
+use crate::stream::{FollowedBlob, LayerStreams};
 
 /// A diff ID, and the compressed layer that unpacks to it.
 pub(crate) type Found = (DiffId, Descriptor);
@@ -53,18 +55,33 @@ pub(crate) fn known_as(
     Ok(Some((unpacked.map_or_else(|| name.clone(), DiffId), descriptor)))
 }
 
+/// How new layers are written.
+#[derive(Clone, Copy)]
+pub(crate) struct Writing<'a> {
+    pub(crate) compression: Compression,
+    /// Where they are sent meanwhile.
+    pub(crate) streams: Option<&'a Arc<LayerStreams>>,
+}
+
+impl From<Compression> for Writing<'_> {
+    fn from(compression: Compression) -> Self {
+        Self { compression, streams: None }
+    }
+}
+
 /// An encoder that writes a new blob.
 pub(crate) fn encoder(
     store: &Store,
-    compression: Compression,
-) -> Result<LayerEncoder<BlobWriter>, ExportError> {
-    Ok(LayerEncoder::new(store.blobs().unhashed_writer()?, compression))
+    writing: Writing<'_>,
+) -> Result<LayerEncoder<FollowedBlob>, ExportError> {
+    let blob = FollowedBlob::new(store.blobs().unhashed_writer()?, writing.streams)?;
+    Ok(LayerEncoder::new(blob, writing.compression))
 }
 
 /// Writes what is left of a layer, puts its blob into the store and remembers it. What is returned first is the tar.
 pub(crate) fn finish(
     store: &Store,
-    encoder: LayerEncoder<BlobWriter>,
+    encoder: LayerEncoder<FollowedBlob>,
     compression: Compression,
 ) -> Result<(Layer, Found), ExportError> {
     finish_as(store, encoder, compression, (None, &compression.variant()))
@@ -73,7 +90,7 @@ pub(crate) fn finish(
 /// The same for what is remembered under a name, if that is not the digest of the tar, and a variant.
 pub(crate) fn finish_as(
     store: &Store,
-    encoder: LayerEncoder<BlobWriter>,
+    encoder: LayerEncoder<FollowedBlob>,
     compression: Compression,
     (name, variant): (Option<DiffId>, &str),
 ) -> Result<(Layer, Found), ExportError> {
@@ -84,7 +101,7 @@ pub(crate) fn finish_as(
     if let Some(found) = known_as(store, (&name, variant))? {
         return Ok((layer, found));
     }
-    let digest = blob.finish_hashed(&written.digest)?;
+    let digest = blob.finish(&written.digest)?;
     let media_type = compression.media_type(MediaTypes::Oci);
     let mut descriptor = Descriptor::new(media_type, digest, written.compressed_size_bytes);
     descriptor.annotations = written.annotations;
@@ -96,18 +113,14 @@ pub(crate) fn finish_as(
 }
 
 /// Writes the layer of `snapshot` into the blob store and remembers it, in one pass over its files.
-pub(crate) fn write(
-    store: &Store,
-    snapshot: &Snapshot,
-    compression: Compression,
-) -> Result<Found, ExportError> {
+pub(crate) fn write(store: &Store, snapshot: &Snapshot, writing: Writing<'_>) -> Result<Found, ExportError> {
     let failed = |source| ExportError::Layer { snapshot: snapshot.id, source };
     let source = store.layer_source(snapshot)?;
     // Headers are written in small pieces; the encoder hashes each piece that it gets.
-    let mut encoder = BufWriter::with_capacity(1 << 16, encoder(store, compression)?);
+    let mut encoder = BufWriter::with_capacity(1 << 16, encoder(store, writing)?);
     write_layer(&source, &mut encoder).map_err(failed)?;
     let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    let (layer, found) = finish(store, encoder, compression)?;
+    let (layer, found) = finish(store, encoder, writing.compression)?;
     store.set_layer(&snapshot.id, &layer)?;
     Ok(found)
 }

@@ -33,6 +33,7 @@ mod pieces;
 mod push;
 mod set;
 mod squash;
+mod stream;
 mod timestamps;
 mod toc;
 
@@ -55,5 +56,6 @@ pub use output::{
     ArchiveOutput, Destination, FilesOutput, ImageOutput, Naming, OtherFiles, OutputError, OutputSpec,
     Packaging, PushOutput, parse_output,
 };
-pub use push::{LayerFetcher, fetch_blobs, fetch_layers, push};
+pub use push::{LayerFetcher, PushMeans, fetch_blobs, fetch_layers, push};
 pub use set::ImageSet;
+pub use stream::LayerStreams;

@@ -13,6 +13,7 @@ use registry::{BlobSource, Client, PushBlob, RegistryError};
 
 use crate::error::ExportError;
 use crate::set::ImageSet;
+use crate::stream::LayerStreams;
 
 /// Brings layers of base images into the store, which were never needed there so far.
 pub trait LayerFetcher: Send + Sync {
@@ -56,13 +57,24 @@ async fn fetch(fetcher: &dyn LayerFetcher, layer: &Descriptor) -> Result<(), Exp
     fetcher.fetch(layer).await.map_err(|source| ExportError::Fetch { digest: layer.digest.clone(), source })
 }
 
+/// What a push is made with.
+#[derive(Clone, Copy)]
+pub struct PushMeans<'a> {
+    /// Has the layers, save those that were never pulled.
+    pub store: &'a Store,
+    /// Speaks to the registry.
+    pub client: &'a Client,
+    /// Has the others.
+    pub fetcher: &'a Arc<dyn LayerFetcher>,
+    /// What was sent while it was compressed.
+    pub streams: Option<&'a LayerStreams>,
+}
+
 /// Pushes `images` under each of `names`: what the registry lacks is mounted from another of its repositories where
 /// that can be, else uploaded; manifests go after what they name, and what gets the tag goes last. Registries get it side
 /// by side, and what fails with one does not keep the others from it.
 pub async fn push(
-    store: &Store,
-    client: &Client,
-    fetcher: &Arc<dyn LayerFetcher>,
+    means: PushMeans<'_>,
     images: &ImageSet,
     names: &[ImageReference],
 ) -> Result<(), ExportError> {
@@ -73,21 +85,19 @@ pub async fn push(
     for name in names {
         registries.entry(name.registry()).or_default().push(name);
     }
-    let pushes = registries.values().map(|names| push_to_registry(store, client, fetcher, images, names));
+    let pushes = registries.values().map(|names| push_to_registry(means, images, names));
     join_all(pushes).await.into_iter().collect()
 }
 
 /// Pushes under names of one registry, one after the other: what one repository has is mounted in the next.
 async fn push_to_registry(
-    store: &Store,
-    client: &Client,
-    fetcher: &Arc<dyn LayerFetcher>,
+    means: PushMeans<'_>,
     images: &ImageSet,
     names: &[&ImageReference],
 ) -> Result<(), ExportError> {
     let mut done: Vec<&ImageReference> = Vec::new();
     for &name in names {
-        let pusher = Pusher { store, client, fetcher, images, name, pushed: done.clone() };
+        let pusher = Pusher { means, images, name, pushed: done.clone() };
         let repository_is_done = done
             .iter()
             .any(|other| other.registry() == name.registry() && other.repository() == name.repository());
@@ -102,9 +112,7 @@ async fn push_to_registry(
 }
 
 struct Pusher<'a> {
-    store: &'a Store,
-    client: &'a Client,
-    fetcher: &'a Arc<dyn LayerFetcher>,
+    means: PushMeans<'a>,
     images: &'a ImageSet,
     name: &'a ImageReference,
     /// Names under which the image was pushed already.
@@ -132,15 +140,20 @@ impl Pusher<'_> {
     }
 
     async fn push_layer(&self, layer: Descriptor) -> Result<(), ExportError> {
+        if let Some(streams) = self.means.streams
+            && streams.has_sent(self.name, &layer.digest).await
+        {
+            return Ok(());
+        }
         let mount_from = self.mount_candidates(&layer.digest).await;
         // A layer that was never pulled is only fetched if the registry neither has nor can mount it.
-        if !self.store.blobs().contains(&layer.digest)? {
+        if !self.means.store.blobs().contains(&layer.digest)? {
             if self.is_there_or_mounted(&layer, &mount_from).await? {
                 return Ok(());
             }
-            fetch(&**self.fetcher, &layer).await?;
+            fetch(&**self.means.fetcher, &layer).await?;
         }
-        let source = BlobSource::File(self.store.blobs().path(&layer.digest)?);
+        let source = BlobSource::File(self.means.store.blobs().path(&layer.digest)?);
         self.send(layer, source, mount_from).await
     }
 
@@ -151,16 +164,16 @@ impl Pusher<'_> {
         mount_from: Vec<String>,
     ) -> Result<(), ExportError> {
         let push = PushBlob { target: self.name.clone(), descriptor, mount_from, source };
-        self.client.push_blob(&push).await.map(drop).map_err(|source| self.refused(source))
+        self.means.client.push_blob(&push).await.map(drop).map_err(|source| self.refused(source))
     }
 
     async fn is_there_or_mounted(&self, blob: &Descriptor, from: &[String]) -> Result<bool, ExportError> {
-        let there = self.client.blob_exists(self.name, &blob.digest).await;
+        let there = self.means.client.blob_exists(self.name, &blob.digest).await;
         if there.map_err(|source| self.refused(source))? {
             return Ok(true);
         }
         for repository in from {
-            let mounted = self.client.mount_blob(self.name, blob, repository).await;
+            let mounted = self.means.client.mount_blob(self.name, blob, repository).await;
             if mounted.map_err(|source| self.refused(source))? {
                 return Ok(true);
             }
@@ -170,7 +183,7 @@ impl Pusher<'_> {
 
     /// Repositories of the same registry that hold the blob.
     async fn mount_candidates(&self, blob: &Digest) -> Vec<String> {
-        let known = self.fetcher.repositories(blob).await;
+        let known = self.means.fetcher.repositories(blob).await;
         let mut repositories = Vec::new();
         for other in self.pushed.iter().copied().chain(&known) {
             let is_candidate = other.registry() == self.name.registry()
@@ -203,7 +216,7 @@ impl Pusher<'_> {
         bytes: &[u8],
     ) -> Result<(), ExportError> {
         let bytes = Bytes::copy_from_slice(bytes);
-        let pushed = self.client.push_manifest(target, &descriptor.media_type, bytes).await;
+        let pushed = self.means.client.push_manifest(target, &descriptor.media_type, bytes).await;
         pushed.map(drop).map_err(|source| self.refused(source))
     }
 

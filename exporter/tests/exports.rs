@@ -57,7 +57,7 @@ fn snapshots(list: &[Snapshot]) -> Vec<LayerOrigin> {
 }
 
 fn assembled(store: &Store, layers: &[LayerOrigin], compression: Compression) -> Assembled {
-    assemble(store, build(layers), &ImageForm::compressed(compression)).unwrap()
+    assemble(store, build(layers), &ImageForm::compressed(compression), None).unwrap()
 }
 
 /// The files of a compressed layer with their contents; directories end with a slash.
@@ -215,13 +215,13 @@ fn an_estargz_layer_has_a_diff_id_and_annotations_of_its_own() {
         LayerOrigin::Image { diff_id: diff_id(&gzip), descriptor: Descriptor::clone(&gzip.layers[0]) };
     let mut form = ImageForm::compressed(compression);
     form.layers.force = true;
-    let forced = assemble(&store, build(&[origin]), &form).unwrap();
+    let forced = assemble(&store, build(&[origin]), &form, None).unwrap();
     assert_eq!((&forced.layers, diff_id(&forced)), (&image.layers, diff_id(&image)));
     // It is a gzip layer, and no other one is made of it where that is asked for.
     let origin = LayerOrigin::Image { diff_id: diff_id(&image), descriptor: Descriptor::clone(layer) };
     let mut form = ImageForm::compressed(Compression::default());
     form.layers.force = true;
-    assert_eq!(assemble(&store, build(&[origin]), &form).unwrap().layers, image.layers);
+    assert_eq!(assemble(&store, build(&[origin]), &form, None).unwrap().layers, image.layers);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn forms_differ_in_types_and_share_diff_ids() {
     let zstd = assembled(&store, &layers, Compression::new(CompressionKind::Zstd, None).unwrap());
     assert_eq!(gzip.config, zstd.config);
     assert_eq!(zstd.layers[0].media_type, MediaType::OCI_LAYER_ZSTD);
-    let docker = assemble(&store, build(&layers), &ImageForm::of_types(MediaTypes::Docker)).unwrap();
+    let docker = assemble(&store, build(&layers), &ImageForm::of_types(MediaTypes::Docker), None).unwrap();
     assert_eq!(docker.descriptor.media_type, MediaType::DOCKER_MANIFEST);
     assert_eq!(docker.layers[0].media_type, MediaType::DOCKER_LAYER_GZIP);
     assert_eq!(docker.layers[0].digest, gzip.layers[0].digest);
@@ -258,7 +258,8 @@ fn two_platforms(store: &Store, media_types: MediaTypes) -> ImageSet {
     let own = snapshot(store, Some(&shared), "b", b"two");
     let mut arm = build(&snapshots(&[shared, own]));
     (arm.config.architecture, arm.config.variant) = ("arm".into(), Some("v7".into()));
-    let images = [build(&snapshots(&[shared])), arm].map(|build| assemble(store, build, &form).unwrap());
+    let images =
+        [build(&snapshots(&[shared])), arm].map(|build| assemble(store, build, &form, None).unwrap());
     ImageSet::with_index(images.to_vec(), &form).unwrap()
 }
 
