@@ -51,11 +51,13 @@ const SUBCOMMANDS: &[&str] = &[
 
 const EXAMPLES: &str = "\
 Examples:
-  rbuild -t app:v1 .                          build ./Dockerfile, keep the image as app:v1
-  rbuild -t localhost:5000/app --push .       build and push
-  rbuild -o type=oci,dest=app.tar .           write an OCI archive
-  rbuild -o out .                             write the files of the result to ./out
-  rbuild --target test .                      build one stage";
+  rbuild -t app:v1 .                        build ./Dockerfile, keep the image as app:v1
+  rbuild -t localhost:5000/app --push .     build and push
+  rbuild -o type=oci,dest=app.tar .         write an OCI archive
+  rbuild -o out .                           write the files of the result to ./out
+  rbuild --target test .                    build one stage
+  rbuild --check .                          look for mistakes and bad style
+  rbuild debug .                            build, with a shell in a step that fails";
 
 /// The command line of `rbuild`.
 #[derive(Debug, Parser)]

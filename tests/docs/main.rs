@@ -6,6 +6,7 @@
 //! - `console`: commands after `$ `, each with what it shows; `…` is any text, or any lines where it stands alone. With
 //!   `exit=CODE` they end with that code.
 //! - `title=PATH`, beside any language: a file, which is written where the commands before it have gone to.
+//! - `shows=PATH`: has the text of a file, given from the directory of the page.
 //! - `norun`, and the reason in words: commands that cannot run here. There are few.
 //! - `yaml`: is parsed, and the commands in it that build are run. `toml` and `json` are parsed. `text` is no more than that.
 
@@ -159,6 +160,38 @@ fn flags(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
+fn blocks_show_the_files_that_they_say() {
+    for block in PAGES.iter().flat_map(|page| blocks_of(page)) {
+        let Some(file) = &block.shows else { continue };
+        let path = root().join(block.page).with_file_name(file);
+        let text =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let lines =
+            |text: &str| text.trim_end().lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>();
+        assert_eq!(lines(&block.text()), lines(&text), "{}", block.place(0));
+    }
+}
+
+/// The examples that `--help` has are run, too.
+#[test]
+fn examples_of_the_help() {
+    inside("examples_of_the_help", || {
+        let place = Place::new();
+        let mut shell = Shell::start(&place);
+        let dockerfile = "FROM busybox AS test\nRUN true\nFROM test\n";
+        std::fs::write(place.path("page/Dockerfile"), dockerfile).expect("a file can be written");
+        let help = Command::new(env!("CARGO_BIN_EXE_rbuild")).arg("--help").output();
+        let help = String::from_utf8_lossy(&help.expect("rbuild can be started").stdout).into_owned();
+        let examples = help.lines().filter_map(|line| line.strip_prefix("  rbuild "));
+        let examples: Vec<&str> = examples.filter_map(|line| line.split("  ").next()).collect();
+        assert!(examples.len() > 4, "{help}");
+        for example in examples {
+            shell.succeed(&format!("rbuild {example}"));
+        }
+    });
+}
+
+#[test]
 fn few_blocks_are_not_run() {
     let blocks = PAGES.iter().flat_map(|page| blocks_of(page));
     let unrun: Vec<Block> = blocks.filter(|block| block.unrun.is_some()).collect();
@@ -177,10 +210,15 @@ fn blocks_of(page: &'static str) -> Vec<Block> {
     markdown::blocks(page, &read(page))
 }
 
-/// Runs a page in namespaces of its own, in which registries have the addresses that the page calls them by.
+/// Runs a page where registries have the addresses that the page calls them by.
 fn run_page(test: &str, page: &'static str) {
+    inside(test, || run_blocks(page));
+}
+
+/// Does something in a process that has namespaces of its own, which runs the test of this name once more.
+fn inside(test: &str, work: impl FnOnce()) {
     if std::env::var_os(INSIDE).is_some() {
-        return run_blocks(page);
+        return work();
     }
     let this: PathBuf = std::env::current_exe().expect("this program has a path");
     let mut command = Command::new("unshare");

@@ -9,6 +9,8 @@ pub(crate) struct Block {
     pub(crate) language: String,
     /// The file that it is.
     pub(crate) title: Option<String>,
+    /// The file, from the directory of the page, whose text it is.
+    pub(crate) shows: Option<String>,
     /// How its commands end.
     pub(crate) exit: i32,
     /// Why it is not run.
@@ -20,10 +22,12 @@ impl Block {
     fn new(page: &'static str, line: usize, info: &str) -> Self {
         let mut words = info.split_whitespace();
         let language = words.next().unwrap_or_default().to_owned();
-        let mut block = Self { page, line, language, title: None, exit: 0, unrun: None, lines: Vec::new() };
+        let mut block =
+            Self { page, line, language, title: None, shows: None, exit: 0, unrun: None, lines: Vec::new() };
         while let Some(word) = words.next() {
             match word.split_once('=') {
                 Some(("title", path)) => block.title = Some(path.to_owned()),
+                Some(("shows", path)) => block.shows = Some(path.to_owned()),
                 Some(("exit", code)) => {
                     block.exit = code.parse().unwrap_or_else(|_| panic!("{page}:{line}: {info}"));
                 }

@@ -64,6 +64,12 @@ impl Shell {
         }
     }
 
+    /// Runs a command that has to succeed.
+    pub(crate) fn succeed(&mut self, command: &str) {
+        let Outcome { code, output } = self.run("set +e", command);
+        assert_eq!(code, Some(0), "{command}\n{output}");
+    }
+
     /// Writes a file where the shell is.
     fn write(&self, name: &str, text: &str) {
         let here = PathBuf::from(format!("/proc/{}/cwd", self.child.id()));
