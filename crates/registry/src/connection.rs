@@ -5,6 +5,8 @@ use std::io;
 
 use rustls::{AlertDescription, CertificateError};
 
+use crate::error::Cause;
+
 const AUTHORITY_UNKNOWN: &str = "its authority is not known";
 const SELF_SIGNED: &str = "it is signed by itself";
 
@@ -39,6 +41,18 @@ pub(crate) struct Diagnosis {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Reason(String);
+
+/// The same as the cause of an error.
+pub(crate) fn cause_of(diagnosis: Diagnosis) -> Cause {
+    match diagnosis.trouble {
+        Trouble::Certificate(problem) | Trouble::Authority(problem) => {
+            format!("the server's certificate is not trusted: {problem}").into()
+        }
+        Trouble::PlainHttp => "the server speaks HTTP without TLS".into(),
+        Trouble::ClientCertificate => "the server wants a client certificate".into(),
+        Trouble::Unreachable | Trouble::Broken => diagnosis.reason.into(),
+    }
+}
 
 /// What is wrong with the connection of `error`.
 pub(crate) fn diagnose(error: &reqwest::Error) -> Diagnosis {

@@ -342,7 +342,7 @@ fn refused(had_credentials: bool) -> &'static str {
     if had_credentials { " and refuses those it got" } else { "" }
 }
 
-fn colon(message: &str) -> String {
+pub(crate) fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 

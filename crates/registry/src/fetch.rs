@@ -14,16 +14,14 @@ use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use crate::client::{Client, Shared};
-use crate::connection::{Diagnosis, Trouble, diagnose};
-use crate::error::{Cause, RegistryError};
+use crate::connection::{cause_of, diagnose};
+use crate::error::{Cause, RegistryError, colon};
 use crate::retry::{is_passing, retry_after};
-use crate::send::{Retry, message_of};
+use crate::send::{Retry, read_message};
 use crate::transport::{Direction, authority, check_resolver};
 
 /// How many redirects are followed; as many as Go's client follows.
 const MAX_REDIRECTS: usize = 10;
-/// The most that is read of an answer that tells of an error.
-const MAX_ERROR_BYTES: usize = 64 << 10;
 const NOT_MODIFIED: u16 = 304;
 
 /// A file that is wanted.
@@ -382,31 +380,17 @@ impl<'a> Transfer<'a> {
 
     /// The failure of a connection.
     fn unavailable(&self, error: &reqwest::Error) -> Failed {
-        let Diagnosis { trouble, reason, may_pass } = diagnose(error);
-        let source: Cause = match trouble {
-            Trouble::Certificate(problem) | Trouble::Authority(problem) => {
-                format!("the server's certificate is not trusted: {problem}").into()
-            }
-            Trouble::PlainHttp => "the server speaks HTTP without TLS".into(),
-            Trouble::ClientCertificate => "the server wants a client certificate".into(),
-            Trouble::Unreachable | Trouble::Broken => reason.into(),
-        };
-        let retry = if may_pass { Retry::Later(None) } else { Retry::Never };
+        let diagnosis = diagnose(error);
+        let retry = if diagnosis.may_pass { Retry::Later(None) } else { Retry::Never };
+        let source = cause_of(diagnosis);
         Failed { error: FetchError::Unavailable { url: self.shown.clone(), source }, retry }
     }
 
-    async fn status(&self, mut response: Response) -> Failed {
+    async fn status(&self, response: Response) -> Failed {
         let status = response.status().as_u16();
         let asked = retry_after(response.headers());
-        let mut body = Vec::new();
-        while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_ERROR_BYTES {
-                break;
-            }
-        }
         let (url, host) = (self.shown.clone(), self.url.host_str().unwrap_or_default().to_owned());
-        let error = FetchError::Status { url, host, status, message: message_of(&body) };
+        let error = FetchError::Status { url, host, status, message: read_message(response).await };
         let is_worth_it = is_passing(status) || status == 416;
         Failed { error, retry: if is_worth_it { Retry::Later(asked) } else { Retry::Never } }
     }
@@ -469,7 +453,7 @@ impl std::fmt::Debug for FetchRequest {
     }
 }
 
-fn parse(text: &str) -> Result<Url, FetchError> {
+pub(crate) fn parse(text: &str) -> Result<Url, FetchError> {
     let wrong = |problem: String| FetchError::Url { url: text.to_owned(), problem };
     let url = Url::parse(text).map_err(|error| wrong(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") {
@@ -479,7 +463,7 @@ fn parse(text: &str) -> Result<Url, FetchError> {
 }
 
 /// A URL for people: without its password, as Go writes such URLs.
-fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     let mut url = url.clone();
     if url.password().is_some() {
         let _ = url.set_password(Some("xxxxx"));
@@ -537,10 +521,6 @@ fn range_start(headers: &HeaderMap) -> Option<u64> {
 /// A tag without the mark of weak ones: whether content has changed is a weak comparison.
 fn strong(etag: &str) -> &str {
     etag.strip_prefix("W/").unwrap_or(etag)
-}
-
-fn colon(message: &str) -> String {
-    if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod endpoint;
 mod error;
 mod fetch;
 mod manifest;
+mod post;
 mod push;
 mod retry;
 mod send;
@@ -47,6 +48,7 @@ pub use fetch::{
     FetchError, FetchRequest, Fetched, OnBytes, Validators, basic_authorization, redacted, url_authorization,
 };
 pub use manifest::Resolved;
+pub use post::{PostError, PostRequest};
 pub use push::{PushBlob, Pushed};
 pub use retry::RetryPolicy;
 pub use upload::Upload;

@@ -394,7 +394,7 @@ async fn read_body(call: &Call<'_>, mut response: Response, limit: u64) -> Resul
 }
 
 /// What an answer with an error says for people: the messages of distribution's JSON, else the text's first line.
-async fn read_message(mut response: Response) -> String {
+pub(crate) async fn read_message(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
