@@ -42,6 +42,7 @@ use crate::secrets;
 use crate::session::{Session, blocking};
 use crate::settings::Environment;
 use crate::space;
+use crate::traces::{Told, Traces};
 use crate::warnings::{Detail, warnings_text};
 
 use flags::Flags;
@@ -72,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) call: Option<Call>,
     /// How to tell what would be done, instead of doing it.
     preview: Option<PlanFormat>,
+    /// Where the spans of the build go, if they are wanted.
+    traces: Option<Traces>,
     /// Whether to tell why steps are executed.
     explain: bool,
     /// How much is told of broken lint rules.
@@ -109,6 +112,8 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let subject = subject(arguments, &inputs, &platforms);
     let asked = if call.is_some() || arguments.look.plan.is_some() { Asked::Answer } else { Asked::Build };
     let mode = if arguments.switches.quiet { ProgressMode::Quiet } else { arguments.output.progress };
+    let traces =
+        Traces::of(Environment::text, &mut notices).filter(|_| asked == Asked::Build && !sources.offline);
     let processors = std::thread::available_parallelism();
     let progress = Arc::new(Progress::new(Display::of(mode, asked)?, Environment::log_limits()?));
     if asked == Asked::Build {
@@ -133,6 +138,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
         progress,
         call,
         preview: arguments.look.plan,
+        traces,
         explain: arguments.switches.explain,
         detail: if arguments.switches.debug { Detail::Full } else { Detail::Line },
         subject,
@@ -378,10 +384,38 @@ pub(crate) async fn run(
     root: PathBuf,
     interrupt: &Interrupt,
 ) -> Result<Option<String>, Failure> {
+    let result = Box::pin(run_recorded(&plan, session, root, interrupt)).await;
+    if let Some(traces) = &plan.traces {
+        send_spans(traces, &plan, result.as_ref().err()).await;
+    }
+    result
+}
+
+/// Sends the spans of a build. That they cannot be sent is no failure of the build, and is told.
+async fn send_spans(traces: &Traces, plan: &Plan, failure: Option<&Failure>) {
+    let told = Told { subject: &plan.subject, steps: plan.progress.timed(), failure };
+    let sent = match Environment::client_options() {
+        Ok(options) => traces.send(&told, &registry::Client::new(options)).await,
+        // It is told where it matters.
+        Err(_) => return,
+    };
+    if let Err(error) = sent {
+        let hint = traces.hint().map_or_else(String::new, |hint| format!(" ({hint})"));
+        plan.progress
+            .note(&format!("WARNING: the spans of the build are lost: {}{hint}\n", report::chain(&error)));
+    }
+}
+
+async fn run_recorded(
+    plan: &Plan,
+    session: Session,
+    root: PathBuf,
+    interrupt: &Interrupt,
+) -> Result<Option<String>, Failure> {
     let opened = interrupt.unless(plan.open(&session, root, interrupt)).await?;
     let recording = Arc::new(Recording::begin(plan.subject.clone()));
     if plan.preview.is_some() {
-        return Box::pin(make(&plan, &session, opened, (interrupt, &recording))).await;
+        return Box::pin(make(plan, &session, opened, (interrupt, &recording))).await;
     }
     let store = opened.store.clone();
     plan.progress.log_to(store.fresh_path());
@@ -390,7 +424,7 @@ pub(crate) async fn run(
         let read = blocking(move || recording.explain(&store)).await;
         read.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
     }
-    let result = Box::pin(make(&plan, &session, opened, (interrupt, &recording))).await;
+    let result = Box::pin(make(plan, &session, opened, (interrupt, &recording))).await;
     recording.end(&store, &plan.progress, (result.as_ref().err(), interrupt), plan.history).await;
     result
 }

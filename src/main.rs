@@ -36,6 +36,7 @@ mod settings;
 mod space;
 mod stderr;
 mod terminal;
+mod traces;
 mod values;
 mod variables;
 mod warnings;

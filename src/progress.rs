@@ -27,7 +27,7 @@ use frontend::{Diagnostic, SourceFile};
 use solver::{Event, Graph, VertexId};
 
 use crate::stderr;
-use model::{DetailKind, Ending};
+use model::DetailKind;
 use state::{State, Ticker};
 
 pub(crate) use colors::Palette;
@@ -35,6 +35,7 @@ pub(crate) use display::{Asked, Display, Look};
 pub(crate) use figures::bytes;
 pub(crate) use frame::Outcome;
 pub(crate) use limits::LogLimits;
+pub(crate) use model::{Ending, Timed, TimedPart};
 pub(crate) use raw_json::warnings;
 
 /// How often the live view is drawn, and what waits is looked at.
@@ -159,6 +160,11 @@ impl Progress {
                 None => format!("`{}`", step.name),
             })
             .collect()
+    }
+
+    /// When the steps that have begun did so, and when they ended.
+    pub(crate) fn timed(&self) -> Vec<Timed> {
+        self.lock().model.timed()
     }
 
     /// A text that belongs to no step.

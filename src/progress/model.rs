@@ -50,7 +50,7 @@ pub(super) enum Phase {
 
 /// How a step ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     Done,
     Cached,
     Failed(String),
@@ -66,6 +66,29 @@ impl Ending {
             Some(text) => Self::Failed(text),
         }
     }
+}
+
+/// When a step began and ended, for others than those who look on.
+#[derive(Debug, Clone)]
+pub(crate) struct Timed {
+    pub(crate) name: String,
+    /// The lines of the Dockerfile that it comes from.
+    pub(crate) lines: Option<SourceLines>,
+    pub(crate) started: Instant,
+    /// `None` if it has not.
+    pub(crate) ended: Option<Instant>,
+    pub(crate) ending: Option<Ending>,
+    /// What it did.
+    pub(crate) parts: Vec<TimedPart>,
+}
+
+/// When something that a step did began and ended.
+#[derive(Debug, Clone)]
+pub(crate) struct TimedPart {
+    pub(crate) name: String,
+    pub(crate) started: Instant,
+    /// `None` if it has not.
+    pub(crate) ended: Option<Instant>,
 }
 
 /// Something that a step does, or that there is to say of it.
@@ -189,6 +212,34 @@ impl Model {
     pub(super) fn is_step(&self, step: &Step) -> bool {
         let vertex = step.vertex.zip(self.graph.as_ref());
         vertex.is_some_and(|(vertex, graph)| graph.vertex(vertex).op.is_step())
+    }
+
+    /// When all steps that have begun did so, and when they ended.
+    pub(super) fn timed(&self) -> Vec<Timed> {
+        let begun = self.steps.iter().filter(|step| step.phase != Phase::Known);
+        begun
+            .map(|step| {
+                let is_part =
+                    |detail: &&Detail| !matches!(detail.kind, DetailKind::Note | DetailKind::Warning);
+                let part = |detail: &Detail| TimedPart {
+                    name: detail.name.clone(),
+                    started: detail.started,
+                    ended: detail.ended,
+                };
+                let took = match step.phase {
+                    Phase::Ended { took, .. } => Some(took),
+                    Phase::Known | Phase::Running => None,
+                };
+                Timed {
+                    name: step.name.clone(),
+                    lines: self.source_lines(step),
+                    started: step.started,
+                    ended: took.map(|took| step.started + took),
+                    ending: step.ending().cloned(),
+                    parts: step.details.iter().filter(is_part).map(part).collect(),
+                }
+            })
+            .collect()
     }
 
     /// The lines of the Dockerfile that a step comes from.

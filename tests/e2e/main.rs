@@ -39,4 +39,5 @@ mod sharing;
 mod squash;
 mod ssh;
 mod storage;
+mod traces;
 mod typist;
