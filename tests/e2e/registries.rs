@@ -323,3 +323,40 @@ fn certificates_come_from_a_directory_or_do_not_count() {
     lab.build(&context, &["--cert-dir=gone"])
         .failed(2, &["ERROR: there is no directory `gone` for `--cert-dir`\n"]);
 }
+
+#[test]
+fn how_often_a_request_is_repeated_can_be_said() {
+    let registry = testkit::ScriptedRegistry::start();
+    registry.load_oci_layout(bases(), "library");
+    let (lab, address) = (Lab::new(), registry.address());
+    let context =
+        lab.context("ctx", &[("Dockerfile", &format!("FROM {address}/library/busybox\nLABEL a=b\n"))]);
+    let message = |request: &str| {
+        format!(
+            "`{address}` answered 500 to {request}: SCRIPTED: scripted\n\
+             hint: the registry, or a proxy before it, has trouble of its own: try again later\n"
+        )
+    };
+    let of_base = message(&format!("GET manifest of `{address}/library/busybox:latest`"));
+    lab.configure("[transfers]\nretries = 1\nretryDelay = 0\n");
+    for (arguments, faults, fails) in
+        [(&[][..], 1, false), (&[], 2, true), (&["--retry=2"], 2, false), (&["--retry=0"], 1, true)]
+    {
+        let before = registry.count("GET", "/manifests/latest");
+        registry.fault("GET", "/manifests/latest", faults, testkit::FaultKind::Status(500, None));
+        let ran = lab.build(&context, &[arguments, &["--no-cache"]].concat());
+        if fails {
+            assert_eq!(end_of(&ran), of_image(address, &of_base));
+        } else {
+            ran.succeeded();
+        }
+        assert_eq!(registry.count("GET", "/manifests/latest") - before, faults + usize::from(!fails));
+    }
+    let name = format!("{address}/app:v1");
+    registry.fault("PUT", "/manifests/v1", 2, testkit::FaultKind::Status(500, None));
+    let ran = lab.build(&context, &["--push", "-t", &name]);
+    let of_push = message(&format!("PUT manifest of `{name}`"));
+    assert_eq!(end_of(&ran), format!("ERROR: failed to push `{name}`: {of_push}"));
+    lab.configure("[transfers]\nretrys = 1\n");
+    lab.build(&context, &[]).failed(2, &["unknown field `retrys`"]);
+}

@@ -1,7 +1,7 @@
 //! Who we are to a registry: basic authentication, and tokens of its token service (distribution's "Token
 //! Authentication Specification" and its OAuth 2 variant).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -113,10 +113,9 @@ impl Authenticator {
                 {
                     return Ok(Some(token.header.clone()));
                 }
-                let scopes: BTreeSet<_> = call.scopes.iter().chain(&slot.extra).cloned().collect();
+                let scopes = merged(call.scopes.iter().chain(&slot.extra));
                 let realm = Url::parse(&realm)
                     .map_err(|_| call.protocol(format!("its token service `{realm}` is no address")))?;
-                let scopes = scopes.into_iter().collect();
                 let request = TokenRequest {
                     realm,
                     service: service.as_deref(),
@@ -182,6 +181,19 @@ impl HostState {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(slots.entry(scopes.to_vec()).or_default())
     }
+}
+
+/// Each resource once, with all that is asked for it.
+fn merged<'a>(scopes: impl Iterator<Item = &'a String>) -> Vec<String> {
+    let mut resources: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for scope in scopes {
+        let (resource, actions) = scope.rsplit_once(':').unwrap_or((scope, ""));
+        resources.entry(resource).or_default().extend(actions.split(','));
+    }
+    let text = |(resource, actions): (&str, BTreeSet<&str>)| {
+        format!("{resource}:{}", actions.into_iter().collect::<Vec<_>>().join(","))
+    };
+    resources.into_iter().map(text).collect()
 }
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {

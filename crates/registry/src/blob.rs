@@ -5,12 +5,13 @@ use oci::{Descriptor, Digest, Hasher, ImageReference};
 use reqwest::header::{CONTENT_RANGE, RANGE};
 use reqwest::{Method, Response};
 use tokio::sync::OwnedSemaphorePermit;
+use url::Url;
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
 use crate::manifest::{all_failed, check_algorithm, note};
-use crate::send::{Call, Failure, Retries, Retry};
+use crate::send::{Call, Failure, Retries, Retry, Target};
 
 /// The largest blob that is read into memory (configs).
 const MAX_BYTES_IN_MEMORY: u64 = 16 << 20;
@@ -19,7 +20,7 @@ const MAX_BYTES_IN_MEMORY: u64 = 16 << 20;
 /// before must throw it away after an error.
 pub struct BlobStream {
     client: Client,
-    endpoint: Endpoint,
+    place: Place,
     reference: ImageReference,
     descriptor: Descriptor,
     response: Option<Response>,
@@ -31,6 +32,25 @@ pub struct BlobStream {
     failures: u32,
     hasher: Option<Hasher>,
     _permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Where a blob is fetched from.
+#[derive(Debug, Clone)]
+struct Place {
+    endpoint: Endpoint,
+    /// The address, where it is no registry's.
+    url: Option<Url>,
+}
+
+impl Place {
+    /// A request for the blob of `digest`.
+    fn call<'a>(&'a self, reference: &'a ImageReference, digest: &Digest) -> Call<'a> {
+        let mut call = Call::new(&self.endpoint, reference, Method::GET, &format!("blobs/{digest}"));
+        if let Some(url) = &self.url {
+            call.target = Target::Foreign(url.clone());
+        }
+        call
+    }
 }
 
 impl Client {
@@ -58,8 +78,9 @@ impl Client {
         Ok(response.status().is_success())
     }
 
-    /// Begins to fetch a blob of the repository of `reference`; its mirrors are asked first. Bodies that break off are
-    /// resumed; the digest and the size of `descriptor` are checked.
+    /// Begins to fetch a blob of the repository of `reference`; its mirrors are asked first, and the addresses in the
+    /// descriptor last ("foreign" layers are at these alone). Bodies that break off are resumed; the digest and the size
+    /// of `descriptor` are checked.
     pub async fn fetch_blob(
         &self,
         reference: &ImageReference,
@@ -67,14 +88,20 @@ impl Client {
     ) -> Result<BlobStream, RegistryError> {
         check_algorithm(reference, &descriptor.digest)?;
         let mut failures = Vec::new();
-        for endpoint in Endpoint::for_pull(reference, &self.shared.options.hosts)? {
-            let permit = self.shared.lanes(&endpoint.host).downloads.acquire_owned().await.ok();
-            let tail = format!("blobs/{}", descriptor.digest);
-            match self.shared.send(&Call::new(&endpoint, reference, Method::GET, &tail)).await {
+        let registries = Endpoint::for_pull(reference, &self.shared.options.hosts)?;
+        let registries = registries.into_iter().map(|endpoint| Place { endpoint, url: None });
+        let others = descriptor.urls.iter().filter_map(|text| {
+            let url = Url::parse(text).ok()?;
+            Some(Place { endpoint: Endpoint::other_server(&url)?, url: Some(url) })
+        });
+        for place in registries.chain(others) {
+            let permit = self.shared.lanes(&place.endpoint.host).downloads.acquire_owned().await.ok();
+            let sent = self.shared.send(&place.call(reference, &descriptor.digest)).await;
+            match sent {
                 Ok(response) => {
                     return Ok(BlobStream {
                         client: self.clone(),
-                        endpoint,
+                        place,
                         reference: reference.clone(),
                         descriptor: descriptor.clone(),
                         response: Some(response),
@@ -86,7 +113,7 @@ impl Client {
                         _permit: permit,
                     });
                 }
-                Err(error) => note(&mut failures, &endpoint, error)?,
+                Err(error) => note(&mut failures, &place.endpoint, error)?,
             }
         }
         Err(all_failed(reference, failures))
@@ -141,8 +168,8 @@ impl BlobStream {
                 Ok(None) if self.received == self.descriptor.size => return self.finish().map(|()| None),
                 Ok(None) => self.resume(self.wrong_size(self.received)).await?,
                 Err(error) => {
-                    let call = Call::new(&self.endpoint, &self.reference, Method::GET, "blobs/");
-                    let failure = call.disconnected(self.endpoint.host.clone(), &error);
+                    let call = self.place.call(&self.reference, &self.descriptor.digest);
+                    let failure = call.disconnected(call.host(), &error);
                     self.resume(failure.error).await?;
                 }
             }
@@ -177,7 +204,7 @@ impl BlobStream {
         }
         Err(RegistryError::DigestMismatch {
             reference: self.reference.to_string(),
-            host: self.endpoint.host.clone(),
+            host: self.place.endpoint.host.clone(),
             expected: self.descriptor.digest.clone(),
             actual,
         })
@@ -186,7 +213,7 @@ impl BlobStream {
     fn wrong_size(&self, actual: u64) -> RegistryError {
         RegistryError::WrongSize {
             reference: self.reference.to_string(),
-            host: self.endpoint.host.clone(),
+            host: self.place.endpoint.host.clone(),
             digest: self.descriptor.digest.clone(),
             expected: self.descriptor.size,
             actual,
@@ -206,8 +233,7 @@ impl BlobStream {
         let Some(delay) = shared.options.retry.pause(self.failures, None) else { return Err(error) };
         tracing::debug!(%error, received = self.received, "resuming a blob");
         tokio::time::sleep(delay).await;
-        let tail = format!("blobs/{}", self.descriptor.digest);
-        let mut call = Call::new(&self.endpoint, &self.reference, Method::GET, &tail);
+        let mut call = self.place.call(&self.reference, &self.descriptor.digest);
         call.also = &[416];
         if self.received > 0 {
             call = call.header(RANGE, &format!("bytes={}-", self.received));

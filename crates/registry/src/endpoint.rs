@@ -7,6 +7,7 @@ use url::Url;
 
 use crate::config::HostConfigs;
 use crate::error::RegistryError;
+use crate::transport::authority;
 
 /// The registry that `docker.io` stands for.
 const DOCKER_HUB: &str = "docker.io";
@@ -68,6 +69,23 @@ impl Endpoint {
         }
         endpoints.push(Self::origin(reference, configs));
         Ok(endpoints)
+    }
+
+    /// The server of `url`, which is no registry; `None` if it does not speak HTTP.
+    pub(crate) fn other_server(url: &Url) -> Option<Self> {
+        let scheme = match url.scheme() {
+            "http" => Scheme::Http,
+            "https" => Scheme::Https,
+            _ => return None,
+        };
+        let host = authority(url);
+        Some(Self {
+            configured_as: host.clone(),
+            host,
+            schemes: vec![scheme],
+            prefix: String::new(),
+            mirror_of: None,
+        })
     }
 
     fn mirror(text: &str, of: &str, configs: &HostConfigs) -> Result<Self, RegistryError> {

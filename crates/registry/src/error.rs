@@ -266,6 +266,9 @@ impl RegistryError {
     /// What a person can do about it, where that is known: a sentence without capital and period.
     pub fn hint(&self) -> Option<String> {
         match self {
+            Self::NotFound { what, .. } if what.contains(':') => {
+                Some("the registry may have lost it: pull another tag, or push the image again".to_owned())
+            }
             Self::NotFound { .. } => Some("check the name and the tag".to_owned()),
             Self::Unauthorized { host, had_credentials: false, .. } => {
                 Some(format!("log in with `docker login {host}`; rbuild reads docker's config.json"))
@@ -292,6 +295,15 @@ impl RegistryError {
             )),
             Self::Status { status: 400, message, host, .. } if message.contains("HTTPS server") => {
                 Some(format!("it speaks TLS: take `http = true` out of `[registry.\"{host}\"]`"))
+            }
+            Self::Status { status: 409, .. } => {
+                Some("the tag may be one that cannot be overwritten: push under another one".to_owned())
+            }
+            Self::Status { status: 413, .. } => {
+                Some("the registry, or a proxy before it, has a limit for the size of requests".to_owned())
+            }
+            Self::Status { status: 408 | 500.., .. } => {
+                Some("the registry, or a proxy before it, has trouble of its own: try again later".to_owned())
             }
             Self::PlainHttp { host, .. } => {
                 Some(format!("set `http = true` in `[registry.\"{host}\"]` of config.toml"))

@@ -57,6 +57,10 @@ impl Client {
                     }
                     _ => return Ok(self.resolve(reference).await?.descriptor),
                 },
+                // Not all registries know the method.
+                Err(RegistryError::Status { status: 400 | 405 | 501, .. }) => {
+                    return Ok(self.resolve(reference).await?.descriptor);
+                }
                 Err(error) => note(&mut failures, &endpoint, error)?,
             }
         }
@@ -169,8 +173,7 @@ fn check(
         let (reference, host) = (call.name(), call.host());
         return Err(RegistryError::DigestMismatch { reference, host, expected: expected.clone(), actual });
     }
-    let media_type = media_type(headers, &bytes)
-        .ok_or_else(|| call.protocol("it is neither an image manifest nor an index"))?;
+    let media_type = media_type(headers, &bytes).map_err(|problem| call.protocol(problem))?;
     let descriptor = Descriptor::new(&media_type, actual, bytes.len() as u64);
     Ok(Resolved { descriptor, bytes })
 }
@@ -189,21 +192,35 @@ fn is_known(media_type: &str) -> bool {
 }
 
 /// The type of a manifest: what it says itself, else what the header says, else what its members show (some registries
-/// serve `application/json`).
-fn media_type(headers: &HeaderMap, bytes: &[u8]) -> Option<String> {
-    let document: serde_json::Value = serde_json::from_slice(bytes).ok()?;
+/// serve `application/json`). An error says what is wrong with it.
+fn media_type(headers: &HeaderMap, bytes: &[u8]) -> Result<String, String> {
+    let document: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
     let own = document.get("mediaType").and_then(serde_json::Value::as_str);
+    if document.get("schemaVersion").and_then(serde_json::Value::as_u64) == Some(1) {
+        return Err(
+            "it is a manifest of Docker's schema 1, which nothing reads any more; push the image again \
+                    with a tool of today"
+                .to_owned(),
+        );
+    }
     if let Some(own) = own {
-        return is_known(own).then(|| own.to_owned());
+        return if is_known(own) {
+            Ok(own.to_owned())
+        } else {
+            Err(format!("it is neither an image manifest nor an index, but `{own}`"))
+        };
     }
     if let Some(known) = header_media_type(headers) {
-        return Some(known.to_owned());
+        return Ok(known.to_owned());
     }
     if document.get("manifests").is_some() {
-        return Some(MediaType::OCI_INDEX.to_owned());
+        return Ok(MediaType::OCI_INDEX.to_owned());
     }
-    (document.get("config").is_some() && document.get("layers").is_some())
-        .then(|| MediaType::OCI_MANIFEST.to_owned())
+    if document.get("config").is_some() && document.get("layers").is_some() {
+        return Ok(MediaType::OCI_MANIFEST.to_owned());
+    }
+    Err("it is neither an image manifest nor an index".to_owned())
 }
 
 fn described(headers: &HeaderMap) -> Option<Descriptor> {

@@ -48,8 +48,11 @@ impl Client {
         let target = &push.target;
         let endpoint = Endpoint::origin(target, &self.shared.options.hosts);
         let _permit = self.shared.lanes(&endpoint.host).uploads.acquire_owned().await.ok();
-        if self.blob_exists_at(&endpoint, target, &push.descriptor.digest).await? {
-            return Ok(Pushed::Existed);
+        match self.blob_exists_at(&endpoint, target, &push.descriptor.digest).await {
+            Ok(true) => return Ok(Pushed::Existed),
+            // An answer to HEAD has no text: that to the upload says why.
+            Ok(false) | Err(RegistryError::Denied { .. }) => {}
+            Err(error) => return Err(error),
         }
         let mut transfer = Transfer::new(self, &endpoint, push);
         let mut retries = Retries::new(&self.shared);

@@ -19,6 +19,8 @@ use crate::transport::{Direction, authority, check_resolver};
 
 /// The most that is read of an answer that tells of an error.
 const MAX_ERROR_BYTES: usize = 64 << 10;
+/// How often a mirror is tried.
+const MIRROR_ATTEMPTS: u32 = 2;
 /// The longest wait for the text of an error.
 const MESSAGE_PATIENCE: Duration = Duration::from_secs(10);
 /// How many redirects are followed; as many as Go's client follows.
@@ -51,6 +53,8 @@ pub(crate) enum Target {
     Tail(String),
     /// Where the registry said.
     Url(Url),
+    /// At a server that is no registry of ours: without credentials.
+    Foreign(Url),
 }
 
 /// A failed exchange.
@@ -77,17 +81,27 @@ impl From<RegistryError> for Failure {
 pub(crate) struct Retries<'a> {
     shared: &'a Shared,
     failures: u32,
+    most: u32,
 }
 
 impl<'a> Retries<'a> {
     pub(crate) fn new(shared: &'a Shared) -> Self {
-        Self { shared, failures: 0 }
+        Self { shared, failures: 0, most: u32::MAX }
+    }
+
+    /// For requests to `endpoint`: a mirror that fails is not waited for long, as there is another host to ask.
+    fn with(shared: &'a Shared, endpoint: &Endpoint) -> Self {
+        let most = if endpoint.mirror_of.is_some() { MIRROR_ATTEMPTS } else { u32::MAX };
+        Self { most, ..Self::new(shared) }
     }
 
     /// Waits before the next attempt; gives the error back where there should be none.
     pub(crate) async fn pause(&mut self, failure: Failure) -> Result<(), RegistryError> {
         self.failures += 1;
         let Retry::Later(asked) = failure.retry else { return Err(failure.error) };
+        if self.failures >= self.most {
+            return Err(failure.error);
+        }
         let Some(delay) = self.shared.options.retry.pause(self.failures, asked) else {
             return Err(failure.error);
         };
@@ -182,7 +196,7 @@ pub(crate) fn scope(endpoint: &Endpoint, reference: &ImageReference, actions: &s
 impl Shared {
     /// Sends `call`, again where that may help.
     pub(crate) async fn send(&self, call: &Call<'_>) -> Result<Response, RegistryError> {
-        let mut retries = Retries::new(self);
+        let mut retries = Retries::with(self, call.endpoint);
         loop {
             match self.send_once(call).await {
                 Ok(response) => return Ok(response),
@@ -197,7 +211,7 @@ impl Shared {
         call: &Call<'_>,
         limit: u64,
     ) -> Result<(HeaderMap, Bytes), RegistryError> {
-        let mut retries = Retries::new(self);
+        let mut retries = Retries::with(self, call.endpoint);
         loop {
             let failure = match self.send_once(call).await {
                 Ok(response) => {
@@ -219,17 +233,21 @@ impl Shared {
         let base = call.endpoint.base_url(scheme)?;
         let mut url = match &call.target {
             Target::Tail(tail) => call.endpoint.url(scheme, call.reference, tail)?,
-            Target::Url(url) => url.clone(),
+            Target::Url(url) | Target::Foreign(url) => url.clone(),
         };
+        let is_foreign = matches!(call.target, Target::Foreign(_));
         let (mut challenges, mut redirects) = (0, 0);
         loop {
             // Credentials go to the registry alone, not to the storage that it redirects to.
-            let is_registry = url.origin() == base.origin();
+            let is_registry = !is_foreign && url.origin() == base.origin();
             let authorization =
                 if is_registry { self.authenticator.authorization(self, call).await? } else { None };
             let response = self.execute(call, &url, authorization.as_ref()).await?;
             let status = response.status();
-            if status.is_redirection() && redirects < MAX_REDIRECTS {
+            if status.is_redirection() {
+                if redirects == MAX_REDIRECTS {
+                    return Err(call.protocol("it redirects again and again").into());
+                }
                 redirects += 1;
                 url = redirected(call, &url, &response)?;
             } else if status.as_u16() == 401 && is_registry && challenges < MAX_CHALLENGES {

@@ -37,7 +37,7 @@ impl Client {
         mount: Option<(&Descriptor, &str)>,
     ) -> Result<Begun, Failure> {
         let mut call = Call::new(endpoint, target, Method::POST, "blobs/uploads/");
-        call.kind = "upload";
+        (call.kind, call.what) = ("upload", endpoint.repository(target));
         if let Some((descriptor, from)) = mount {
             let mut query = url::form_urlencoded::Serializer::new(String::new());
             query.append_pair("mount", descriptor.digest.as_str()).append_pair("from", from);
@@ -59,7 +59,7 @@ impl Client {
         target: &ImageReference,
     ) -> Result<(Url, Option<u64>), RegistryError> {
         let mut call = Call::new(endpoint, target, Method::POST, "blobs/uploads/");
-        call.kind = "upload";
+        (call.kind, call.what) = ("upload", endpoint.repository(target));
         let response = self.shared.send(&call).await?;
         let least = response.headers().get("oci-chunk-min-length");
         let least = least.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());

@@ -98,3 +98,59 @@ async fn large_blobs_are_pushed_in_both_ways() {
         assert_eq!(stream.received(), descriptor.size);
     }
 }
+
+/// An address before `registry` that breaks the first connection after so many bytes to the registry.
+fn cutting(registry: &RealRegistry, after_bytes: usize) -> String {
+    use std::io::{Read as _, Write as _};
+    use std::net::{Shutdown, TcpListener, TcpStream};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to = registry.address().to_owned();
+    let left = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(after_bytes));
+    // The thread ends with the process.
+    std::thread::spawn(move || {
+        for near in listener.incoming().map_while(Result::ok) {
+            let Ok(far) = TcpStream::connect(&to) else { return };
+            let (mut back_from, mut back_to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
+            std::thread::spawn(move || std::io::copy(&mut back_from, &mut back_to));
+            let (left, mut near, mut far) = (std::sync::Arc::clone(&left), near, far);
+            std::thread::spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(count @ 1..) = near.read(&mut buffer) {
+                    let ordering = std::sync::atomic::Ordering::Relaxed;
+                    let before =
+                        left.fetch_update(ordering, ordering, |left| Some(left.saturating_sub(count)));
+                    let is_last = before.is_ok_and(|before| before > 0 && before <= count);
+                    if far.write_all(&buffer[..count]).is_err() || is_last {
+                        break;
+                    }
+                }
+                let _ = far.shutdown(Shutdown::Both);
+                let _ = near.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_is_brought_to_its_end() {
+    let registry = RealRegistry::start();
+    let retry = registry::RetryPolicy {
+        first_delay: std::time::Duration::from_millis(1),
+        ..registry::RetryPolicy::default()
+    };
+    let client = Client::new(ClientOptions { retry, ..ClientOptions::default() });
+    let bytes: Vec<u8> = (0..20_000_000_u32).map(|at| (at % 253) as u8).collect();
+    let push = PushBlob {
+        target: format!("{}/a:v1", cutting(&registry, 10_000_000)).parse().unwrap(),
+        descriptor: Descriptor::of("application/octet-stream", &bytes),
+        mount_from: Vec::new(),
+        source: BlobSource::Bytes(bytes.into()),
+    };
+    assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Uploaded);
+    assert!(client.blob_exists(&reference(&registry, "a"), &push.descriptor.digest).await.unwrap());
+    // This registry keeps nothing of an upload that broke off: it says so, and gets all of it again.
+    assert_eq!(registry.requests(|request| request.starts_with("GET /v2/a/blobs/uploads/")), 1);
+    assert_eq!(registry.requests(|request| request.starts_with("POST /v2/a/blobs/uploads/")), 2);
+}

@@ -137,6 +137,7 @@ struct State {
     mount: MountPolicy,
     knows_ranges: bool,
     forgets_uploads: bool,
+    offers_more: bool,
     longest_body: Option<usize>,
     tells_digests: bool,
     /// What each token allows.
@@ -289,6 +290,11 @@ impl ScriptedRegistry {
     /// Throws away uploads that break off, as Debian's docker-registry does, from now on.
     pub fn forget_uploads(&self) {
         self.state().forgets_uploads = true;
+    }
+
+    /// Says from now on, beside what it wants, that it would take other kinds of authentication, too.
+    pub fn offer_more_challenges(&self) {
+        self.state().offers_more = true;
     }
 
     /// Refuses longer bodies with 413 from now on.

@@ -216,3 +216,39 @@ async fn repositories_have_credentials_of_their_own() {
         );
     }
 }
+
+#[tokio::test]
+async fn of_several_challenges_a_token_is_chosen() {
+    let (registry, manifest, _) = registry();
+    registry.offer_more_challenges();
+    for (policy, tokens) in
+        [(token_policy(false), 1), (AuthPolicy::Basic("me".to_owned(), "secret".to_owned()), 1)]
+    {
+        registry.set_auth(policy);
+        let (_directory, credentials) = docker_config(&registry, r#"{"username":"me","password":"secret"}"#);
+        let client = Client::new(ClientOptions { credentials, ..options() });
+        assert_eq!(client.resolve(&reference(&registry, "a:v1")).await.unwrap().descriptor, manifest);
+        assert_eq!(registry.count("GET", "/token"), tokens);
+    }
+}
+
+#[tokio::test]
+async fn one_token_lets_mount_and_push() {
+    let registry = ScriptedRegistry::start();
+    registry.put_blob("other/a", OCTETS, "content");
+    registry.set_auth(token_policy(false));
+    let (_directory, credentials) = docker_config(&registry, r#"{"username":"me","password":"secret"}"#);
+    let client = Client::new(ClientOptions { credentials, ..options() });
+    let push = PushBlob {
+        target: reference(&registry, "b:v1"),
+        descriptor: Descriptor::of(OCTETS, b"content"),
+        mount_from: vec!["other/a".to_owned()],
+        source: BlobSource::Bytes(Bytes::from_static(b"content")),
+    };
+    assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Mounted);
+    let asked: Vec<_> = registry.requests().into_iter().map(|request| request.path).collect();
+    let asked: Vec<_> =
+        asked.iter().filter_map(|path| path.strip_prefix("/token?service=scripted&")).collect();
+    let mount = "scope=repository%3Ab%3Apull%2Cpush&scope=repository%3Aother%2Fa%3Apull&account=me";
+    assert_eq!(asked, ["scope=repository%3Ab%3Apull%2Cpush&account=me", mount]);
+}

@@ -38,3 +38,39 @@ async fn all_hosts_that_failed_are_named() {
     assert!(text.contains("the registry `mirrored.invalid` cannot be reached"), "{text}");
     assert!(!error.is_not_found());
 }
+
+#[tokio::test]
+async fn a_mirror_that_fails_is_not_waited_for_long() {
+    let (broken, (full, manifest, _)) = (ScriptedRegistry::start(), registry());
+    broken.fault("GET", "/manifests/", 99, FaultKind::Status(503, None));
+    let client = mirrors(&[broken.address(), full.address()]);
+    let reference: ImageReference = "mirrored.invalid/a:v1".parse().unwrap();
+    assert_eq!(client.resolve(&reference).await.unwrap().descriptor, manifest);
+    assert_eq!(broken.count("GET", "/manifests/"), 2);
+}
+
+#[tokio::test]
+async fn foreign_layers_are_fetched_from_their_addresses_without_credentials() {
+    let (registry, other) = (ScriptedRegistry::start(), ScriptedRegistry::start());
+    let content = vec![7; 3_000_000];
+    other.put_file("/layer", testkit::WebFile { content: content.clone().into(), ..Default::default() });
+    other.fault("GET", "/layer", 1, FaultKind::Reset { after_bytes: 1_000_000 });
+    let mut layer = Descriptor::of("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", &content);
+    layer.urls = vec!["ftp://x/layer".to_owned(), other.url("/gone"), other.url("/layer")];
+    let password = Credential::Password { username: "me".to_owned(), password: "secret".to_owned() };
+    let credentials = CredentialStore::anonymous().everywhere(password);
+    let client = Client::new(ClientOptions { credentials, ..options() });
+    let reference = reference(&registry, "a:v1");
+    assert_eq!(read(&client, &reference, &layer).await.unwrap(), content);
+    let seen: Vec<_> = other.requests().into_iter().map(|seen| (seen.path, seen.range)).collect();
+    let rest = Some("bytes=1000000-".to_owned());
+    let expected = [("/gone", None), ("/layer", None), ("/layer", rest)];
+    assert_eq!(seen, expected.map(|(path, range)| (path.to_owned(), range)));
+    // It asks in vain who we are.
+    other.put_file(
+        "/layer",
+        testkit::WebFile { authorization: Some("Basic eDp5".to_owned()), ..Default::default() },
+    );
+    let error = read(&client, &reference, &layer).await.map(drop).unwrap_err();
+    assert!(other.requests().iter().all(|request| request.authorization.is_none()), "{error}");
+}

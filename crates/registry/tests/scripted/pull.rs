@@ -11,6 +11,8 @@ async fn tags_and_digests_resolve() {
         assert_eq!(resolved.bytes, manifest_bytes("x"), "{text}");
     }
     assert_eq!(client().head(&reference(&registry, "a:v1")).await.unwrap(), manifest);
+    registry.fault("HEAD", "/manifests/", 1, FaultKind::Status(405, None));
+    assert_eq!(client().head(&reference(&registry, "a:v1")).await.unwrap(), manifest);
     registry.hide_digests();
     assert_eq!(client().head(&reference(&registry, "a:v1")).await.unwrap(), manifest);
 }
@@ -58,6 +60,29 @@ async fn wrong_manifests_are_refused() {
         normalised(&error, &registry),
         "the answer of `HOST` for `HOST/a:none` cannot be used: it is neither an image manifest nor an index"
     );
+    let odd = [
+        (
+            r#"{"schemaVersion":1,"name":"a"}"#,
+            "it is a manifest of Docker's schema 1, which nothing reads any more; \
+          push the image again with a tool of today",
+        ),
+        (
+            r#"{"schemaVersion":2,"mediaType":"text/x"}"#,
+            "it is neither an image manifest nor an index, but `text/x`",
+        ),
+        ("hello", "it is not JSON: expected value at line 1 column 1"),
+    ];
+    for (bytes, problem) in odd {
+        registry.put_manifest(
+            "a",
+            Some("odd"),
+            "application/vnd.docker.distribution.manifest.v1+prettyjws",
+            bytes,
+        );
+        let error = client().resolve(&reference(&registry, "a:odd")).await.unwrap_err();
+        let expected = format!("the answer of `HOST` for `HOST/a:odd` cannot be used: {problem}");
+        assert_eq!(told(&error, &registry), expected);
+    }
     registry.put_manifest("a", Some("long"), MediaType::OCI_MANIFEST, vec![b' '; (4 << 20) + 1]);
     let error = client().resolve(&reference(&registry, "a:long")).await.unwrap_err();
     assert!(matches!(error, RegistryError::TooLarge { .. }), "{error}");
@@ -171,16 +196,71 @@ async fn transfers_at_once_are_limited() {
     let (registry, _, blob) = registry();
     let mut limited = options();
     limited.limits.downloads = 1;
-    let client = Client::new(limited);
-    let reference = reference(&registry, "a:v1");
-    let first = client.fetch_blob(&reference, &blob).await.unwrap();
-    let second = client.fetch_blob(&reference, &blob);
+    let own = HostConfig { max_concurrency: Some(1), ..HostConfig::default() };
+    let hosts = BTreeMap::from([(registry.address().to_owned(), own)]).into();
+    for options in [limited, ClientOptions { hosts, ..options() }] {
+        one_waits_for_the_other(&Client::new(options), &reference(&registry, "a:v1"), &blob).await;
+    }
+}
+
+async fn one_waits_for_the_other(client: &Client, reference: &ImageReference, blob: &Descriptor) {
+    let first = client.fetch_blob(reference, blob).await.unwrap();
+    let second = client.fetch_blob(reference, blob);
     tokio::pin!(second);
     tokio::select! {
         biased;
         _ = &mut second => panic!("the second transfer did not wait"),
-        resolved = client.resolve(&reference) => drop(resolved.unwrap()),
+        resolved = client.resolve(reference) => drop(resolved.unwrap()),
     }
     drop(first);
     second.await.unwrap();
+}
+
+/// What a person is told of each fault of a pull, and how many requests it took.
+#[tokio::test]
+async fn faults_are_told_in_plain_words() {
+    let later = || Some("3600".to_owned());
+    let faults = |after_bytes| {
+        [
+            FaultKind::Status(400, None),
+            FaultKind::Status(403, None),
+            FaultKind::Status(404, None),
+            FaultKind::Status(408, None),
+            FaultKind::Status(429, None),
+            FaultKind::Status(429, later()),
+            FaultKind::Status(503, later()),
+            FaultKind::Text(500, r#"{"errors":[{"code":"DENIED"},{"code":"X","message":"y"}]}"#.to_owned()),
+            FaultKind::Text(502, "<html>bad gateway</html>".to_owned()),
+            FaultKind::Text(504, "the proxy is tired\nof it".to_owned()),
+            FaultKind::Reset { after_bytes: 0 },
+            FaultKind::Reset { after_bytes },
+            FaultKind::Stall { after_bytes },
+            FaultKind::Short { bytes: after_bytes },
+            FaultKind::WrongBytes,
+            FaultKind::Redirect("ftp://elsewhere/".to_owned()),
+            FaultKind::Redirect("/v2/round".to_owned()),
+        ]
+    };
+    // A blob that moves at all is not given up.
+    for (path, after_bytes, expected) in [
+        ("/manifests/", 10, include_str!("manifest_faults.txt")),
+        ("/blobs/", 0, include_str!("blob_faults.txt")),
+    ] {
+        let mut text = String::new();
+        for fault in faults(after_bytes) {
+            let registry = ScriptedRegistry::start();
+            registry.put_manifest("a", Some("v1"), MediaType::OCI_MANIFEST, manifest_bytes("x"));
+            let blob = registry.put_blob("a", OCTETS, "some bytes");
+            registry.fault("GET", path, 99, fault.clone());
+            registry.fault("GET", "/round", 99, fault.clone());
+            let reference = reference(&registry, "a:v1");
+            let error = match path {
+                "/blobs/" => read(&client(), &reference, &blob).await.map(drop).unwrap_err(),
+                _ => client().resolve(&reference).await.map(drop).unwrap_err(),
+            };
+            let told = told(&error, &registry).replace('\n', "\n  ");
+            text += &format!("{fault:?}, {} requests:\n  {told}\n", sequence(&registry).len());
+        }
+        assert!(text == expected, "{path}\n{text}");
+    }
 }

@@ -255,7 +255,10 @@ async fn a_registry_that_refuses_large_requests_gets_chunks() {
     registry.limit_bodies(1000);
     push.target = reference(&registry, "c:v1");
     let error = client().push_blob(&push).await.unwrap_err();
-    assert_eq!(told(&error, &registry), "`HOST` answered 413 to PATCH upload of `HOST/c:v1`: too much");
+    assert_eq!(
+        told(&error, &registry),
+        "`HOST` answered 413 to PATCH upload of `HOST/c:v1`: too much\nhint: the registry, or a proxy before it, has a limit for the size of requests"
+    );
 }
 
 /// A reader that gives `pieces` bytes, each after `pause`.
@@ -320,4 +323,59 @@ async fn mounts_that_are_denied_become_uploads() {
         assert_eq!(client().push_blob(&push).await.unwrap(), Pushed::Uploaded, "{status}");
         assert_eq!(registry.count("POST", "/uploads/"), 3);
     }
+}
+
+/// What a person is told of each fault of a push, and what was sent.
+#[tokio::test]
+async fn faults_are_told_in_plain_words() {
+    let error =
+        |code: &str, message: &str| format!(r#"{{"errors":[{{"code":"{code}","message":"{message}"}}]}}"#);
+    let denied = error("DENIED", "requested access to the resource is denied");
+    let faults = [
+        ("HEAD", "/blobs/", FaultKind::Status(500, None)),
+        ("POST", "/uploads/", FaultKind::Text(403, denied)),
+        (
+            "POST",
+            "/uploads/",
+            FaultKind::Text(404, error("NAME_UNKNOWN", "repository name not known to registry")),
+        ),
+        ("POST", "/uploads/", FaultKind::Status(429, Some("3600".to_owned()))),
+        ("POST", "/uploads/", FaultKind::Reset { after_bytes: 0 }),
+        ("PUT", "/uploads/", FaultKind::Text(400, error("DIGEST_INVALID", "provided digest did not match"))),
+        ("PUT", "/uploads/", FaultKind::Text(413, "too large".to_owned())),
+        ("PUT", "/uploads/", FaultKind::Text(507, error("QUOTA", "the project is full"))),
+        ("PUT", "/uploads/", FaultKind::Status(503, None)),
+        (
+            "PUT",
+            "/manifests/",
+            FaultKind::Text(400, error("MANIFEST_BLOB_UNKNOWN", "blob unknown to registry")),
+        ),
+        ("PUT", "/manifests/", FaultKind::Text(409, error("TAG_IMMUTABLE", "the tag cannot be overwritten"))),
+        ("PUT", "/manifests/", FaultKind::Status(502, None)),
+    ];
+    let mut text = String::new();
+    for (method, path, fault) in faults {
+        let registry = ScriptedRegistry::start();
+        registry.fault(method, path, 99, fault.clone());
+        let push = push(&registry, b"content", &[]);
+        let pushed = match client().push_blob(&push).await {
+            Ok(_) => client()
+                .push_manifest(&push.target, MediaType::OCI_MANIFEST, manifest_bytes("y"))
+                .await
+                .map(drop),
+            Err(error) => Err(error),
+        };
+        let told = told(&pushed.unwrap_err(), &registry).replace('\n', "\n  ");
+        text += &format!("{method} {path} {fault:?}\n  {}\n  {told}\n", sequence(&registry).join(", "));
+    }
+    assert!(text == include_str!("push_faults.txt"), "\n{text}");
+}
+
+#[tokio::test]
+async fn why_a_push_is_denied_is_asked_of_the_upload() {
+    let registry = ScriptedRegistry::start();
+    registry.fault("HEAD", "/blobs/", 9, FaultKind::Status(403, None));
+    registry.fault("POST", "/uploads/", 1, FaultKind::Status(403, None));
+    let error = client().push_blob(&push(&registry, b"content", &[])).await.unwrap_err();
+    assert_eq!(normalised(&error, &registry), "`HOST` denies access to `HOST/b:v1`: SCRIPTED: scripted");
 }

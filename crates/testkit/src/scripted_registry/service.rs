@@ -226,7 +226,10 @@ fn authenticate(state: &State, asked: &Asked, address: &str) -> Option<Answer> {
         }
     };
     let mut answer = status_answer(401, r#"{"errors":[{"code":"UNAUTHORIZED","message":"who are you"}]}"#);
-    answer.headers_mut().insert(WWW_AUTHENTICATE, challenge.parse().expect("a header's value"));
+    let others = state.offers_more.then_some(r#"Negotiate, Basic realm="a, \"b\"""#.to_owned());
+    for challenge in others.into_iter().chain([challenge]) {
+        answer.headers_mut().append(WWW_AUTHENTICATE, challenge.parse().expect("a header's value"));
+    }
     Some(answer)
 }
 
