@@ -8,16 +8,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("oci", &[]),
     ("pattern", &[]),
     ("sandbox", &[]),
+    ("sbom", &[]),
     ("solver", &["oci"]),
     ("registry", &["oci"]),
     ("cache", &["oci", "pattern"]),
     ("frontend", &["solver", "oci", "pattern"]),
-    ("exporter", &["cache", "registry", "oci"]),
+    ("exporter", &["cache", "registry", "oci", "sbom"]),
     ("worker", &["solver", "cache", "registry", "sandbox", "oci", "pattern"]),
     ("testkit", &["oci", "solver", "registry"]),
     (
         "rbuild",
-        &["oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker"],
+        &["oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker", "sbom"],
     ),
 ];
 
