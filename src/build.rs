@@ -18,7 +18,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
     Debugger, DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret,
-    SourcePolicy, SshAgent, TimeLimit, WorkerError, WorkerOptions,
+    SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, WorkerOptions,
 };
 
 use crate::agents;
@@ -57,7 +57,7 @@ pub(crate) struct Plan {
     secrets: Arc<BTreeMap<String, Secret>>,
     agents: BTreeMap<String, SshAgent>,
     network: DefaultNetwork,
-    outputs: Outputs,
+    pub(crate) outputs: Outputs,
     caches: Caches,
     /// The Dockerfile as it was given.
     file: Option<PathBuf>,
@@ -298,6 +298,8 @@ pub(crate) struct Opened {
     pub(crate) client: registry::Client,
     pub(crate) worker: LocalWorker,
     pub(crate) definition: Definition,
+    /// What the contexts that are elsewhere were found to be.
+    remote_versions: SourceVersions,
 }
 
 impl Plan {
@@ -340,9 +342,9 @@ impl Plan {
             (Some(step), Err(failure)) => self.progress.failed(step, failure.cause()),
             (None, _) => {}
         }
-        let ReadyInputs { definition, contexts } = ready?;
+        let (ReadyInputs { definition, contexts }, remote_versions) = ready?;
         let worker = LocalWorker::new(WorkerOptions { contexts, imports, ..options });
-        Ok(Opened { store, client, worker, definition })
+        Ok(Opened { store, client, worker, definition, remote_versions })
     }
 
     /// What becomes of changes of owners in steps. That a flag has no effect is told.
@@ -368,12 +370,17 @@ impl Plan {
         }
     }
 
-    /// Fetches what is elsewhere, and reads what is left to read.
-    async fn ready(&self, options: &WorkerOptions, salt: Vec<u8>) -> Result<ReadyInputs, Failure> {
+    /// Fetches what is elsewhere, tells what that was found to be, and reads what is left to read.
+    async fn ready(
+        &self,
+        options: &WorkerOptions,
+        salt: Vec<u8>,
+    ) -> Result<(ReadyInputs, SourceVersions), Failure> {
         let worker = LocalWorker::new(options.clone());
         let fetched = remote::fetch(self.inputs.remotes(), &worker, salt).await?;
         let (inputs, store) = (Arc::clone(&self.inputs), options.store.clone());
-        blocking(move || inputs.make_ready(&store, &fetched)).await
+        let ready = blocking(move || inputs.make_ready(&store, &fetched)).await?;
+        Ok((ready, worker.source_versions()))
     }
 }
 
@@ -436,7 +443,7 @@ async fn make(
     opened: Opened,
     (interrupt, recording): (&Interrupt, &Arc<Recording>),
 ) -> Result<Option<String>, Failure> {
-    let Opened { store, client, worker, definition } = opened;
+    let Opened { store, client, worker, definition, remote_versions } = opened;
     let (file, path) = (definition.file, definition.path);
     plan.wanted.check_file(&file.name, plan.file.as_deref(), path.as_deref())?;
     show_definition(plan, &file);
@@ -456,8 +463,16 @@ async fn make(
         };
         return interrupt.unless(Box::pin(told)).await.map(Some);
     }
-    let work =
-        Work { plan, build: &build, store: &store, client: &client, worker: &worker, interrupt, recording };
+    let work = Work {
+        plan,
+        build: &build,
+        store: &store,
+        client: &client,
+        worker: &worker,
+        remote_versions: &remote_versions,
+        interrupt,
+        recording,
+    };
     plan.progress.attach(Arc::clone(&build.graph), &build.targets());
     recording.attach(Arc::clone(&build.graph));
     let outcome = Box::pin(work.run(session, salt)).await;
@@ -518,11 +533,12 @@ impl Build {
 pub(crate) struct Work<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) build: &'a Arc<Build>,
-    store: &'a Store,
+    pub(crate) store: &'a Store,
     client: &'a registry::Client,
     pub(crate) worker: &'a LocalWorker,
-    interrupt: &'a Interrupt,
-    recording: &'a Arc<Recording>,
+    pub(crate) remote_versions: &'a SourceVersions,
+    pub(crate) interrupt: &'a Interrupt,
+    pub(crate) recording: &'a Arc<Recording>,
 }
 
 /// Whether a solve is shown.
@@ -616,7 +632,6 @@ impl<'a> Work<'a> {
             epoch: build.lowered.epoch,
             cancel: interrupt.token(),
         };
-        let export = self.export(&plan.outputs, build.lowered.epoch, export::root_form(&plan.options));
         let exporting = async {
             let mut built = Vec::with_capacity(targets.len());
             for (number, image) in build.lowered.images.iter().enumerate() {
@@ -629,6 +644,10 @@ impl<'a> Work<'a> {
                     cache: carrying.inline(number).await?,
                 });
             }
+            let run = self.provenance_run();
+            let said = self.say(run.as_ref(), &built, solved).await?;
+            let export = self.export(&plan.outputs, build.lowered.epoch, export::root_form(&plan.options));
+            let export = export::Export { said, ..export };
             let exported = export.run(built).await?;
             if let Some(images) = &exported.images {
                 let layers = images.layers().iter().map(|layer| layer.size).sum();
@@ -696,6 +715,7 @@ impl<'a> Work<'a> {
             worker: self.worker,
             epoch,
             form,
+            said: None,
             cancel: self.interrupt.token(),
         }
     }

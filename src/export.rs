@@ -12,14 +12,15 @@ use cache::layer::FileTimes;
 use cache::{Snapshot, Store};
 use exporter::{
     ArchiveKind, ArchiveOutput, Compression, Destination, ExportError, FilesForm, FilesOutput, ImageBuild,
-    ImageForm, ImageOutput, ImageSet, LayerFetcher, LayerOrigin, LayerStreams, OutputSpec, Packaging,
-    PlatformFiles, PlatformSplit, PushMeans, PushOutput, RootForm,
+    ImageForm, ImageOutput, ImageSet, IndexBuild, LayerFetcher, LayerOrigin, LayerStreams, OutputSpec,
+    Packaging, PlatformFiles, PlatformSplit, PushMeans, PushOutput, RootForm,
 };
 use oci::{ImageConfig, ImageReference, InlineCache, Platform};
 use solver::SourceLines;
 use tokio_util::sync::CancellationToken;
 use worker::{LocalWorker, Output, OutputLayer};
 
+use crate::attestations::Said;
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
 use crate::resolver::BuildFetcher;
@@ -63,6 +64,8 @@ pub(crate) struct Export<'a> {
     pub(crate) worker: &'a LocalWorker,
     pub(crate) epoch: Option<i64>,
     pub(crate) form: RootForm,
+    /// What is said of the images.
+    pub(crate) said: Option<Said<'a>>,
     pub(crate) cancel: &'a CancellationToken,
 }
 
@@ -151,7 +154,7 @@ impl Export<'_> {
         wanted: &ImageOutput,
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(&wanted.form, step).await?;
+        let image = images.get(&wanted.form, &self.outputs.names(&wanted.names), step).await?;
         let Names { kept, pushed } = self.outputs.names_of(wanted, &image.descriptor().digest);
         if wanted.store {
             let layers: Vec<_> = image.layers().into_iter().cloned().collect();
@@ -195,10 +198,10 @@ impl Export<'_> {
         (wanted, kind): (&ArchiveOutput, ArchiveKind),
         step: StepNumber,
     ) -> Result<(), Failure> {
-        let image = images.get(&wanted.form, step).await?;
+        let names = self.outputs.names(&wanted.names);
+        let image = images.get(&wanted.form, &names, step).await?;
         exporter::fetch_layers(self.store, &image, &self.fetcher()).await.map_err(|error| failure(&error))?;
         self.progress.line(step, "sending tarball");
-        let names = self.outputs.names(&wanted.names);
         let (store, wanted) = (self.store.clone(), wanted.clone());
         blocking(move || match (wanted.packaging, &wanted.destination) {
             (Packaging::Directory, Destination::Path(path)) => {
@@ -215,7 +218,7 @@ impl Export<'_> {
         built: &[BuiltImage],
         wanted: &FilesOutput<Destination>,
     ) -> Result<(), Failure> {
-        let files = self.files_of(built).await?;
+        let files = self.files_of(built, &wanted.attestation_prefix).await?;
         let (store, form) = (self.store.clone(), self.files_form(wanted));
         let destination = wanted.destination.clone();
         let written = blocking(move || exporter::write_files(&store, &files, form, &destination)).await;
@@ -227,18 +230,23 @@ impl Export<'_> {
         built: &[BuiltImage],
         wanted: &FilesOutput<PathBuf>,
     ) -> Result<(), Failure> {
-        let files = self.files_of(built).await?;
+        let files = self.files_of(built, &wanted.attestation_prefix).await?;
         let (store, form) = (self.store.clone(), self.files_form(wanted));
         let destination = wanted.destination.clone();
         let written = blocking(move || exporter::copy_files(&store, &files, form, &destination)).await;
         written.map_err(|error| failure(&error))
     }
 
-    async fn files_of(&self, built: &[BuiltImage]) -> Result<Vec<PlatformFiles>, Failure> {
+    /// The files of `built`, with what is said of them in files whose names begin with `prefix`.
+    async fn files_of(&self, built: &[BuiltImage], prefix: &str) -> Result<Vec<PlatformFiles>, Failure> {
         let mut files = Vec::with_capacity(built.len());
-        for image in built {
+        for (number, image) in built.iter().enumerate() {
             let snapshot = self.snapshot_of(image).await?;
-            files.push(PlatformFiles { platform: image.platform.clone(), snapshot });
+            let mut attestations = self.said.as_ref().map_or_else(Vec::new, |said| said.of(number, None));
+            for attestation in &mut attestations {
+                attestation.file_name.insert_str(0, prefix);
+            }
+            files.push(PlatformFiles { platform: image.platform.clone(), snapshot, attestations });
         }
         Ok(files)
     }
@@ -257,6 +265,17 @@ impl Export<'_> {
             times: wanted.epoch.or(self.epoch).map_or(FileTimes::Own, FileTimes::All),
             others: wanted.others,
         }
+    }
+
+    /// Whether anything stands beside the images.
+    fn is_anything_said(&self) -> bool {
+        self.said.as_ref().is_some_and(|said| said.wanted.provenance.is_some() || said.wanted.sbom.is_some())
+    }
+
+    /// What is said of an image depends on its names.
+    fn made(&self, form: &ImageForm, names: &[ImageReference]) -> Made {
+        let names = if self.is_anything_said() { names.to_vec() } else { Vec::new() };
+        Made { form: form.clone(), names }
     }
 
     fn fetcher(&self) -> Arc<dyn LayerFetcher> {
@@ -285,24 +304,38 @@ struct Images<'a, 'e> {
     built: &'a [BuiltImage],
     /// What each is made of.
     builds: Option<Vec<ImageBuild>>,
-    made: Vec<(ImageForm, Arc<ImageSet>)>,
+    made: Vec<(Made, Arc<ImageSet>)>,
     /// To the first registry that wants layers of a compression.
     streams: Vec<(Compression, Arc<LayerStreams>)>,
+}
+
+/// What images are made for: their form, and the names that are told of them where anything is said of them.
+#[derive(PartialEq)]
+struct Made {
+    form: ImageForm,
+    names: Vec<ImageReference>,
 }
 
 impl Images<'_, '_> {
     /// The image that an output has got.
     fn of(&self, spec: &OutputSpec) -> Option<&ImageSet> {
-        let form = match spec {
-            OutputSpec::Image(image) => &image.form,
-            OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => &archive.form,
+        let (form, names) = match spec {
+            OutputSpec::Image(image) => (&image.form, &image.names),
+            OutputSpec::Oci(archive) | OutputSpec::Docker(archive) => (&archive.form, &archive.names),
             OutputSpec::Tar(_) | OutputSpec::Local(_) | OutputSpec::CacheOnly => return None,
         };
-        self.made.iter().find(|(made, _)| made == form).map(|(_, images)| &**images)
+        let wanted = self.export.made(form, &self.export.outputs.names(names));
+        self.made.iter().find(|(made, _)| *made == wanted).map(|(_, images)| &**images)
     }
 
-    async fn get(&mut self, form: &ImageForm, step: StepNumber) -> Result<Arc<ImageSet>, Failure> {
-        if let Some((_, images)) = self.made.iter().find(|(made, _)| made == form) {
+    async fn get(
+        &mut self,
+        form: &ImageForm,
+        names: &[ImageReference],
+        step: StepNumber,
+    ) -> Result<Arc<ImageSet>, Failure> {
+        let wanted = self.export.made(form, names);
+        if let Some((_, images)) = self.made.iter().find(|(made, _)| *made == wanted) {
             return Ok(Arc::clone(images));
         }
         let (progress, root) = (self.export.progress, self.export.form);
@@ -315,19 +348,18 @@ impl Images<'_, '_> {
         let needed = builds.iter().flat_map(|build| build.needed_blobs(form));
         let fetched = exporter::fetch_blobs(&store, needed, &self.export.fetcher()).await;
         fetched.map_err(|error| failure(&error))?;
-        let (wanted, streams) = (form.clone(), self.streams(form.layers.compression));
-        let images = blocking(move || {
-            let assemble = |build| exporter::assemble(&store, build, &wanted, streams.as_ref());
-            let mut images: Vec<_> = builds.into_iter().map(assemble).collect::<Result<_, _>>()?;
-            match (root, images.pop()) {
-                (RootForm::Manifest, Some(image)) => Ok(ImageSet::from(image)),
-                (_, last) => {
-                    images.extend(last);
-                    ImageSet::with_index(images, &wanted)
-                }
-            }
+        let (encoding, streams) = (form.clone(), self.streams(form.layers.compression));
+        let assembled = blocking(move || {
+            let assemble = |build| exporter::assemble(&store, build, &encoding, streams.as_ref());
+            builds.into_iter().map(assemble).collect::<Result<Vec<_>, _>>()
         });
-        let images = Arc::new(images.await.map_err(|error| failure(&error))?);
+        let assembled = assembled.await.map_err(|error| failure(&error))?;
+        let said = assembled.iter().enumerate().map(|(number, image)| {
+            self.export.said.as_ref().map_or_else(Vec::new, |said| said.of(number, Some(&image.layers)))
+        });
+        let said: Vec<_> = said.collect();
+        let build = IndexBuild { attestations: &said, names: &wanted.names, root };
+        let images = Arc::new(ImageSet::new(assembled, form, &build).map_err(|error| failure(&error))?);
         for image in images.images() {
             progress.line(step, &format!("exporting manifest {} done", image.descriptor.digest));
             progress.line(step, &format!("exporting config {} done", image.config_descriptor.digest));
@@ -335,7 +367,7 @@ impl Images<'_, '_> {
         if images.single().is_none() {
             progress.line(step, &format!("exporting manifest list {} done", images.descriptor().digest));
         }
-        self.made.push((form.clone(), Arc::clone(&images)));
+        self.made.push((wanted, Arc::clone(&images)));
         Ok(images)
     }
 

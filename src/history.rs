@@ -175,6 +175,11 @@ impl Recording {
         }
     }
 
+    /// The ID of the build, and when it began, RFC 3339.
+    pub(crate) fn identity(&self) -> (String, String) {
+        (self.id.as_str().to_owned(), self.started.to_string())
+    }
+
     /// Says what the vertices of the events to come are.
     pub(crate) fn attach(&self, graph: Arc<Graph>) {
         // A build has one graph, however often it is solved.

@@ -240,6 +240,11 @@ impl Inputs {
         &self.remotes
     }
 
+    /// The build context, if it is elsewhere.
+    pub(crate) fn main_remote(&self) -> Option<&RemoteContext> {
+        self.remotes.get(MAIN_CONTEXT)
+    }
+
     /// The Dockerfile, unless it is elsewhere or in an archive that has not been unpacked.
     pub(crate) fn definition(&self) -> Option<&Definition> {
         match &self.main {

@@ -5,6 +5,7 @@
 
 mod agents;
 mod arguments;
+mod attestations;
 mod build;
 mod caches;
 mod call;

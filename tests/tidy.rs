@@ -18,7 +18,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("testkit", &["oci", "solver", "registry"]),
     (
         "rbuild",
-        &["oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker", "sbom"],
+        &[
+            "oci", "pattern", "sandbox", "solver", "registry", "cache", "frontend", "exporter", "worker",
+            "sbom",
+        ],
     ),
 ];
 

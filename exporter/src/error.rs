@@ -126,4 +126,19 @@ pub enum ExportError {
     /// The files of the result could not be read.
     #[error("cannot read the files of the result")]
     Tree(#[source] TreeError),
+    /// A file of the result could not be read.
+    #[error("cannot read `{}` of the result", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file of the result has the name of an attestation.
+    #[error("the result has a file `{}`, which is the name of an attestation", .0.display())]
+    AttestationName(PathBuf),
+    /// The files of the result could not be scanned for packages.
+    #[error("cannot scan the files of the result for packages")]
+    Scan(#[source] io::Error),
 }

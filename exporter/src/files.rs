@@ -1,5 +1,7 @@
 //! The files of the result, as a tar or in a directory.
 
+mod attested;
+
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io::Write;
@@ -10,6 +12,7 @@ use cache::tree::{FileKind, TreeError, TreeView};
 use cache::{Snapshot, Store};
 use oci::Platform;
 
+use crate::attestation::Attestation;
 use crate::destination::OutputFile;
 use crate::error::ExportError;
 use crate::output::{Destination, OtherFiles};
@@ -21,6 +24,8 @@ pub struct PlatformFiles {
     pub platform: Platform,
     /// What holds the files; there are none for `None`.
     pub snapshot: Option<Snapshot>,
+    /// What is said of them, each in a file of its own; what is for images alone is left out.
+    pub attestations: Vec<Attestation>,
 }
 
 impl PlatformFiles {
@@ -57,7 +62,7 @@ pub fn write_files(
     form: FilesForm,
     destination: &Destination,
 ) -> Result<(), ExportError> {
-    let views = views_of(store, files)?;
+    let views = views_of(store, files, form.split)?;
     let path = match destination {
         Destination::Path(path) => path.as_path(),
         Destination::Stdout => Path::new("-"),
@@ -81,7 +86,7 @@ pub fn copy_files(
     form: FilesForm,
     directory: &Path,
 ) -> Result<(), ExportError> {
-    let views = views_of(store, files)?;
+    let views = views_of(store, files, form.split)?;
     check_names(files, &views, form.split, directory)?;
     if form.others == OtherFiles::Deleted {
         delete_others(files, &views, form.split, directory)?;
@@ -96,20 +101,34 @@ pub fn copy_files(
     Ok(())
 }
 
-fn views_of(store: &Store, files: &[PlatformFiles]) -> Result<Vec<TreeView>, ExportError> {
-    files.iter().map(|files| view_of(store, files.snapshot.as_ref())).collect()
+fn views_of(
+    store: &Store,
+    files: &[PlatformFiles],
+    split: PlatformSplit,
+) -> Result<Vec<TreeView>, ExportError> {
+    let are_together = split == PlatformSplit::Together && files.len() > 1;
+    let view = |files: &PlatformFiles| {
+        let platform = are_together.then(|| files.directory());
+        attested::view_of(store, files, platform.as_deref())
+    };
+    files.iter().map(view).collect()
 }
 
-fn view_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<TreeView, ExportError> {
-    let directories = if let Some(snapshot) = snapshot {
-        store.layer_dirs(snapshot)?
+/// The files of a snapshot; the empty tree for `None`.
+pub(crate) fn view_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<TreeView, ExportError> {
+    let directories = directories_of(store, snapshot)?;
+    TreeView::open(&directories, store.tree_mode()).map_err(ExportError::Tree)
+}
+
+fn directories_of(store: &Store, snapshot: Option<&Snapshot>) -> Result<Vec<PathBuf>, ExportError> {
+    if let Some(snapshot) = snapshot {
+        Ok(store.layer_dirs(snapshot)?)
     } else {
         // The empty tree is an empty directory, which goes away with this run.
         let path = store.run_directory().join("scratch");
         std::fs::create_dir_all(&path).map_err(|source| ExportError::Write { path: path.clone(), source })?;
-        vec![path]
-    };
-    TreeView::open(&directories, store.tree_mode()).map_err(ExportError::Tree)
+        Ok(vec![path])
+    }
 }
 
 /// Sees to it that no file would take the place of another platform's.

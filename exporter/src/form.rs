@@ -3,6 +3,7 @@
 use oci::{Descriptor, MediaType};
 
 use crate::annotations::Annotations;
+use crate::attestation::{AttestationForm, AttestationManifestForm};
 use crate::compression::{Compression, CompressionKind, MediaTypes};
 use crate::derived::REWRITTEN;
 use crate::estargz::TOC_DIGEST;
@@ -45,19 +46,10 @@ pub struct ImageForm {
     /// Whether layers that registries do not have stay so (`prefer-nondist-layers`); else they are taken for layers like
     /// all others, and pushed.
     pub keep_foreign: bool,
-    /// How attestations go with it.
+    /// How what is said of it stands beside it.
     pub attestations: AttestationForm,
     /// What its manifests and descriptors are annotated with.
     pub annotations: Annotations,
-}
-
-/// How attestations go with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct AttestationForm {
-    /// Whether their manifests are artifacts (`oci-artifact`); nobody said so for `None`.
-    pub artifact: Option<bool>,
-    /// Whether they are put into the index even where they are not asked for (`attestation-inline`).
-    pub inline: bool,
 }
 
 impl ImageForm {
@@ -92,6 +84,13 @@ impl ImageForm {
             written.annotations.insert(REWRITTEN.to_owned(), epoch.to_string());
         }
         written
+    }
+
+    /// Makes it one beside which attestations may stand, whose media types are OCI's, as with BuildKit. Where nothing was
+    /// said of their manifests they get the form `default`.
+    pub fn attest(&mut self, default: AttestationManifestForm) {
+        self.attestations.manifest.get_or_insert(default);
+        self.layers.media_types = MediaTypes::Oci;
     }
 
     /// Whose media types the image has.

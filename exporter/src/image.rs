@@ -35,6 +35,7 @@ pub struct ImageBuild {
 
 /// Where a layer of an image comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them, and they are short-lived")]
 pub enum LayerOrigin {
     /// A snapshot that a build made; its layer is what differs from its parent.
     Snapshot(Snapshot),
@@ -143,6 +144,13 @@ pub fn assemble(
     let on_descriptor = annotations.of(AnnotationLevel::ManifestDescriptor, &image.platform);
     let descriptor = Descriptor { annotations: on_descriptor, ..image.descriptor };
     Ok(Assembled { descriptor, created: config.created, ..image })
+}
+
+/// When the image of `build` was made, RFC 3339, if anything tells: what its config will say.
+pub fn creation_time(store: &Store, build: &ImageBuild) -> Option<String> {
+    let mut config = build.config.clone();
+    history::complete(&mut config, &times_of(store, &build.layers), build.epoch);
+    config.created
 }
 
 impl Assembled {

@@ -10,6 +10,8 @@
 
 mod annotations;
 mod archive;
+mod attest_flags;
+mod attestation;
 mod cache_flags;
 mod cache_layout;
 mod carried;
@@ -31,6 +33,7 @@ mod ordered;
 mod output;
 mod pieces;
 mod push;
+mod scanned;
 mod set;
 mod squash;
 mod stream;
@@ -39,6 +42,11 @@ mod toc;
 
 pub use annotations::{AnnotationError, AnnotationLevel, Annotations, RootForm};
 pub use archive::{ArchiveKind, write_archive, write_layout};
+pub use attest_flags::{
+    AttestationError, AttestationSpec, ProvenanceMode, ProvenanceSpec, ProvenanceVersion, SbomSpec,
+    parse_attestation,
+};
+pub use attestation::{Attestation, AttestationForm, AttestationManifestForm, Reach, Subject, image_url};
 pub use cache_flags::{
     CacheExport, CacheFlagError, CacheImport, CacheMode, CacheMounts, ExportPlace, ImportPlace,
     parse_cache_export, parse_cache_import,
@@ -50,12 +58,13 @@ pub use encoder::{EncodedLayer, LayerEncoder};
 pub use error::ExportError;
 pub use fields::FieldError;
 pub use files::{FilesForm, PlatformFiles, PlatformSplit, copy_files, write_files};
-pub use form::{AttestationForm, ImageForm, LayerForm};
-pub use image::{Assembled, ImageBuild, LayerOrigin, assemble};
+pub use form::{ImageForm, LayerForm};
+pub use image::{Assembled, ImageBuild, LayerOrigin, assemble, creation_time};
 pub use output::{
     ArchiveOutput, Destination, FilesOutput, ImageOutput, Naming, OtherFiles, OutputError, OutputSpec,
     Packaging, PushOutput, parse_output,
 };
 pub use push::{LayerFetcher, PushMeans, fetch_blobs, fetch_layers, push};
-pub use set::ImageSet;
+pub use scanned::scan_packages;
+pub use set::{ImageSet, IndexBuild};
 pub use stream::LayerStreams;

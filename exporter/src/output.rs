@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use oci::{ImageReference, ReferenceError};
 
 use crate::annotations::{AnnotationError, Annotations};
+use crate::attestation::{AttestationForm, AttestationManifestForm};
 use crate::compression::MediaTypes;
 use crate::fields::{FieldError, Fields, Grammar, LAYER_KEYS};
-use crate::form::{AttestationForm, ImageForm};
+use crate::form::ImageForm;
 
 /// What to make of the result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,8 +282,9 @@ impl Output {
             epoch: self.fields.epoch()?,
             keep_foreign: self.fields.boolean("prefer-nondist-layers")?.unwrap_or(false),
             attestations: AttestationForm {
-                artifact: self.fields.boolean("oci-artifact")?,
-                inline: self.fields.boolean("attestation-inline")?.unwrap_or(false),
+                manifest: self.fields.boolean("oci-artifact")?.map(AttestationManifestForm::of_artifact),
+                // `docker load` takes no index.
+                inline: self.fields.boolean("attestation-inline")?.unwrap_or(self.fields.kind != "docker"),
             },
             annotations: Annotations::default(),
         };

@@ -14,9 +14,10 @@ use std::sync::{Arc, Mutex};
 use cache::layer::FileTimes;
 use cache::{IdMode, LinkPolicy, Snapshot, SnapshotterKind, Store, StoreOptions};
 use exporter::{
-    ArchiveKind, Assembled, CacheBuild, CacheBuildLayer, Compression, CompressionKind, Destination,
-    ExportError, FilesForm, ImageBuild, ImageForm, ImageSet, LayerFetcher, LayerForm, LayerOrigin,
-    MediaTypes, OtherFiles, PlatformFiles, PlatformSplit, assemble, assemble_cache, copy_files, fetch_layers,
+    ArchiveKind, Assembled, Attestation, AttestationForm, AttestationManifestForm, CacheBuild,
+    CacheBuildLayer, Compression, CompressionKind, Destination, ExportError, FilesForm, ImageBuild,
+    ImageForm, ImageSet, IndexBuild, LayerFetcher, LayerForm, LayerOrigin, MediaTypes, OtherFiles,
+    PlatformFiles, PlatformSplit, Reach, RootForm, assemble, assemble_cache, copy_files, fetch_layers,
     write_archive, write_files, write_layout,
 };
 use oci::{
@@ -251,6 +252,79 @@ fn a_saved_image_is_loaded_as_it_was() {
     assert_eq!((loaded.layers, loaded.platform), (image.layers, image.platform));
 }
 
+#[test]
+fn what_is_said_of_an_image_stands_beside_it_in_an_index() {
+    let scratch = tempfile::tempdir().unwrap();
+    let store = store(scratch.path(), SnapshotterKind::Overlay);
+    let image = assembled(&store, &snapshots(&[snapshot(&store, None, "a", b"one")]), Compression::default());
+    let set = |manifest, inline, said: Attestation| {
+        let attestations = AttestationForm { manifest: Some(manifest), inline };
+        let form = ImageForm { attestations, ..ImageForm::default() };
+        let names = ["localhost:5000/app:v1".parse().unwrap()];
+        let (attestations, root) = ([vec![said]], RootForm::Manifest);
+        let build = IndexBuild { attestations: &attestations, names: &names, root };
+        ImageSet::new(vec![image.clone()], &form, &build).unwrap()
+    };
+    // What is for images alone makes no index where that is not wanted.
+    let plain = set(AttestationManifestForm::Artifact, false, attestation(Reach::Images));
+    assert_eq!(plain.descriptor().digest, image.descriptor.digest);
+
+    for form in [AttestationManifestForm::Artifact, AttestationManifestForm::Image] {
+        let set = set(form, true, attestation(Reach::Images));
+        set.save(&store).unwrap();
+        let read = |digest: &Digest| -> serde_json::Value {
+            serde_json::from_slice(&store.blobs().read(digest).unwrap()).unwrap()
+        };
+        let index = read(&set.descriptor().digest);
+        assert_eq!(index["manifests"][0]["digest"], image.descriptor.digest.as_str());
+        let entry = &index["manifests"][1];
+        assert_eq!(
+            (&entry["platform"], &entry["annotations"]),
+            (
+                &serde_json::json!({"architecture": "unknown", "os": "unknown"}),
+                &serde_json::json!({
+                    "vnd.docker.reference.digest": image.descriptor.digest,
+                    "vnd.docker.reference.type": "attestation-manifest",
+                })
+            )
+        );
+        let manifest = read(&entry["digest"].as_str().unwrap().parse().unwrap());
+        let layer = &manifest["layers"][0];
+        assert_eq!(layer["mediaType"], "application/vnd.in-toto+json");
+        assert_eq!(layer["annotations"]["in-toto.io/predicate-type"], "https://slsa.dev/provenance/v1");
+        let statement = read(&layer["digest"].as_str().unwrap().parse().unwrap());
+        let name = "pkg:docker/localhost%3A5000/app@v1?platform=linux%2Famd64";
+        let digest = serde_json::json!({"sha256": image.descriptor.digest.hex()});
+        assert_eq!(statement["subject"], serde_json::json!([{"name": name, "digest": digest}]));
+        let config = read(&manifest["config"]["digest"].as_str().unwrap().parse().unwrap());
+        if form == AttestationManifestForm::Artifact {
+            assert_eq!(manifest["artifactType"], "application/vnd.docker.attestation.manifest.v1+json");
+            assert_eq!(manifest["subject"]["digest"], image.descriptor.digest.as_str());
+            assert_eq!(
+                (&manifest["config"]["mediaType"], config),
+                (&"application/vnd.oci.empty.v1+json".into(), serde_json::json!({}))
+            );
+        } else {
+            assert_eq!(
+                (&manifest["artifactType"], &manifest["subject"]),
+                (&serde_json::Value::Null, &serde_json::Value::Null)
+            );
+            assert_eq!(config["rootfs"]["diff_ids"], serde_json::json!([layer["digest"]]));
+        }
+        // What was stored is what is loaded, and written.
+        let loaded = ImageSet::load(&store, set.descriptor()).unwrap();
+        assert_eq!(loaded.images().len(), 1);
+        let layout = scratch.path().join(format!("{form:?}"));
+        exporter::write_layout(&store, &loaded, &[], &layout).unwrap();
+        assert!(
+            layout
+                .join("blobs/sha256")
+                .join(layer["digest"].as_str().unwrap().trim_start_matches("sha256:"))
+                .exists()
+        );
+    }
+}
+
 /// An index of two images that share their first layer.
 fn two_platforms(store: &Store, media_types: MediaTypes) -> ImageSet {
     let form = ImageForm::of_types(media_types);
@@ -260,7 +334,8 @@ fn two_platforms(store: &Store, media_types: MediaTypes) -> ImageSet {
     (arm.config.architecture, arm.config.variant) = ("arm".into(), Some("v7".into()));
     let images =
         [build(&snapshots(&[shared])), arm].map(|build| assemble(store, build, &form, None).unwrap());
-    ImageSet::with_index(images.to_vec(), &form).unwrap()
+    let build = IndexBuild { attestations: &[], names: &[], root: RootForm::Index };
+    ImageSet::new(images.to_vec(), &form, &build).unwrap()
 }
 
 #[test]
@@ -332,6 +407,7 @@ fn files_of_platforms_are_apart_or_must_not_meet() {
     let files = |platform: &str, name: &str| PlatformFiles {
         platform: platform.parse().unwrap(),
         snapshot: Some(snapshot(&store, None, name, platform.as_bytes())),
+        attestations: Vec::new(),
     };
     let same = [files("linux/amd64", "a"), files("linux/arm/v7", "a")];
     let split = scratch.path().join("split");
@@ -359,6 +435,34 @@ fn files_of_platforms_are_apart_or_must_not_meet() {
         ["linux_amd64/", "linux_amd64/a", "linux_arm_v7/", "linux_arm_v7/a"]
     );
     assert_eq!(entries(&other, PlatformSplit::Together), ["a", "b"]);
+
+    // What is said of files stands beside them, and of those of one platform without its name.
+    let said = |files: &[PlatformFiles]| -> Vec<PlatformFiles> {
+        let attestations = vec![attestation(Reach::Everywhere), attestation(Reach::Images)];
+        files
+            .iter()
+            .map(|files| PlatformFiles { attestations: attestations.clone(), ..files.clone() })
+            .collect()
+    };
+    assert_eq!(
+        entries(&said(&other), PlatformSplit::Together),
+        ["a", "provenance.linux_amd64.json", "b", "provenance.linux_arm64.json"]
+    );
+    assert_eq!(entries(&said(&other[..1]), PlatformSplit::Together), ["a", "provenance.json"]);
+    copy_files(&store, &said(&same), form(PlatformSplit::Split), &split).unwrap();
+    let text = fs::read(split.join("linux_amd64/provenance.json")).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    let digest = serde_json::json!({"sha256": Digest::sha256(b"linux/amd64").hex()});
+    assert_eq!(statement["subject"], serde_json::json!([{"name": "a", "digest": digest}]));
+}
+
+fn attestation(reach: Reach) -> Attestation {
+    Attestation {
+        predicate_type: "https://slsa.dev/provenance/v1".into(),
+        predicate: serde_json::value::RawValue::from_string("{}".to_owned()).unwrap(),
+        file_name: "provenance.json".into(),
+        reach,
+    }
 }
 
 fn names(list: &[&str]) -> Vec<ImageReference> {

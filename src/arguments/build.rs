@@ -10,6 +10,7 @@ use super::later::NotSupportedYet;
 use super::output::{LookArguments, OutputArguments};
 use super::steps::StepArguments;
 use super::switches::Switches;
+use crate::attestations::AttestationArguments;
 use crate::registries::RegistryArguments;
 use crate::resources::ResourceArguments;
 
@@ -41,6 +42,8 @@ pub(crate) struct BuildArguments {
     pub(crate) output: OutputArguments,
     #[command(flatten, next_help_heading = "Output")]
     pub(crate) form: FormArguments,
+    #[command(flatten, next_help_heading = "Output")]
+    pub(crate) attestations: AttestationArguments,
     #[command(flatten, next_help_heading = "Look")]
     pub(crate) look: LookArguments,
     #[command(flatten, next_help_heading = "Debug")]

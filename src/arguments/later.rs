@@ -13,7 +13,7 @@ pub(crate) struct NotSupportedYet {
 }
 
 /// The later flags, and whether each takes a value.
-const LATER: &[(&str, bool)] = &[("attest", true), ("load", false), ("provenance", true), ("sbom", true)];
+const LATER: &[(&str, bool)] = &[("load", false)];
 
 impl Args for NotSupportedYet {
     fn augment_args(command: Command) -> Command {

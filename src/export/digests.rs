@@ -39,6 +39,11 @@ impl DigestFiles {
         }
     }
 
+    /// Whether one of them tells all that is known.
+    pub(super) fn tell_metadata(&self) -> bool {
+        self.metadata.is_some()
+    }
+
     /// Whether there are any.
     pub(super) fn are_wanted(&self) -> bool {
         let Self { id, metadata, digest, names, tags } = self;
@@ -51,7 +56,7 @@ impl Export<'_> {
     pub(crate) async fn write_digests(
         &self,
         exported: &Exported,
-        more: Map<String, Value>,
+        mut more: Map<String, Value>,
     ) -> Result<(), Failure> {
         let files = self.outputs.files.clone();
         let mut written = Vec::new();
@@ -76,6 +81,9 @@ impl Export<'_> {
             ));
         }
         if let Some(path) = files.metadata {
+            let images = exported.images.as_deref().map_or(&[][..], ImageSet::images);
+            let layers: Vec<_> = images.iter().map(|image| image.layers.as_slice()).collect();
+            more.extend(self.said.iter().flat_map(|said| said.metadata(&layers)));
             let metadata = metadata_of(exported.images.as_deref(), names, more);
             let text = serde_json::to_string_pretty(&metadata).expect("a JSON value can be written");
             written.push((Some(path), text));

@@ -12,6 +12,7 @@ use oci::{Digest, ImageReference, Platform};
 use super::digests::DigestFiles;
 use super::squash::Squash;
 use crate::arguments::BuildArguments;
+use crate::attestations::Attestations;
 use crate::entitlements::Entitlements;
 use crate::report::{Failure, FailureKind};
 
@@ -22,6 +23,8 @@ pub(crate) struct Outputs {
     tags: Vec<ImageReference>,
     pub(super) squash: Squash,
     pub(super) files: DigestFiles,
+    /// What is to be said of the images.
+    pub(crate) attestations: Attestations,
 }
 
 /// What an image is called.
@@ -66,7 +69,10 @@ impl Outputs {
             form.rewrite_timestamp |= arguments.form.rewrites_timestamps();
             form.omit_history = arguments.form.omit_history;
         }
-        let outputs = Self { specs, tags, squash: arguments.form.squash.clone(), files };
+        let attestations = Attestations::of(&arguments.attestations)?;
+        attestations.prepare(&mut specs);
+        let squash = arguments.form.squash.clone();
+        let outputs = Self { specs, tags, squash, files, attestations };
         outputs.check()?;
         outputs.check_deletion(arguments)?;
         Ok(outputs)
@@ -79,6 +85,7 @@ impl Outputs {
             tags,
             squash: Squash::Nothing,
             files: DigestFiles::default(),
+            attestations: Attestations::default(),
         }
     }
 
@@ -124,6 +131,11 @@ impl Outputs {
         Ok(())
     }
 
+    /// Whether a file tells all that is known.
+    pub(crate) fn tell_metadata(&self) -> bool {
+        self.files.tell_metadata()
+    }
+
     /// Whether an image is made.
     pub(crate) fn make_an_image(&self) -> bool {
         let is_image = |spec: &OutputSpec| {
@@ -148,6 +160,15 @@ impl Outputs {
         if form == RootForm::Index && self.specs.iter().any(is_docker) {
             return Err(Failure::from_error(FailureKind::Usage, &ExportError::IndexForDocker)
                 .with_hint("`type=oci` can hold several platforms, and so can the store and registries"));
+        }
+        let is_attested = |spec: &OutputSpec| match spec {
+            OutputSpec::Docker(archive) => self.attestations.make_an_index_of(&archive.form),
+            _ => false,
+        };
+        if self.specs.iter().any(is_attested) {
+            return Err(Failure::from_error(FailureKind::Usage, &ExportError::IndexForDocker).with_hint(
+                "images with attestations are indexes, which `type=oci`, the store and registries hold",
+            ));
         }
         for spec in &self.specs {
             if let OutputSpec::Image(ImageOutput { form: wanted, .. }) = spec {

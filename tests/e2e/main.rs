@@ -1,5 +1,6 @@
 //! The binary from outside: what a user does, on real files, registries, namespaces and users.
 
+mod attestations;
 mod bad_input;
 mod caching;
 mod carried_mounts;

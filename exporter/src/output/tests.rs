@@ -26,6 +26,9 @@ fn archive(path: &str, media_types: MediaTypes) -> ArchiveOutput {
 
 #[test]
 fn outputs_are_read() {
+    let docker = archive("x.tar", MediaTypes::Docker);
+    let attestations = AttestationForm { inline: false, ..AttestationForm::default() };
+    let docker = ArchiveOutput { form: ImageForm { attestations, ..docker.form.clone() }, ..docker };
     let zstd = Compression::new(CompressionKind::Zstd, Some(9)).unwrap();
     let names = vec!["a:1".parse().unwrap(), "b".parse().unwrap()];
     let pushed = Some(PushOutput::default());
@@ -74,7 +77,7 @@ fn outputs_are_read() {
                 ..archive("x", MediaTypes::Oci)
             }),
         ),
-        ("type=docker,dest=x.tar", OutputSpec::Docker(archive("x.tar", MediaTypes::Docker))),
+        ("type=docker,dest=x.tar", OutputSpec::Docker(docker)),
     ];
     for (text, expected) in cases {
         assert_eq!(parse_output(text).unwrap(), expected, "{text}");
@@ -92,7 +95,7 @@ fn forms_and_names_are_read() {
         (
             "type=image,push=1,push-by-digest=true,registry.insecure=true,store=0,name-canonical=,unpack=true,\
              dangling-name-prefix=none,danging-name-empty-only=true,rewrite-timestamp=true,source-date-epoch=,\
-             prefer-nondist-layers=true,oci-artifact=false,attestation-inline=true,compatibility-version=20",
+             prefer-nondist-layers=true,oci-artifact=false,attestation-inline=false,compatibility-version=20",
             OutputSpec::Image(ImageOutput {
                 names: Vec::new(),
                 push: Some(PushOutput { by_digest: true, insecure: true }),
@@ -105,7 +108,10 @@ fn forms_and_names_are_read() {
                 form: ImageForm {
                     rewrite_timestamp: true,
                     keep_foreign: true,
-                    attestations: AttestationForm { artifact: Some(false), inline: true },
+                    attestations: AttestationForm {
+                        manifest: Some(AttestationManifestForm::Image),
+                        inline: false,
+                    },
                     ..ImageForm::default()
                 },
             }),
