@@ -69,7 +69,7 @@ pub(crate) struct Flow {
 }
 
 impl Flow {
-    fn new(length: u64) -> Arc<Self> {
+    pub(crate) fn new(length: u64) -> Arc<Self> {
         Arc::new(Self { length, taken: AtomicU64::new(0), failed: Mutex::new(None) })
     }
 

@@ -266,9 +266,10 @@ impl Shared {
         authorization: Option<&HeaderValue>,
     ) -> Result<Response, Failure> {
         let _permit = self.lanes(&call.endpoint.host).requests.acquire_owned().await;
-        let direction = match call.body {
-            Body::Empty => Direction::Down,
-            Body::Bytes(_) | Body::Source(_) => Direction::Up,
+        let direction = match call.method {
+            Method::GET | Method::HEAD => Direction::Down,
+            // What a registry is asked to do may take it long, with and without a body.
+            _ => Direction::Up,
         };
         let client = self.transport.client(&self.options, url, direction)?;
         check_resolver(url).map_err(|source| RegistryError::Unavailable {
@@ -280,16 +281,15 @@ impl Shared {
         if let Some(value) = authorization {
             request = request.header(AUTHORIZATION, value.clone());
         }
-        match call.body.open().await.map_err(|error| unreadable(call, error))? {
-            None if matches!(call.method, Method::GET | Method::HEAD) => {}
-            // Some servers refuse a POST that does not say how long it is.
-            None => request = request.header(CONTENT_LENGTH, 0),
-            Some((body, flow)) => {
-                let request = request.header(CONTENT_LENGTH, flow.length).body(body);
-                return self.carry((call, url), request, &flow).await;
-            }
+        let body = call.body.open().await.map_err(|error| unreadable(call, error))?;
+        if body.is_none() && direction == Direction::Down {
+            let sent = request.send().await;
+            return sent.map_err(|error| call.disconnected(authority(url), &error));
         }
-        request.send().await.map_err(|error| call.disconnected(authority(url), &error))
+        // Some servers refuse a POST that does not say how long it is.
+        let (body, flow) = body.unwrap_or_else(|| (reqwest::Body::default(), Flow::new(0)));
+        let request = request.header(CONTENT_LENGTH, flow.length).body(body);
+        self.carry((call, url), request, &flow).await
     }
 
     /// Sends a request with a body, for as long as something of it moves.
@@ -363,7 +363,7 @@ fn redirected(call: &Call<'_>, from: &Url, response: &Response) -> Result<Url, R
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or_else(|| call.protocol("a redirect without an address"))?;
     if from.scheme() == "https" && to.scheme() == "http" {
-        return Err(call.protocol("a redirect from HTTPS to HTTP"));
+        return Err(call.protocol(format!("a redirect from HTTPS to HTTP, to `{}`", authority(&to))));
     }
     Ok(to)
 }

@@ -254,3 +254,40 @@ async fn a_mirror_that_fetches_what_it_lacks() {
         while stream.chunk().await.unwrap().is_some() {}
     }
 }
+
+#[tokio::test]
+async fn storage_elsewhere_gets_no_credentials_and_needs_tls_too() {
+    let storage = testkit::ScriptedRegistry::start();
+    let address = storage.url("/");
+    let settings =
+        RealSettings { access: RealAccess::Password, storage_url: Some(&address), ..RealSettings::default() };
+    let registry = start(&settings);
+    let client = Client::new(with_password("secret"));
+    let image = reference(&registry, "base/busybox:latest");
+    let manifest = client.resolve(&image).await.unwrap();
+    let manifest: oci::Manifest = serde_json::from_slice(&manifest.bytes).unwrap();
+    let layer = &manifest.layers[0];
+    let hex = layer.digest.hex();
+    let path = format!("/docker/registry/v2/blobs/sha256/{}/{hex}/data", &hex[..2]);
+    let content = std::fs::read(bases().join("blobs/sha256").join(hex)).unwrap();
+    storage.put_file(&path, testkit::WebFile { content: content.into(), ..testkit::WebFile::default() });
+    client.fetch_blob_bytes(&image, layer).await.unwrap();
+    let seen = storage.requests();
+    assert_eq!(seen.iter().map(|request| request.authorization.as_deref()).collect::<Vec<_>>(), [None]);
+
+    let authority = Authority::new();
+    let certificate = authority.certificate("server", HERE, 2);
+    let registry = start(&RealSettings {
+        certificate: Some(&certificate),
+        storage_url: Some(&address),
+        ..RealSettings::default()
+    });
+    let ca = vec![authority.root().certificate];
+    let client = Client::new(strict(&registry, HostConfig { ca, ..HostConfig::default() }));
+    let image = reference(&registry, "base/busybox:latest");
+    let error = client.fetch_blob_bytes(&image, layer).await.unwrap_err();
+    assert_eq!(
+        error.to_string().replace(registry.address(), "HOST").replace(storage.address(), "STORAGE"),
+        "the answer of `HOST` for `HOST/base/busybox:latest` cannot be used: a redirect from HTTPS to HTTP, to `STORAGE`"
+    );
+}

@@ -41,6 +41,8 @@ pub struct RealSettings<'a> {
     pub certificate: Option<&'a Certificate>,
     /// The authority of the client certificates that it wants.
     pub clients: Option<&'a Authority>,
+    /// Where it sends those who want blobs (`http://host/`).
+    pub storage_url: Option<&'a str>,
     /// The address of a registry that it is a mirror of.
     pub mirror_of: Option<&'a str>,
 }
@@ -247,6 +249,9 @@ impl RealSettings<'_> {
             }
             RealAccess::Tokens(server) => lines.push(server.configuration()),
         }
+        lines.extend(self.storage_url.map(|url| {
+            format!("middleware: {{storage: [{{name: redirect, options: {{baseurl: \"{url}\"}}}}]}}")
+        }));
         lines.extend(self.mirror_of.map(|address| format!("proxy: {{remoteurl: \"http://{address}\"}}")));
         lines.push(String::new());
         lines.join("\n")

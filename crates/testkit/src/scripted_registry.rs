@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use oci::{Descriptor, Digest};
@@ -60,6 +61,13 @@ pub enum FaultKind {
     Stall {
         /// How many.
         after_bytes: usize,
+    },
+    /// The body comes in so many pieces, each after this pause.
+    Slow {
+        /// How many.
+        pieces: usize,
+        /// How long.
+        pause: Duration,
     },
     /// Leads to another address.
     Redirect(String),
@@ -126,6 +134,7 @@ pub struct SeenRequest {
 }
 
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of some registry")]
 struct State {
     /// By repository.
     repositories: BTreeMap<String, Repository>,

@@ -252,3 +252,15 @@ async fn one_token_lets_mount_and_push() {
     let mount = "scope=repository%3Ab%3Apull%2Cpush&scope=repository%3Aother%2Fa%3Apull&account=me";
     assert_eq!(asked, ["scope=repository%3Ab%3Apull%2Cpush&account=me", mount]);
 }
+
+#[tokio::test]
+async fn a_token_of_the_registry_is_sent_as_it_is() {
+    let (registry, manifest, _) = registry();
+    registry.set_auth(token_policy(true));
+    let reference = reference(&registry, "a:v1");
+    client().resolve(&reference).await.unwrap();
+    let (_directory, credentials) = docker_config(&registry, r#"{"registrytoken":"token-1"}"#);
+    let client = Client::new(ClientOptions { credentials, ..options() });
+    assert_eq!(client.resolve(&reference).await.unwrap().descriptor, manifest);
+    assert_eq!(registry.count("GET", "/token"), 1);
+}

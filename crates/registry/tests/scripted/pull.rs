@@ -1,5 +1,7 @@
 //! Manifests and blobs that are pulled.
 
+use std::fmt::Write as _;
+
 use crate::*;
 
 #[tokio::test]
@@ -183,6 +185,17 @@ async fn broken_bodies_are_resumed() {
 }
 
 #[tokio::test]
+async fn a_slow_body_is_waited_for() {
+    let (registry, _, blob) = registry();
+    // Twice as long as the longest time without a byte.
+    let slow = FaultKind::Slow { pieces: 10, pause: Duration::from_millis(60) };
+    registry.fault("GET", "/blobs/", 1, slow);
+    let bytes = read(&client(), &reference(&registry, "a:v1"), &blob).await.unwrap();
+    assert_eq!(Digest::sha256(&bytes), blob.digest);
+    assert_eq!(registry.count("GET", "/blobs/"), 1);
+}
+
+#[tokio::test]
 async fn a_body_that_always_breaks_ends() {
     let (registry, _, blob) = registry();
     registry.fault("GET", "/blobs/", 100, FaultKind::Short { bytes: 0 });
@@ -259,7 +272,7 @@ async fn faults_are_told_in_plain_words() {
                 _ => client().resolve(&reference).await.map(drop).unwrap_err(),
             };
             let told = told(&error, &registry).replace('\n', "\n  ");
-            text += &format!("{fault:?}, {} requests:\n  {told}\n", sequence(&registry).len());
+            let _ = writeln!(text, "{fault:?}, {} requests:\n  {told}", sequence(&registry).len());
         }
         assert!(text == expected, "{path}\n{text}");
     }

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use std::fmt::Write as _;
+
 use crate::*;
 
 fn push(registry: &ScriptedRegistry, bytes: &'static [u8], mount_from: &[&str]) -> PushBlob {
@@ -366,7 +368,7 @@ async fn faults_are_told_in_plain_words() {
             Err(error) => Err(error),
         };
         let told = told(&pushed.unwrap_err(), &registry).replace('\n', "\n  ");
-        text += &format!("{method} {path} {fault:?}\n  {}\n  {told}\n", sequence(&registry).join(", "));
+        let _ = writeln!(text, "{method} {path} {fault:?}\n  {}\n  {told}", sequence(&registry).join(", "));
     }
     assert!(text == include_str!("push_faults.txt"), "\n{text}");
 }

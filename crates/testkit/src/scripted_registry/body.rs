@@ -19,6 +19,8 @@ pub(super) enum Step {
     Break,
     /// Nothing more ever comes.
     Stall,
+    /// Nothing comes for a while.
+    Pause(Pin<Box<tokio::time::Sleep>>),
 }
 
 impl ScriptedBody {
@@ -37,10 +39,14 @@ impl Body for ScriptedBody {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        while let Some(Step::Pause(pause)) = self.0.front_mut() {
+            std::task::ready!(pause.as_mut().poll(context));
+            self.0.pop_front();
+        }
         match self.0.pop_front() {
-            None => Poll::Ready(None),
+            None | Some(Step::Pause(_)) => Poll::Ready(None),
             Some(Step::Send(bytes)) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
             Some(Step::Break) => Poll::Ready(Some(Err(io::ErrorKind::ConnectionReset.into()))),
             Some(Step::Stall) => {

@@ -161,13 +161,23 @@ fn damage(mut answer: Answer, fault: Option<&FaultKind>) -> Answer {
     let body = std::mem::take(&mut answer.body_mut().0);
     let bytes = body.into_iter().find_map(|step| match step {
         Step::Send(bytes) => Some(bytes),
-        Step::Break | Step::Stall => None,
+        Step::Break | Step::Stall | Step::Pause(_) => None,
     });
     let bytes = bytes.unwrap_or_default();
     let part = |count: usize| Step::Send(bytes.slice(..count.min(bytes.len())));
     answer.body_mut().0 = match fault {
         FaultKind::Reset { after_bytes } => VecDeque::from([part(*after_bytes), Step::Break]),
         FaultKind::Stall { after_bytes } => VecDeque::from([part(*after_bytes), Step::Stall]),
+        FaultKind::Slow { pieces, pause } => {
+            let length = bytes.len().div_ceil((*pieces).max(1)).max(1);
+            let starts = (0..bytes.len()).step_by(length).zip(1..);
+            let steps = starts.flat_map(|(start, number)| {
+                let pause = tokio::time::sleep(*pause * number);
+                let piece = bytes.slice(start..bytes.len().min(start + length));
+                [Step::Pause(Box::pin(pause)), Step::Send(piece)]
+            });
+            steps.collect()
+        }
         FaultKind::Short { bytes: count } => {
             answer.headers_mut().insert(CONTENT_LENGTH, (*count).min(bytes.len()).into());
             VecDeque::from([part(*count)])
