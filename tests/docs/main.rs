@@ -56,6 +56,7 @@ pages! {
     cache_page: "docs/cache.md",
     debugging: "docs/debugging.md",
     outputs: "docs/outputs.md",
+    watching: "docs/watching.md",
     registries: "docs/registries.md",
     configuration: "docs/configuration.md",
     rootless: "docs/rootless.md",
