@@ -41,13 +41,13 @@ pub use emulation::{ElfClass, ElfData, ElfFormat, Emulation, HandlerNamespace, e
 pub use error::{SandboxError, SetupFailure};
 pub use guard::guard_process_group;
 pub use memory::{available_memory_bytes, total_memory_bytes};
-pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions};
+pub use network::{ConnectedNetwork, NetworkError, NetworkNamespace, PastaOptions, PortForward, Transport};
 pub use probe::{HostSupport, Missing, probe_host};
 pub use process::{Exit, Running, run_init_if_requested, spawn, spawn_on};
 pub use spec::{
     CgroupLimits, Console, DEFAULT_SHM_SIZE_BYTES, DeviceKind, DeviceNode, Fallback, Kept, MountKind,
-    MountSpec, Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootFs, Security, SwapLimit,
-    TerminalSize, UpperSpec,
+    MountSpec, Network, OverlaySpec, OwnerChanges, ProcessSpec, ResourceLimit, RootAccess, RootFs, Security,
+    SwapLimit, TerminalSize, UpperSpec,
 };
 pub use terminal::RawTerminal;
 pub use user_namespace::{IdChoice, IdMap, IdMode, OneId, Refusal, UserNamespaceError, enter_user_namespace};

@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -104,13 +104,51 @@ pub struct PastaOptions {
     pub program: PathBuf,
     /// How long its start may take.
     pub start_deadline: Duration,
+    /// What leads in.
+    pub ports: Vec<PortForward>,
+}
+
+/// A port of the machine that leads to one of a network: connections that come there are made anew inside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortForward {
+    /// What is forwarded.
+    pub transport: Transport,
+    /// The address of the machine; all of them for `None`.
+    pub address: Option<IpAddr>,
+    /// The first port of the machine.
+    pub outer: u16,
+    /// The port inside that it leads to.
+    pub inner: u16,
+    /// How many ports that follow each other are forwarded so; at least one.
+    pub count: u16,
+}
+
+/// What runs over ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl PortForward {
+    /// As pasta(1) has it: `[ADDRESS/]FIRST-LAST:FIRST-LAST`.
+    fn argument(&self) -> String {
+        let address = self.address.map(|address| format!("{address}/")).unwrap_or_default();
+        let range = |first: u16| match self.count {
+            0 | 1 => first.to_string(),
+            count => format!("{first}-{}", u32::from(first) + u32::from(count) - 1),
+        };
+        format!("{address}{}:{}", range(self.outer), range(self.inner))
+    }
 }
 
 /// A flag of a process that ends (`linux/sched.h`).
 const PF_EXITING: u64 = 0x4;
 
 /// A network namespace from which a process of pasta leads to the outside: connections that begin inside are made anew
-/// by pasta, outside. Nothing leads in, and nothing leads to the loopback devices of the outside but for
+/// by pasta, outside. Nothing leads in but the ports that were asked for, and nothing leads to the loopback devices of the outside but for
 /// [`NAMESERVER`](Self::NAMESERVER).
 ///
 /// When this is dropped, or the calling process ends in whatever way, pasta is killed; sandboxes in the namespace go on
@@ -139,7 +177,7 @@ impl ConnectedNetwork {
         let namespace = NetworkNamespace::new().map_err(NetworkError::Namespace)?;
         let (stdout, tell) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
         let log = memfd_create("pasta", MemfdFlags::CLOEXEC).map_err(|error| failed(error.into()))?;
-        let network = Self::launch(program, namespace, (stdout, &tell, &log)).map_err(failed)?;
+        let network = Self::launch(options, namespace, (stdout, &tell, &log)).map_err(failed)?;
         drop(tell);
         let timeout = Timespec::try_from(options.start_deadline).ok();
         let told = loop {
@@ -165,12 +203,13 @@ impl ConnectedNetwork {
     /// without capabilities, as which it opens them, may not look at those of other processes, and newer versions close
     /// all others of their own.
     fn launch(
-        program: &Path,
+        options: &PastaOptions,
         namespace: NetworkNamespace,
         (stdout, tell, log): (OwnedFd, &OwnedFd, &OwnedFd),
     ) -> io::Result<Self> {
+        let program = options.program.as_path();
         let mut all = vec![program.display().to_string()];
-        all.extend(arguments());
+        all.extend(arguments(&options.ports));
         let pidfd = Init::execute([namespace.as_fd(), tell.as_fd(), log.as_fd()], program, all)?;
         Ok(Self { namespace, pidfd, stdout })
     }
@@ -220,7 +259,7 @@ impl Drop for ConnectedNetwork {
 }
 
 /// See pasta(1).
-fn arguments() -> Vec<String> {
+fn arguments(ports: &[PortForward]) -> Vec<String> {
     let fixed = [
         "--foreground",
         "--quiet",
@@ -237,10 +276,6 @@ fn arguments() -> Vec<String> {
         "/proc/self/fd/1",
         // Without these, ports that anybody listens on are forwarded both ways, also those of loopback devices, and the
         // gateway's address leads to the outer loopback device.
-        "--tcp-ports",
-        "none",
-        "--udp-ports",
-        "none",
         "--tcp-ns",
         "none",
         "--udp-ns",
@@ -260,7 +295,21 @@ fn arguments() -> Vec<String> {
         ("--dns-forward", ConnectedNetwork::NAMESERVER_V6.to_string()),
     ];
     let addresses = addresses.into_iter().flat_map(|(option, address)| [option.to_owned(), address]);
-    fixed.into_iter().map(str::to_owned).chain(addresses).collect()
+    fixed.into_iter().map(str::to_owned).chain(addresses).chain(forwards(ports)).collect()
+}
+
+/// The options for ports: those that were asked for, or none at all.
+fn forwards(ports: &[PortForward]) -> Vec<String> {
+    let mut options = Vec::new();
+    for (transport, option) in [(Transport::Tcp, "--tcp-ports"), (Transport::Udp, "--udp-ports")] {
+        let arguments = ports.iter().filter(|port| port.transport == transport).map(PortForward::argument);
+        let mut arguments: Vec<String> = arguments.collect();
+        if arguments.is_empty() {
+            arguments.push("none".to_owned());
+        }
+        options.extend(arguments.into_iter().flat_map(|argument| [option.to_owned(), argument]));
+    }
+    options
 }
 
 /// The last line of what pasta wrote that is about the network.

@@ -368,8 +368,8 @@ impl Running {
         &self.kept
     }
 
-    /// Why the kernel did not execute the program, once it is known to have ended: `ENOEXEC` for one of an architecture
-    /// that neither the machine nor an emulator executes.
+    /// Why the program was not executed, once it is known to have ended: `ENOENT` for one that is not there, `EACCES` for
+    /// one that may not be, `ENOEXEC` for one of an architecture that neither the machine nor an emulator executes.
     pub fn not_executed(&self) -> Option<&SetupFailure> {
         self.not_executed.as_ref()
     }

@@ -18,6 +18,8 @@ pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
 pub struct ProcessSpec {
     /// Its root file system.
     pub rootfs: RootFs,
+    /// What the program may do to the root file system.
+    pub root_access: RootAccess,
     /// The program and its arguments, as bytes; at least one. A program without a slash is looked up on the `PATH` of
     /// `env`, inside the root file system.
     pub args: Vec<Vec<u8>>,
@@ -72,6 +74,7 @@ impl ProcessSpec {
     pub fn new(rootfs: RootFs, args: Vec<Vec<u8>>) -> Self {
         Self {
             rootfs,
+            root_access: RootAccess::Writable,
             args,
             env: Vec::new(),
             cwd: PathBuf::from("/"),
@@ -117,7 +120,17 @@ pub struct TerminalSize {
     pub columns: u16,
 }
 
-/// A root file system, always writable. All paths are absolute.
+/// What a program may do to its root file system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootAccess {
+    /// Write to it.
+    #[default]
+    Writable,
+    /// Read it. What is mounted in it is as writable as it is by itself.
+    ReadOnly,
+}
+
+/// A root file system. All paths are absolute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RootFs {
     /// An overlay, mounted for the sandbox alone and gone with it.

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD, Mode, accessat};
+use rustix::io::Errno;
 
 use super::{During, Step};
 use crate::emulation::ElfFormat;
@@ -59,10 +60,12 @@ pub(super) fn become_program(spec: &ProcessSpec, execution: Execution, socket: &
     let name = OsStr::from_bytes(spec.args.first().map_or(b"".as_slice(), Vec::as_slice));
     let program = match look_up(name, path.unwrap_or_default()) {
         Ok(program) => program,
-        Err(reason) => fail(
-            NOT_STARTED,
-            &format!("unable to start process: exec: {:?}: {reason}", name.to_string_lossy()),
-        ),
+        Err(NotFound { reason, errno }) => {
+            let step = "find".to_owned();
+            let _ = wire::send(socket, &Answer::Failed { step, path: PathBuf::from(name), errno });
+            let message = format!("unable to start process: exec: {:?}: {reason}", name.to_string_lossy());
+            fail(NOT_STARTED, &message)
+        }
     };
     let strings =
         |list: &[Vec<u8>]| list.iter().map(|one| CString::new(one.as_slice())).collect::<Result<Vec<_>, _>>();
@@ -133,8 +136,25 @@ fn words(error: &io::Error) -> String {
     characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
+/// Why a program cannot be executed: in runc's words, and as a number of the kernel's.
+#[derive(Debug)]
+struct NotFound {
+    reason: String,
+    errno: i32,
+}
+
+impl NotFound {
+    fn new(reason: impl Into<String>, errno: Errno) -> Self {
+        Self { reason: reason.into(), errno: errno.raw_os_error() }
+    }
+
+    fn of(error: &io::Error) -> Self {
+        Self { reason: words(error), errno: error.raw_os_error().unwrap_or(libc::EIO) }
+    }
+}
+
 /// The program's path. Only names without a slash are looked up.
-fn look_up(name: &OsStr, path: &[u8]) -> Result<PathBuf, String> {
+fn look_up(name: &OsStr, path: &[u8]) -> Result<PathBuf, NotFound> {
     if name.as_bytes().contains(&b'/') {
         return executable(Path::new(name)).map(|()| PathBuf::from(name));
     }
@@ -143,21 +163,24 @@ fn look_up(name: &OsStr, path: &[u8]) -> Result<PathBuf, String> {
         let candidate = Path::new(OsStr::from_bytes(directory)).join(name);
         if !name.is_empty() && executable(&candidate).is_ok() {
             if candidate.is_relative() {
-                return Err("cannot run executable found relative to current directory".to_owned());
+                let reason = "cannot run executable found relative to current directory";
+                return Err(NotFound::new(reason, Errno::ACCESS));
             }
             return Ok(candidate);
         }
     }
-    Err("executable file not found in $PATH".to_owned())
+    Err(NotFound::new("executable file not found in $PATH", Errno::NOENT))
 }
 
-fn executable(path: &Path) -> Result<(), String> {
-    let metadata =
-        fs::metadata(path).map_err(|error| format!("stat {}: {}", path.display(), words(&error)))?;
+fn executable(path: &Path) -> Result<(), NotFound> {
+    let metadata = fs::metadata(path).map_err(|error| {
+        let NotFound { reason, errno } = NotFound::of(&error);
+        NotFound { reason: format!("stat {}: {reason}", path.display()), errno }
+    })?;
     if metadata.is_dir() {
-        return Err("is a directory".to_owned());
+        return Err(NotFound::new("is a directory", Errno::ACCESS));
     }
-    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| words(&error.into()))
+    accessat(CWD, path, Access::EXEC_OK, AtFlags::EACCESS).map_err(|error| NotFound::of(&error.into()))
 }
 
 /// The environment, of each name the last value at its first place, with `HOME`.
@@ -229,11 +252,20 @@ mod tests {
         let plain = directory.path().join("plain");
         fs::write(&plain, "").unwrap();
         let path = directory.path().as_os_str().as_bytes();
-        assert_eq!(look_up(plain.as_os_str(), b"").unwrap_err(), "permission denied");
-        assert_eq!(look_up(directory.path().as_os_str(), b"").unwrap_err(), "is a directory");
-        assert_eq!(look_up(OsStr::new("/no/x"), b"").unwrap_err(), "stat /no/x: no such file or directory");
-        assert_eq!(look_up(OsStr::new("plain"), path).unwrap_err(), "executable file not found in $PATH");
-        assert_eq!(look_up(OsStr::new(""), b"/bin").unwrap_err(), "executable file not found in $PATH");
+        assert_eq!(look_up(plain.as_os_str(), b"").unwrap_err().reason, "permission denied");
+        assert_eq!(look_up(directory.path().as_os_str(), b"").unwrap_err().reason, "is a directory");
+        assert_eq!(
+            look_up(OsStr::new("/no/x"), b"").unwrap_err().reason,
+            "stat /no/x: no such file or directory"
+        );
+        assert_eq!(
+            look_up(OsStr::new("plain"), path).unwrap_err().reason,
+            "executable file not found in $PATH"
+        );
+        assert_eq!(
+            look_up(OsStr::new(""), b"/bin").unwrap_err().reason,
+            "executable file not found in $PATH"
+        );
         assert_eq!(look_up(OsStr::new("sh"), b"/nowhere:/bin").unwrap(), Path::new("/bin/sh"));
     }
 }

@@ -21,7 +21,7 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 use crate::emulation::ElfFormat;
 use crate::seccomp::Instruction;
 use crate::wire::{self, Answer, Execution, Probed, Request, Stub, Surroundings};
-use crate::{Kept, ProcessSpec, TerminalSize, kernel};
+use crate::{Kept, ProcessSpec, RootAccess, TerminalSize, kernel};
 
 /// A step that failed.
 struct Failed {
@@ -170,6 +170,10 @@ fn set_up(
     let terminal = terminal.map(terminal::open).transpose()?;
     privileges::limit(&spec.limits)?;
     execute::enter_working_directory(&spec.cwd)?;
+    // Mount points and the working directory are there by now.
+    if spec.root_access == RootAccess::ReadOnly {
+        mounts::make_root_read_only()?;
+    }
     if let Some(namespace) = namespace {
         privileges::enter_namespace(namespace, spec.security)?;
     }

@@ -289,6 +289,11 @@ impl Attaching {
     }
 }
 
+/// Keeps the program from writing to the root file system; what is mounted in it stays as it is.
+pub(super) fn make_root_read_only() -> Step {
+    remount(Path::new("/"), MountAttrFlags::MOUNT_ATTR_RDONLY).during("make the root read-only", "/")
+}
+
 /// Takes rights from a mount that is attached.
 fn remount(target: &Path, taken: MountAttrFlags) -> io::Result<()> {
     let pairs = [

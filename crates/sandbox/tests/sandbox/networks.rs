@@ -55,7 +55,11 @@ fn program(fixture: &Fixture, name: &str, script: &str) -> PathBuf {
 }
 
 fn start(program: PathBuf, deadline_ms: u64) -> Result<ConnectedNetwork, NetworkError> {
-    ConnectedNetwork::start(&PastaOptions { program, start_deadline: Duration::from_millis(deadline_ms) })
+    ConnectedNetwork::start(&PastaOptions {
+        program,
+        start_deadline: Duration::from_millis(deadline_ms),
+        ports: Vec::new(),
+    })
 }
 
 /// An outside that is not the machine's: a default route, and an address of each kind.

@@ -27,8 +27,10 @@ fn bench(kind: SnapshotterKind, script: &str, otherwise: Otherwise) -> Bench {
     fs::write(&program, format!("#!/bin/sh\n{script}\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let start_deadline = Duration::from_millis(300);
-    bench.network =
-        DefaultNetwork::Isolated { pasta: Some(PastaOptions { program, start_deadline }), otherwise };
+    bench.network = DefaultNetwork::Isolated {
+        pasta: Some(PastaOptions { program, start_deadline, ports: Vec::new() }),
+        otherwise,
+    };
     bench
 }
 
@@ -62,7 +64,7 @@ fn without_pasta_steps_share_the_network(kind: SnapshotterKind) {
     bench.network = DefaultNetwork::Isolated { pasta: None, otherwise: Otherwise::Host };
     let built = two_steps(&bench);
     assert!(share_the_network(&built), "{}", built.log);
-    let told = "RUN steps share the network of this machine: `pasta` is not installed (package `passt`)";
+    let told = "the network of this machine is shared: `pasta` is not installed (package `passt`)";
     assert_eq!(warnings(&built), [told]);
     let again = two_steps(&bench);
     assert_eq!(warnings(&again), [""; 0], "nothing ran");
