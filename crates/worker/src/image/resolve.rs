@@ -1,5 +1,7 @@
 //! From a reference to the manifest and the config of one platform.
 
+use std::error::Error as _;
+
 use oci::{ChainId, Descriptor, Digest, ImageConfig, ImageReference, Index, Manifest, MediaType, Platform};
 use solver::{ImageLocation, ImageSource};
 
@@ -26,11 +28,43 @@ pub(super) struct Roots {
     pub(super) descriptors: Vec<Descriptor>,
     /// What people should know.
     warning: Option<String>,
+    /// Where they are in the end, if it is not where they were looked for: in the store.
+    location: Option<ImageLocation>,
 }
 
 impl From<Vec<Descriptor>> for Roots {
     fn from(descriptors: Vec<Descriptor>) -> Self {
-        Self { descriptors, warning: None }
+        Self { descriptors, warning: None, location: None }
+    }
+}
+
+/// What is known here of a tag.
+struct Known {
+    /// What it was when a registry was last asked, and when that was.
+    seen: Option<(Descriptor, i64)>,
+    /// The image of the store that has this name, and when it was given it: by a build, a pull, `load` or `tag`.
+    tagged: Option<(Descriptor, i64)>,
+}
+
+impl Known {
+    /// What was learned last.
+    fn latest(self, reference: &ImageReference) -> Option<Roots> {
+        match (&self.seen, &self.tagged) {
+            (Some((_, seen_at)), Some((_, tagged_at))) if seen_at > tagged_at => {
+                self.seen.map(|(seen, _)| vec![seen].into())
+            }
+            (_, Some(_)) => self.tagged(reference),
+            (seen, None) => seen.clone().map(|(seen, _)| vec![seen].into()),
+        }
+    }
+
+    /// The image of the store.
+    fn tagged(self, reference: &ImageReference) -> Option<Roots> {
+        let (tagged, _) = self.tagged?;
+        // What was pulled can be fetched again.
+        let is_pulled = self.seen.is_some_and(|(seen, _)| seen.digest == tagged.digest);
+        let location = ImageLocation::Store(reference.clone().with_default_tag());
+        Some(Roots { location: (!is_pulled).then_some(location), ..vec![tagged].into() })
     }
 }
 
@@ -58,7 +92,7 @@ impl ImageStore {
         name: &str,
     ) -> Result<ResolvedImage, ImageError> {
         let lookup = Lookup { images: self, location, name };
-        let Roots { descriptors: roots, warning: doubt } = lookup.roots(platform).await?;
+        let Roots { descriptors: roots, warning: doubt, location: moved } = lookup.roots(platform).await?;
         let candidate = lookup.choose(&roots, platform).await?;
         let found = platform_of(&candidate.config);
         let warning = (!serves(&found, platform))
@@ -70,7 +104,7 @@ impl ImageStore {
         let source = ImageSource {
             name: name.to_owned(),
             manifest: candidate.descriptor.digest.clone(),
-            location: location.clone(),
+            location: moved.unwrap_or_else(|| location.clone()),
             platform: found,
         };
         let resolved = ResolvedImage {
@@ -174,37 +208,56 @@ impl Lookup<'_> {
         self.asked(reference).await
     }
 
-    /// What a tag is, or was when it was last seen: as the policy says.
+    /// What a tag is, or what is known of it here: as the policy says. An image of the store stands in for one that its
+    /// registry does not give, whatever the policy: often there is none there, and the name is known here alone.
     async fn by_tag(&self, reference: &ImageReference, platform: &Platform) -> Result<Roots, ImageError> {
-        let sources = &self.images.sources;
-        match sources.policy.pull {
-            _ if sources.policy.offline => {}
-            PullPolicy::Always => return self.asked(reference).await,
-            PullPolicy::Missing | PullPolicy::Never => {}
-            PullPolicy::Newer => {
-                let asked = self.asked(reference).await;
-                let Err(error) = asked else { return asked };
-                let Some(seen) = self.last_seen(platform).await? else { return Err(error) };
-                let warning =
-                    format!("`{}` is what was last seen, as the registry did not answer: {error}", self.name);
-                return Ok(Roots { descriptors: vec![seen], warning: Some(warning) });
+        let policy = &self.images.sources.policy;
+        let is_asked = !policy.offline && matches!(policy.pull, PullPolicy::Always | PullPolicy::Newer);
+        let asked = if is_asked {
+            match self.asked(reference).await {
+                Err(error @ ImageError::Registry { .. }) => Some(error),
+                asked => return asked,
             }
-        }
-        match self.last_seen(platform).await? {
-            Some(seen) => Ok(vec![seen].into()),
-            None => self.asked(reference).await,
-        }
+        } else {
+            None
+        };
+        let known = self.known(reference, platform).await?;
+        let Some(error) = asked else {
+            return match known.latest(reference) {
+                Some(roots) => Ok(roots),
+                None => self.asked(reference).await,
+            };
+        };
+        let tagged = known.tagged.as_ref().map(|(tagged, _)| tagged.digest.clone());
+        let stand_in = match policy.pull {
+            PullPolicy::Newer => known.latest(reference),
+            PullPolicy::Always | PullPolicy::Missing | PullPolicy::Never => known.tagged(reference),
+        };
+        let Some(roots) = stand_in else { return Err(error) };
+        let is_tagged = roots.descriptors.first().map(|root| &root.digest) == tagged.as_ref();
+        let what = if is_tagged {
+            "the image of that name in the store, as its registry did not give it"
+        } else {
+            "what was last seen, as the registry did not answer"
+        };
+        let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+        let warning = format!("`{}` is {what}: {error}{cause}", self.name);
+        Ok(Roots { warning: Some(warning), ..roots })
     }
 
-    /// What the reference was when a registry was last asked, if the store still has it.
-    async fn last_seen(&self, platform: &Platform) -> Result<Option<Descriptor>, ImageError> {
-        let Some(text) = location::to_text(self.location) else { return Ok(None) };
-        let (store, platform) = (self.images.store.clone(), platform.clone());
-        let pin = blocking(move || Ok(store.pin(&text, &platform)?)).await?;
-        match pin {
-            Some(pin) => self.stored(&pin.digest).await,
-            None => Ok(None),
-        }
+    async fn known(&self, reference: &ImageReference, platform: &Platform) -> Result<Known, ImageError> {
+        let (store, wanted) = (self.images.store.clone(), platform.clone());
+        let (text, reference) = (location::to_text(self.location), reference.clone().with_default_tag());
+        let (pin, tag) = blocking(move || {
+            let pin = text.map(|text| store.pin(&text, &wanted)).transpose()?;
+            Ok((pin.flatten(), store.image(&reference)?))
+        })
+        .await?;
+        let seen = match pin {
+            Some(pin) => self.stored(&pin.digest).await?.map(|seen| (seen, pin.seen_at)),
+            None => None,
+        };
+        Ok(Known { seen, tagged: tag.map(|tag| (tag.target, tag.tagged_at)) })
     }
 
     /// What the registry says that the reference is.

@@ -139,7 +139,7 @@ impl Networks {
             (Err(lack), Otherwise::Host) => {
                 let is_told = std::mem::replace(&mut self.state().is_told, true);
                 if !is_told {
-                    let message = format!("RUN steps share the network of this machine: {lack}");
+                    let message = format!("the network of this machine is shared: {lack}");
                     (context.events)(Event::Warning { vertex: context.vertex, message });
                 }
                 without_lease(Network::Host)

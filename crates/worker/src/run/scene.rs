@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cache::tree::{FileKind, Follow, TreeKind, TreeView};
 use cache::{ActiveSnapshot, Snapshot, Store};
-use sandbox::{Console, Emulation, MountSpec, OwnerChanges, ProcessSpec, RootFs, Running};
+use sandbox::{Console, Emulation, MountSpec, OwnerChanges, ProcessSpec, RootAccess, RootFs, Running};
 use solver::{ExecContext, RunOp};
 
 use super::caches::Caches;
@@ -132,6 +132,8 @@ pub struct Program {
     pub env: Vec<Vec<u8>>,
     /// Mounts on top of those of the step.
     pub mounts: Vec<MountSpec>,
+    /// What it may do to the files of the scene.
+    pub root_access: RootAccess,
 }
 
 impl std::fmt::Debug for Scene {
@@ -153,9 +155,9 @@ impl Scene {
     /// Runs another program in it. Blocks for some milliseconds.
     pub fn spawn(&mut self, program: Program, console: Console<'_>) -> Result<Running, WorkerError> {
         self.renew()?;
-        let Program { args, mut env, mounts } = program;
+        let Program { args, mut env, mounts, root_access } = program;
         env.extend_from_slice(&self.spec.env);
-        let mut spec = ProcessSpec { args, env, ..self.spec.clone() };
+        let mut spec = ProcessSpec { args, env, root_access, ..self.spec.clone() };
         spec.mounts.extend(mounts);
         self.run(&spec, console)
     }

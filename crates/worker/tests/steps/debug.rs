@@ -42,7 +42,7 @@ impl Script {
         for script in &self.scripts {
             let args = ["/bin/sh", "-c", script].map(|word| word.as_bytes().to_vec()).to_vec();
             let env = ["A=other", "MORE=more"].map(|entry| entry.as_bytes().to_vec()).to_vec();
-            let program = Program { args, env, mounts: Vec::new() };
+            let program = Program { args, env, ..Program::default() };
             let mut running = scene.spawn(program, Console::Output).unwrap();
             let mut text = String::new();
             File::from(running.stdout().unwrap()).read_to_string(&mut text).unwrap();
