@@ -16,7 +16,7 @@ use crate::output::Destination;
 use crate::set::ImageSet;
 
 /// The annotation with an image's full name, as containerd reads it.
-const IMAGE_NAME: &str = "io.containerd.image.name";
+pub(crate) const IMAGE_NAME: &str = "io.containerd.image.name";
 pub(crate) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) const CREATED: &str = "org.opencontainers.image.created";
 
@@ -43,6 +43,15 @@ struct DockerManifest {
     layers: Vec<String>,
 }
 
+/// An image, or an index with its images, with the names that it has in an archive.
+#[derive(Debug, Clone, Copy)]
+pub struct NamedImages<'a> {
+    /// What it is.
+    pub images: &'a ImageSet,
+    /// What it is called; may be empty.
+    pub names: &'a [ImageReference],
+}
+
 /// Writes an image, or an index with its images, as a tar. All layers must be in the store. The same image gives the
 /// same bytes: entries are sorted and have no times. Docker takes no index. Blocks.
 pub fn write_archive(
@@ -52,43 +61,84 @@ pub fn write_archive(
     kind: ArchiveKind,
     destination: &Destination,
 ) -> Result<(), ExportError> {
-    if kind == ArchiveKind::Docker && images.single().is_none() {
-        return Err(ExportError::IndexForDocker);
+    write_archives(store, &[NamedImages { images, names }], kind, destination)
+}
+
+/// [`write_archive`] of several images, whose blobs are in the tar once.
+pub fn write_archives(
+    store: &Store,
+    all: &[NamedImages<'_>],
+    kind: ArchiveKind,
+    destination: &Destination,
+) -> Result<(), ExportError> {
+    check_kind(all, kind)?;
+    write_tar(store, all, kind, OutputFile::create(destination)?)
+}
+
+/// [`write_archives`] to a pipe or a socket.
+pub fn stream_archives(
+    store: &Store,
+    all: &[NamedImages<'_>],
+    kind: ArchiveKind,
+    stream: fs::File,
+) -> Result<(), ExportError> {
+    check_kind(all, kind)?;
+    write_tar(store, all, kind, OutputFile::stream(stream))
+}
+
+fn check_kind(all: &[NamedImages<'_>], kind: ArchiveKind) -> Result<(), ExportError> {
+    match kind {
+        ArchiveKind::Docker if all.iter().any(|one| one.images.single().is_none()) => {
+            Err(ExportError::IndexForDocker)
+        }
+        ArchiveKind::Docker | ArchiveKind::Oci => Ok(()),
     }
-    let file = OutputFile::create(destination)?;
+}
+
+fn write_tar(
+    store: &Store,
+    all: &[NamedImages<'_>],
+    kind: ArchiveKind,
+    file: OutputFile,
+) -> Result<(), ExportError> {
     let mut tar = tar::Builder::new(file);
-    write_entries(store, images, names, kind, &mut tar)?;
-    // The builder's own error names no file; the file knows its name.
-    let file = tar.into_inner().map_err(|source| match destination {
-        Destination::Path(path) => ExportError::Write { path: path.clone(), source },
-        Destination::Stdout => ExportError::Stdout(source),
-    })?;
+    write_entries(store, all, kind, &mut tar)?;
+    // The end is written here, and not where it might fail unseen.
+    let finished = tar.finish();
+    finished.map_err(|source| tar.get_ref().error(source))?;
+    let file = tar.into_inner().expect("a tar that is finished has nothing more to write");
     file.finish()
 }
 
 fn write_entries(
     store: &Store,
-    images: &ImageSet,
-    names: &[ImageReference],
+    all: &[NamedImages<'_>],
     kind: ArchiveKind,
     tar: &mut tar::Builder<OutputFile>,
 ) -> Result<(), ExportError> {
     append_directory(tar, "blobs/")?;
     append_directory(tar, "blobs/sha256/")?;
-    let documents = images.documents().into_iter().map(|(descriptor, _)| descriptor);
-    let mut blobs: Vec<&Descriptor> = images.layers().into_iter().chain(documents).collect();
-    blobs.sort_by_key(|descriptor| descriptor.digest.hex());
-    for blob in blobs {
+    // By digest: what two images have in common is there once.
+    let mut blobs: BTreeMap<&str, (&Descriptor, Option<&[u8]>)> = BTreeMap::new();
+    for one in all {
+        let layers = one.images.layers().into_iter().map(|layer| (layer, None));
+        let documents = one.images.documents().into_iter();
+        let documents = documents.map(|(document, bytes)| (document, Some(bytes)));
+        blobs.extend(layers.chain(documents).map(|blob| (blob.0.digest.hex(), blob)));
+    }
+    for (blob, bytes) in blobs.into_values() {
         let path = blob_path(&blob.digest);
-        match images.document(&blob.digest) {
+        match bytes {
             Some(bytes) => append_bytes(tar, &path, bytes)?,
             None => append_blob(tar, &path, blob.size, &store.blobs().open(&blob.digest)?)?,
         }
     }
-    let index = serde_json::to_vec(&index_of(entries_of(images, names))).map_err(ExportError::Json)?;
+    let entries = all.iter().flat_map(|one| entries_of(one.images, one.names)).collect();
+    let index = serde_json::to_vec(&index_of(entries)).map_err(ExportError::Json)?;
     append_bytes(tar, "index.json", &index)?;
-    if let (ArchiveKind::Docker, Some(image)) = (kind, images.single()) {
-        let manifest = serde_json::to_vec(&[docker_manifest(image, names)]).map_err(ExportError::Json)?;
+    if kind == ArchiveKind::Docker {
+        let manifests = all.iter().filter_map(|one| Some(docker_manifest(one.images.single()?, one.names)));
+        let manifest = serde_json::to_vec(&manifests.collect::<Vec<_>>()).map_err(ExportError::Json)?;
         append_bytes(tar, "manifest.json", &manifest)?;
     }
     append_bytes(tar, "oci-layout", LAYOUT)

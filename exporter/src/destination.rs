@@ -11,7 +11,7 @@ use crate::output::Destination;
 /// Where the name is a pipe or a device, that is written to as it is.
 pub(crate) struct OutputFile {
     writer: BufWriter<Target>,
-    /// `None` for standard output.
+    /// `None` for standard output and streams.
     path: Option<PathBuf>,
     /// The name that the file has until it is finished, where it has one.
     temporary: Option<PathBuf>,
@@ -39,6 +39,12 @@ impl OutputFile {
         Ok(Self { writer: BufWriter::with_capacity(BUFFER_BYTES, writer), path, temporary })
     }
 
+    /// Writes to a pipe or a socket.
+    pub(crate) fn stream(stream: File) -> Self {
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, Target::File(stream));
+        Self { writer, path: None, temporary: None }
+    }
+
     /// Copies the next `bytes` of `from`, or what there is of them, and tells how many those were. The kernel does it
     /// alone where it can.
     pub(crate) fn copy(&mut self, from: &File, bytes: u64) -> io::Result<u64> {
@@ -64,6 +70,7 @@ impl OutputFile {
     pub(crate) fn error(&self, source: io::Error) -> ExportError {
         match &self.path {
             Some(path) => ExportError::Write { path: path.clone(), source },
+            None if matches!(self.writer.get_ref(), Target::File(_)) => ExportError::Stream(source),
             None => ExportError::Stdout(source),
         }
     }

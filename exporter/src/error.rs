@@ -104,6 +104,9 @@ pub enum ExportError {
     /// Standard output could not be written.
     #[error("cannot write to standard output")]
     Stdout(#[source] io::Error),
+    /// Whoever was to take an archive did not take all of it.
+    #[error("cannot hand over the image")]
+    Stream(#[source] io::Error),
     /// The files of the result could not be written.
     #[error("cannot export files to `{}`", path.display())]
     Files {

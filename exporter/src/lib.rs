@@ -2,7 +2,7 @@
 //!
 //! [`assemble`] makes an image of a config and layers, compressing what was never compressed, and [`assemble_cache`] a
 //! cache for builds elsewhere; an [`ImageSet`] is one image or an index of several; the rest writes it somewhere: [`push()`] to registries, [`write_archive`] and [`write_layout`] as an OCI layout or for `docker load`,
-//! [`write_files`] and [`copy_files`] without the image around the files.
+//! [`write_files`] and [`copy_files`] without the image around the files. [`load_archive`] reads what archives hold.
 //!
 //! What is deliberately absent: the graph and its steps (whoever built says which snapshots make up the image),
 //! pulling (a [`LayerFetcher`] brings layers that were never needed here), and everything that is printed.
@@ -28,6 +28,7 @@ mod form;
 mod history;
 mod image;
 mod layer;
+mod load;
 mod members;
 mod ordered;
 mod output;
@@ -41,7 +42,7 @@ mod timestamps;
 mod toc;
 
 pub use annotations::{AnnotationError, AnnotationLevel, Annotations, RootForm};
-pub use archive::{ArchiveKind, write_archive, write_layout};
+pub use archive::{ArchiveKind, NamedImages, stream_archives, write_archive, write_archives, write_layout};
 pub use attest_flags::{
     AttestationError, AttestationSpec, ProvenanceMode, ProvenanceSpec, ProvenanceVersion, SbomSpec,
     parse_attestation,
@@ -60,6 +61,7 @@ pub use fields::FieldError;
 pub use files::{FilesForm, PlatformFiles, PlatformSplit, copy_files, write_files};
 pub use form::{ImageForm, LayerForm};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble, creation_time};
+pub use load::{ArchiveSource, LoadError, LoadedImage, load_archive};
 pub use output::{
     ArchiveOutput, Destination, FilesOutput, ImageOutput, Naming, OtherFiles, OutputError, OutputSpec,
     Packaging, PushOutput, parse_output,

@@ -188,10 +188,4 @@ impl ImageSet {
     pub fn created(&self) -> Option<&str> {
         self.images.first()?.created.as_deref()
     }
-
-    /// Whether `digest` is one of the documents, whose bytes are here and perhaps not in the store.
-    pub(crate) fn document(&self, digest: &Digest) -> Option<&[u8]> {
-        let found = self.documents().into_iter().find(|(descriptor, _)| descriptor.digest == *digest);
-        found.map(|(_, bytes)| bytes)
-    }
 }
