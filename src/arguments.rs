@@ -20,6 +20,8 @@ use std::path::PathBuf;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::images::ImageAction;
+
 pub(crate) use build::BuildArguments;
 pub(crate) use commands::{
     ExplainArguments, FormatArguments, HistoryAction, HistoryArguments, ListFormat, PruneArguments,
@@ -28,15 +30,19 @@ pub(crate) use commands::{
 pub(crate) use output::{PlanFormat, ProgressMode};
 pub(crate) use switches::{GoBool, Switches};
 
-use crate::registries::RegistryArguments;
-
 /// The names of the subcommands; anything else in their place begins a build.
 const SUBCOMMANDS: &[&str] = &[
     "build",
     "debug",
     "fmt",
     "images",
+    "inspect",
+    "run",
+    "pull",
     "push",
+    "save",
+    "load",
+    "tag",
     "rmi",
     "prune",
     "du",
@@ -111,31 +117,13 @@ pub(crate) enum Action {
     Debug(Box<BuildArguments>),
     /// Format Dockerfiles; what they build stays the same
     Fmt(FormatArguments),
-    /// List the images that `-t` kept
-    Images {
-        /// How to write the list; `json` is one object on each line
-        #[arg(long, value_name = "FORMAT", default_value = "table")]
-        format: ListFormat,
-    },
-    /// Push an image that `-t` kept to its registry
-    Push {
-        /// The image, as it was given to `-t`
-        #[arg(value_name = "IMAGE")]
-        image: String,
-        #[command(flatten)]
-        registries: RegistryArguments,
-    },
-    /// Remove images that `-t` kept; `rbuild prune` then frees their space
-    Rmi {
-        /// The images, as they were given to `-t`
-        #[arg(value_name = "IMAGE", required = true)]
-        images: Vec<String>,
-    },
+    #[command(flatten)]
+    Image(ImageAction),
     /// Free the space of what no image and no running build uses
     Prune(PruneArguments),
     /// Show what takes space in the store
     Du(UsageArguments),
-    /// List the builds of the past, and what was kept of them
+    /// List the builds of the past; with an IMAGE, the steps that made it
     History(HistoryArguments),
     /// Tell of each step of a build why it was executed, or that it was cached
     Explain(ExplainArguments),

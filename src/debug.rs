@@ -19,11 +19,12 @@ use crate::build::Build;
 use crate::progress::Progress;
 use crate::report;
 use crate::session::blocking;
-use crate::terminal::{Session, Station};
+use crate::terminal::{self, Station};
 use flags::WantedBreakpoint;
 use program::{Choice, choose};
 
 pub(crate) use flags::{Wanted, want_shell};
+pub(crate) use program::is_static_program;
 
 /// Opens shells, one at a time.
 pub(crate) struct Shells {
@@ -214,31 +215,18 @@ impl Shells {
 /// Runs a program in a scene, at the user's terminal, until it ends or the build is to stop. Gives how it ended (`None`
 /// where it was killed), and what it left of the input.
 async fn show(
-    mut scene: Scene,
+    scene: Scene,
     choice: Choice,
     station: Station,
     pending: Vec<u8>,
     cancel: &CancellationToken,
 ) -> (Scene, Result<(Option<Exit>, Vec<u8>), String>) {
-    let connection = match station.connection() {
-        Ok(connection) => connection,
-        Err(error) => return (scene, Err(error.to_string())),
-    };
     let program = choice.program(station.is_terminal());
-    let (scene, begun) = blocking(move || {
-        let running = scene.spawn(program, connection.console());
-        (scene, running.map(|running| (running, connection)))
-    })
-    .await;
-    let (mut running, connection) = match begun {
-        Ok(begun) => begun,
-        Err(error) => return (scene, Err(report::chain(&error))),
+    let (scene, started) = terminal::start(scene, program, &station, pending).await;
+    let (mut running, relaying) = match started {
+        Ok(started) => started,
+        Err(message) => return (scene, Err(message)),
     };
-    let session = match Session::begin(&station, connection, &mut running, pending) {
-        Ok(session) => session,
-        Err(error) => return (scene, Err(error.to_string())),
-    };
-    let relaying = tokio::task::spawn_blocking(move || session.run());
     let exit = tokio::select! {
         biased;
         () = cancel.cancelled() => None,
@@ -255,7 +243,7 @@ async fn show(
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     };
     let outcome = match (ended, relayed) {
-        (Ok(exit), Ok(pending)) => Ok((exit, pending)),
+        (Ok(exit), Ok(remains)) => Ok((exit, remains.pending)),
         (Err(error), _) => Err(report::chain(&error)),
         (_, Err(error)) => Err(error.to_string()),
     };

@@ -1,102 +1,106 @@
 //! The commands that look after images.
 
+mod archives;
+mod find;
+mod flags;
+mod history;
+mod inspect;
+mod list;
+mod transfer;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use cache::{ImageTag, Store};
-use exporter::{ImageSet, LayerFetcher};
-use jiff::Timestamp;
-use oci::ImageReference;
-use serde_json::json;
-use worker::ImageStore;
+use cache::Store;
+use exporter::ExportError;
+use oci::{Digest, Platform};
 
-use crate::arguments::ListFormat;
-use crate::progress::bytes;
-use crate::registries::RegistryArguments;
 use crate::report::{Failure, FailureKind};
-use crate::resolver::Fetcher;
 use crate::session::{Session, blocking};
+use crate::values;
+
+pub(crate) use find::{Named, find, find_one, read, reference, unknown};
+pub(crate) use flags::ImageAction;
+pub(crate) use history::{HistoryView, show as history};
+pub(crate) use transfer::{Pull, client, fetch_missing, progress, pull_image};
 
 pub(crate) fn store_failure(error: &cache::StoreError) -> Failure {
     Failure::from_error(FailureKind::Environment, error)
 }
 
-/// `rbuild images`.
-pub(crate) async fn list(
+/// An image that could not be read or written.
+pub(crate) fn export_failure(error: &ExportError) -> Failure {
+    crate::export::failure(error)
+}
+
+/// `--platform` of a command for one image.
+pub(crate) fn platform(text: Option<&str>) -> Result<Option<Platform>, Failure> {
+    let Some(text) = text else { return Ok(None) };
+    match values::platforms(Some(text)).map_err(Failure::usage)?.as_slice() {
+        [platform] => Ok(Some(platform.clone())),
+        _ => Err(Failure::usage(format!("`--platform {text}`: only one platform can be given here"))),
+    }
+}
+
+/// Does what a command says, save for running something in an image.
+pub(crate) async fn act(
     session: Session,
     root: PathBuf,
-    format: ListFormat,
+    action: ImageAction,
 ) -> Result<Option<String>, Failure> {
     let store = session.open_store(root).await?;
-    blocking(move || {
-        let images = store.images().map_err(|error| store_failure(&error))?;
-        let rows: Vec<Row> = images.iter().map(|image| Row::of(&store, image)).collect();
-        Ok(Some(match format {
-            ListFormat::Json => rows.iter().map(Row::json).collect(),
-            ListFormat::Table => table(&rows),
-        }))
-    })
-    .await
+    match action {
+        ImageAction::Images(arguments) => blocking(move || list::list(&store, &arguments)).await.map(Some),
+        ImageAction::Inspect(arguments) => blocking(move || inspect::run(&store, &arguments)).await.map(Some),
+        ImageAction::Pull(arguments) => transfer::pull(&store, arguments).await.map(Some),
+        ImageAction::Push(arguments) => transfer::push(&store, arguments).await.map(Some),
+        ImageAction::Save(arguments) => archives::save(&store, arguments).await.map(|()| None),
+        ImageAction::Load(arguments) => blocking(move || archives::load(&store, &arguments)).await.map(Some),
+        ImageAction::Tag { image, name } => blocking(move || tag(&store, &image, &name)).await.map(|()| None),
+        ImageAction::Rmi(arguments) => blocking(move || remove(&store, &arguments)).await.map(Some),
+        ImageAction::Run(_) => unreachable!("it is done elsewhere, as signals mean something else there"),
+    }
 }
 
-struct Row {
-    name: String,
-    tag: String,
-    digest: String,
-    size_bytes: u64,
-    created: Option<String>,
+/// `rbuild tag`.
+fn tag(store: &Store, image: &str, name: &str) -> Result<(), Failure> {
+    let name = crate::export::tag(name)?;
+    let found = find_one(store, image)?;
+    store.tag(&name, &found.target).map_err(|error| store_failure(&error))
 }
 
-impl Row {
-    /// An image whose manifest cannot be read is listed all the same, so that it can be removed.
-    fn of(store: &Store, image: &ImageTag) -> Self {
-        let images = ImageSet::load(store, &image.target).ok();
-        let familiar = image.reference.familiar();
-        let tag = image.reference.tag().unwrap_or_default().to_owned();
-        let name = familiar.strip_suffix(&format!(":{tag}")).unwrap_or(&familiar).to_owned();
-        Self {
-            name,
-            tag,
-            digest: image.target.digest.to_string(),
-            size_bytes: images
-                .as_ref()
-                .map_or(0, |images| images.layers().iter().map(|layer| layer.size).sum()),
-            created: images.and_then(|images| images.created().map(str::to_owned)),
+/// `rbuild rmi`. All names are looked up before the first is removed.
+fn remove(store: &Store, arguments: &flags::RemoveArguments) -> Result<String, Failure> {
+    let mut references = Vec::new();
+    for name in &arguments.images {
+        match find(store, name)? {
+            Some(find::Named::Tag(tag)) => references.push(tag.reference),
+            Some(find::Named::Id(tags)) if tags.len() == 1 || arguments.force => {
+                references.extend(tags.into_iter().map(|tag| tag.reference));
+            }
+            Some(find::Named::Id(tags)) => {
+                let names: Vec<String> =
+                    tags.iter().map(|tag| format!("`{}`", tag.reference.familiar())).collect();
+                let message = format!("`{name}` has several names: {}", names.join(", "));
+                let failure = Failure::new(FailureKind::Build, message);
+                return Err(failure.with_hint("`--force` removes all of them"));
+            }
+            None if arguments.force => {}
+            None => return Err(unknown(name)),
         }
     }
-
-    fn json(&self) -> String {
-        let row = json!({
-            "name": self.name,
-            "tag": self.tag,
-            "digest": self.digest,
-            "size_bytes": self.size_bytes,
-            "created": self.created,
-        });
-        format!("{row}\n")
+    let mut text = String::new();
+    for reference in &references {
+        if store.untag(reference).map_err(|error| store_failure(&error))? {
+            let _ = writeln!(text, "Untagged: {}", reference.familiar());
+        }
     }
+    Ok(text)
 }
 
-fn table(rows: &[Row]) -> String {
-    let mut cells = vec![["NAME", "TAG", "DIGEST", "SIZE", "CREATED"].map(str::to_owned).to_vec()];
-    for row in rows {
-        let digest = row.digest.split_once(':').map_or(row.digest.as_str(), |(_, hex)| hex);
-        let created = row.created.as_deref().and_then(|created| created.parse::<Timestamp>().ok());
-        let created =
-            created.map_or_else(String::new, |created| created.strftime("%Y-%m-%d %H:%M").to_string());
-        cells.push(
-            [
-                row.name.clone(),
-                row.tag.clone(),
-                digest.chars().take(12).collect(),
-                bytes(row.size_bytes),
-                created,
-            ]
-            .to_vec(),
-        );
-    }
-    columns(&cells)
+/// The first digits of a digest, as docker shows them.
+pub(crate) fn short(digest: &Digest) -> String {
+    digest.hex().chars().take(12).collect()
 }
 
 /// Lines of cells, in aligned columns.
@@ -116,90 +120,4 @@ pub(crate) fn columns(cells: &[Vec<String>]) -> String {
         let _ = writeln!(text, "{}", row.trim_end());
     }
     text
-}
-
-fn reference(text: &str) -> Result<ImageReference, Failure> {
-    match text.parse::<ImageReference>() {
-        Ok(reference) => Ok(reference.with_default_tag()),
-        Err(error) => Err(Failure::usage(error.to_string())),
-    }
-}
-
-fn unknown(name: &str) -> Failure {
-    Failure::new(FailureKind::Build, format!("there is no image `{name}` in the store"))
-        .with_hint("`rbuild images` lists those there are")
-}
-
-/// `rbuild push`.
-pub(crate) async fn push(
-    session: Session,
-    root: PathBuf,
-    (name, registries): (&str, &RegistryArguments),
-) -> Result<Option<String>, Failure> {
-    let reference = reference(name)?;
-    let store = session.open_store(root).await?;
-    let client = registry::Client::new(registries.client_options()?);
-    let (opened, wanted, name) = (store.clone(), reference.clone(), name.to_owned());
-    let images = blocking(move || {
-        let Some(image) = opened.image(&wanted).map_err(|error| store_failure(&error))? else {
-            return Err(unknown(&name));
-        };
-        ImageSet::load(&opened, &image.target)
-            .map_err(|error| Failure::from_error(FailureKind::Environment, &error))
-    })
-    .await?;
-    let fetcher: Arc<dyn LayerFetcher> = Arc::new(Fetcher(ImageStore::new(store.clone(), client.clone())));
-    let means = exporter::PushMeans { store: &store, client: &client, fetcher: &fetcher, streams: None };
-    exporter::push(means, &images, &[reference]).await.map_err(|error| {
-        let hint = match &error {
-            exporter::ExportError::Push { source, .. } => source.hint(),
-            _ => None,
-        };
-        Failure::from_error(FailureKind::Build, &error).with_hints(hint)
-    })?;
-    Ok(Some(format!("{}\n", images.descriptor().digest)))
-}
-
-/// `rbuild rmi`. All names are looked up before the first is removed.
-pub(crate) async fn remove(
-    session: Session,
-    root: PathBuf,
-    names: Vec<String>,
-) -> Result<Option<String>, Failure> {
-    let references: Vec<ImageReference> =
-        names.iter().map(|name| reference(name)).collect::<Result<_, _>>()?;
-    let store = session.open_store(root).await?;
-    blocking(move || {
-        for (name, reference) in names.iter().zip(&references) {
-            store.image(reference).map_err(|error| store_failure(&error))?.ok_or_else(|| unknown(name))?;
-        }
-        let mut text = String::new();
-        for reference in &references {
-            store.untag(reference).map_err(|error| store_failure(&error))?;
-            let _ = writeln!(text, "Untagged: {}", reference.familiar());
-        }
-        Ok(Some(text))
-    })
-    .await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_is_aligned() {
-        let row = Row {
-            name: "localhost:5000/app".into(),
-            tag: "v1".into(),
-            digest: format!("sha256:{}", "ab".repeat(32)),
-            size_bytes: 1500,
-            created: Some("2024-05-06T07:08:09.5Z".into()),
-        };
-        let expected = "\
-NAME                 TAG   DIGEST         SIZE     CREATED
-localhost:5000/app   v1    abababababab   1.50kB   2024-05-06 07:08
-";
-        assert_eq!(table(&[row]), expected);
-    }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cache::{Store, WeakStore};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 use worker::TimeLimit;
 
@@ -36,6 +37,8 @@ struct Shared {
     reason: OnceLock<Reason>,
     /// What has to be given up if an orderly end takes too long.
     store: Mutex<Option<WeakStore>>,
+    /// Who gets the signals instead.
+    passing: Mutex<Option<UnboundedSender<SignalKind>>>,
 }
 
 /// Why a command is to end.
@@ -48,8 +51,12 @@ impl Interrupt {
     /// Begins to listen for SIGINT, SIGTERM and SIGHUP (the terminal is closed), unless whoever started this program
     /// has them ignored (nohup(1)).
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let shared =
-            Shared { cancel: CancellationToken::new(), reason: OnceLock::new(), store: Mutex::default() };
+        let shared = Shared {
+            cancel: CancellationToken::new(),
+            reason: OnceLock::new(),
+            store: Mutex::default(),
+            passing: Mutex::default(),
+        };
         let interrupt = Self { shared: Arc::new(shared) };
         let environment = |error: std::io::Error| {
             Failure::new(FailureKind::Environment, format!("cannot start threads: {error}"))
@@ -73,6 +80,19 @@ impl Interrupt {
     /// Says which store the command works on.
     pub(crate) fn uses(&self, store: &Store) {
         *self.shared.store.lock().unwrap_or_else(PoisonError::into_inner) = Some(store.downgrade());
+    }
+
+    /// From now on signals do not end the command: they are handed over, until the receiver is dropped.
+    pub(crate) fn hand_over(&self) -> UnboundedReceiver<SignalKind> {
+        let (sender, receiver) = unbounded_channel();
+        *self.shared.passing.lock().unwrap_or_else(PoisonError::into_inner) = Some(sender);
+        receiver
+    }
+
+    /// Whether somebody else took care of a signal.
+    fn is_handed_over(&self, kind: SignalKind) -> bool {
+        let passing = self.shared.passing.lock().unwrap_or_else(PoisonError::into_inner);
+        passing.as_ref().is_some_and(|sender| sender.send(kind).is_ok())
     }
 
     /// Ends the command when `limit` is over.
@@ -134,6 +154,9 @@ impl Interrupt {
             let interrupt = self.clone();
             tokio::spawn(async move {
                 while signals.recv().await.is_some() {
+                    if interrupt.is_handed_over(kind) {
+                        continue;
+                    }
                     if interrupt.shared.cancel.is_cancelled() {
                         crate::exit_at_once(128 + kind.as_raw_value());
                     }

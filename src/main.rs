@@ -9,6 +9,7 @@ mod attestations;
 mod build;
 mod caches;
 mod call;
+mod container;
 mod debug;
 mod doctor;
 mod entitlements;
@@ -48,6 +49,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arguments::{Action, CommandLine};
+use images::ImageAction;
 use interrupt::Interrupt;
 use progress::Outcome;
 use report::{Failure, FailureKind};
@@ -157,11 +159,8 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
         Action::Doctor { store: false, format } => return Ok(doctor::run(&root, ids, format)),
         Action::Fmt(arguments) => return format::run(&arguments),
         Action::Manual(action) => return manual::run(&action),
-        Action::Images { format } => simple(images::list(Session::begin(&root, ids)?, root, format)),
-        Action::Push { image, registries } => {
-            simple(images::push(Session::begin(&root, ids)?, root, (&image, &registries)))
-        }
-        Action::Rmi { images } => simple(images::remove(Session::begin(&root, ids)?, root, images)),
+        Action::Image(ImageAction::Run(arguments)) => return container::begin(&arguments, root, ids),
+        Action::Image(action) => simple(images::act(Session::begin(&root, ids)?, root, action)),
         Action::Prune(arguments) => simple(space::prune(Session::begin(&root, ids)?, root, arguments)),
         Action::Du(arguments) => simple(space::usage(Session::begin(&root, ids)?, root, arguments)),
         Action::History(arguments) => simple(history::run(Session::begin(&root, ids)?, root, arguments)),

@@ -35,8 +35,11 @@ impl NetworkSetting {
     /// What that means here; `path` is where programs are looked up.
     pub(crate) fn default_network(self, path: Option<&OsStr>) -> DefaultNetwork {
         let isolated = |otherwise| {
-            let pasta =
-                find_pasta(path).map(|program| PastaOptions { program, start_deadline: START_DEADLINE });
+            let pasta = find_pasta(path).map(|program| PastaOptions {
+                program,
+                start_deadline: START_DEADLINE,
+                ports: Vec::new(),
+            });
             DefaultNetwork::Isolated { pasta, otherwise }
         };
         match self {
@@ -90,7 +93,7 @@ mod tests {
         let path = std::env::join_paths([&plain, &PathBuf::from("relative"), &program]).unwrap();
         let found = NetworkSetting::Pasta.default_network(Some(&path));
         let program = program.join("pasta");
-        let pasta = Some(PastaOptions { program, start_deadline: START_DEADLINE });
+        let pasta = Some(PastaOptions { program, start_deadline: START_DEADLINE, ports: Vec::new() });
         assert_eq!(found, DefaultNetwork::Isolated { pasta, otherwise: Otherwise::Fail });
         let without = DefaultNetwork::Isolated { pasta: None, otherwise: Otherwise::Host };
         assert_eq!(NetworkSetting::Auto.default_network(Some(plain.as_os_str())), without);

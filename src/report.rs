@@ -30,6 +30,8 @@ pub(crate) enum FailureKind {
     Environment,
     /// A signal of this number ended it.
     Signal(i32),
+    /// What was to be run in an image was not: as with docker, a code of its own tells that from the command's.
+    NotRun,
 }
 
 /// Failures that are told together.
@@ -67,6 +69,7 @@ impl FailureKind {
             Self::Environment => 3,
             // As shells have it.
             Self::Signal(number) => 128 + number,
+            Self::NotRun => 125,
         }
     }
 }
@@ -127,6 +130,19 @@ impl Failure {
             .last()
             .map_or_else(|| "the Dockerfile cannot be built".to_owned(), |error| error.summary());
         Self { hints, details, ..Self::new(FailureKind::Build, message) }
+    }
+
+    /// Whether the command line is what is wrong.
+    pub(crate) fn is_usage(&self) -> bool {
+        self.kind == FailureKind::Usage
+    }
+
+    /// The signal that was the end, if one was.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        match self.kind {
+            FailureKind::Signal(number) => Some(number),
+            _ => None,
+        }
     }
 
     /// The same as another kind.

@@ -17,25 +17,25 @@ pub(crate) struct ResourceArguments {
     /// Limit of what each RUN step may use: `memory`, `memory-swap`, `cpu-shares`, `cpu-period`, `cpu-quota`,
     /// `cpuset-cpus` or `cpuset-mems`; may be repeated
     #[arg(long = "resource", value_name = "KEY=VALUE", help_heading = "Steps")]
-    resources: Vec<String>,
+    pub(crate) resources: Vec<String>,
     /// Start no further RUN step while less memory than this is left (`2g`, `10%`, `0` for always) and another one runs
     /// [default: 256m, at most 5%]
     #[arg(long, value_name = "BYTES", help_heading = "Steps")]
-    memory_reserve: Option<String>,
+    pub(crate) memory_reserve: Option<String>,
     #[arg(short, long, hide = true, allow_hyphen_values = true)]
-    memory: Option<String>,
+    pub(crate) memory: Option<String>,
     #[arg(long, hide = true, allow_hyphen_values = true)]
-    memory_swap: Option<String>,
+    pub(crate) memory_swap: Option<String>,
     #[arg(short, long, hide = true, allow_hyphen_values = true)]
-    cpu_shares: Option<String>,
+    pub(crate) cpu_shares: Option<String>,
     #[arg(long, hide = true, allow_hyphen_values = true)]
-    cpu_period: Option<String>,
+    pub(crate) cpu_period: Option<String>,
     #[arg(long, hide = true, allow_hyphen_values = true)]
-    cpu_quota: Option<String>,
+    pub(crate) cpu_quota: Option<String>,
     #[arg(long, hide = true)]
-    cpuset_cpus: Option<String>,
+    pub(crate) cpuset_cpus: Option<String>,
     #[arg(long, hide = true)]
-    cpuset_mems: Option<String>,
+    pub(crate) cpuset_mems: Option<String>,
 }
 
 impl ResourceArguments {

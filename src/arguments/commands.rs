@@ -15,7 +15,23 @@ pub(crate) enum ListFormat {
 
 /// The flags of `rbuild history`.
 #[derive(Debug, Args)]
+#[command(
+    override_usage = "rbuild history [ls|show|logs|rm] [FLAGS]\n       rbuild history [FLAGS] IMAGE",
+    after_help = "An image that is called as a command here is given with its tag: `rbuild history ls:latest`."
+)]
 pub(crate) struct HistoryArguments {
+    /// Tell the steps that made this image of the store, the last one first: a name, or the beginning of an ID
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: Option<String>,
+    /// With an IMAGE: show all of each instruction
+    #[arg(long, requires = "image")]
+    pub(crate) no_trunc: bool,
+    /// With an IMAGE: write IDs only
+    #[arg(short, long, requires = "image")]
+    pub(crate) quiet: bool,
+    /// With an IMAGE of several platforms: the one for this
+    #[arg(long, value_name = "PLATFORM", requires = "image")]
+    pub(crate) platform: Option<String>,
     /// How to write it; `json` is an object on each line, or one
     #[arg(long, global = true, value_name = "FORMAT", default_value = "table")]
     pub(crate) format: ListFormat,

@@ -30,7 +30,7 @@ fn the_build_is_the_default_command() {
     assert_eq!(build(&["rbuild", "--root", "x", "."]).context, ".");
     assert_eq!(build(&["rbuild", "--root=x", "build", "./images"]).context, "./images");
     let line = parse(vec!["rbuild".into(), "--root".into(), "x".into(), "images".into()]).unwrap();
-    assert!(matches!(line.action, Action::Images { .. }));
+    assert!(matches!(line.action, Action::Image(crate::images::ImageAction::Images(_))));
     assert_eq!((line.root, line.ids), (Some("x".into()), Ids::All));
     let line = parse(["rbuild", "--ids", "one", "--root=x", "du"].map(Into::into).into()).unwrap();
     assert!(matches!(line.action, Action::Du { .. }) && line.ids == Ids::One);
@@ -81,6 +81,6 @@ fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
 #[test]
 fn a_command_may_have_been_meant() {
     assert_eq!(command_hint("imagse").as_deref(), Some("there is a command `images`"));
-    assert!(command_hint("bake").unwrap().starts_with("if a command was meant: there are `build`, "));
+    assert!(command_hint("compose").unwrap().starts_with("if a command was meant: there are `build`, "));
     assert_eq!((command_hint("./imagse"), command_hint("x")), (None, None));
 }

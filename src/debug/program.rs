@@ -3,7 +3,7 @@
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use sandbox::{MountKind, MountSpec};
+use sandbox::{MountKind, MountSpec, RootAccess};
 use worker::{Program, Scene};
 
 use crate::settings::Environment;
@@ -43,6 +43,7 @@ impl Choice {
             args: self.args.into_iter().map(String::into_bytes).collect(),
             env: kind.map(|kind| format!("TERM={kind}").into_bytes()).into_iter().collect(),
             mounts: self.mounts,
+            root_access: RootAccess::Writable,
         }
     }
 }
@@ -78,7 +79,7 @@ pub(super) fn choose(
 }
 
 /// Whether a file is a program that needs no loader: ELF without a program header of type `PT_INTERP` (elf(5)).
-fn is_static_program(path: &Path) -> bool {
+pub(crate) fn is_static_program(path: &Path) -> bool {
     const START_BYTES: usize = 4096;
     const PT_INTERP: u32 = 3;
     let mut start = [0; START_BYTES];

@@ -12,7 +12,7 @@ use super::past::{self, Past};
 use super::{Document, Outcome, Status, StepRecord};
 use crate::arguments::{ExplainArguments, HistoryAction, HistoryArguments, ListFormat};
 use crate::explain::{self, Reason};
-use crate::images::{columns, store_failure};
+use crate::images::{self, columns, store_failure};
 use crate::progress::bytes;
 use crate::report::Failure;
 use crate::session::{Session, blocking};
@@ -25,6 +25,11 @@ pub(crate) async fn run(
 ) -> Result<Option<String>, Failure> {
     let store = session.open_store(root).await?;
     let format = arguments.format;
+    if let Some(image) = arguments.image {
+        let HistoryArguments { platform, no_trunc, quiet, .. } = arguments;
+        let view = images::HistoryView { platform, no_trunc, quiet };
+        return blocking(move || images::history(&store, &image, format, &view)).await.map(Some);
+    }
     blocking(move || match arguments.action.unwrap_or(HistoryAction::Ls) {
         HistoryAction::Ls => list(&store, format),
         HistoryAction::Show { build } => show(&store, build.as_deref(), format),

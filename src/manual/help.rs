@@ -10,7 +10,7 @@ use super::shown;
 const GROUPS: &[(&str, &[&str])] = &[
     ("Build", &["build", "debug"]),
     ("Dockerfiles", &["fmt"]),
-    ("Images", &["images", "push", "rmi"]),
+    ("Images", &["run", "images", "inspect", "tag", "rmi", "pull", "push", "save", "load"]),
     ("Past builds", &["history", "explain"]),
     ("Disk space", &["du", "prune"]),
     ("This machine", &["doctor", "completion", "man", "help"]),

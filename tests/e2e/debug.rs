@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 use testkit::TestUser;
 
-use crate::lab::{Lab, Ran, run};
+use crate::lab::{Lab, Ran, left_nothing, run};
 use crate::typist::Typist;
 
 /// A build whose shells get their commands from a pipe.
@@ -19,16 +19,6 @@ fn scripted(mut command: Command, script: &str) -> Ran {
     drop(to);
     command.stdin(input);
     Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
-}
-
-/// Nothing of a run is left in the store, nor mounted, nor running.
-#[track_caller]
-fn left_nothing(lab: &Lab) {
-    let runs = fs::read_dir(lab.root().join("tmp")).expect("the store has a tmp");
-    let runs: Vec<_> = runs.map(|entry| entry.expect("it can be read").path()).collect();
-    assert!(runs.is_empty(), "{runs:?}");
-    let table = fs::read_to_string("/proc/self/mountinfo").expect("it can be read");
-    assert!(!table.contains(&*lab.root().to_string_lossy()), "{table}");
 }
 
 /// The process that has this word among its arguments.

@@ -278,6 +278,16 @@ impl Tree {
     }
 }
 
+/// Nothing of a run is left in the store, nor mounted, nor running.
+#[track_caller]
+pub(crate) fn left_nothing(lab: &Lab) {
+    let runs = std::fs::read_dir(lab.root().join("tmp")).expect("the store has a tmp");
+    let runs: Vec<_> = runs.map(|entry| entry.expect("it can be read").path()).collect();
+    assert!(runs.is_empty(), "{runs:?}");
+    let table = std::fs::read_to_string("/proc/self/mountinfo").expect("it can be read");
+    assert!(!table.contains(&*lab.root().to_string_lossy()), "{table}");
+}
+
 /// Runs a program, which must succeed, and gives its standard output.
 #[track_caller]
 pub(crate) fn run(program: &str, arguments: &[&str]) -> String {

@@ -332,7 +332,7 @@ fn without_pasta_one_line_says_so() {
     let path = lab.path("tree.tar");
     let ran = build(&[&format!("--output=type=tar,dest={}", path.display())]).succeeded();
     let warning =
-        "WARNING: RUN steps share the network of this machine: `pasta` is not installed (package `passt`)";
+        "WARNING: the network of this machine is shared: `pasta` is not installed (package `passt`)";
     let warnings: Vec<&str> = ran.stderr.lines().filter(|line| line.contains("WARNING")).collect();
     assert!(matches!(warnings[..], [line] if line.ends_with(warning)), "{}", ran.stderr);
     let own = std::fs::read_link("/proc/self/ns/net").expect("it is there").display().to_string() + "\n";
@@ -358,4 +358,52 @@ fn the_configuration_chooses_the_network() {
     assert_eq!(lab.build(&context, &[]).succeeded().executed(), Vec::<String>::new());
     lab.configure("[worker.oci]\nnetworkMode = \"bridge\"\n");
     lab.build(&context, &[]).failed(2, &["config.toml` is not right", "`auto`, `pasta`, `host`, `none`"]);
+}
+
+/// Asks for a page of the server at a port until there is one.
+fn page(outside: &Outside, port: u16) -> String {
+    let ask = move || {
+        let patience = Instant::now() + Duration::from_secs(20);
+        loop {
+            let mut answer = String::new();
+            if let Ok(mut stream) = std::net::TcpStream::connect(("10.77.0.1", port)) {
+                let _ = stream.write_all(b"GET /page HTTP/1.0\r\n\r\n");
+                let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+            }
+            if let Some((_, body)) = answer.split_once("\r\n\r\n") {
+                return body.to_owned();
+            }
+            assert!(Instant::now() < patience, "nobody answers at port {port}: {answer:?}");
+            thread::yield_now();
+        }
+    };
+    outside.spawn(ask).join().expect("it did not panic")
+}
+
+#[test]
+fn ports_lead_to_commands() {
+    let outside = Outside::new();
+    let user = User::new("rbuild-ports", 23991, Some(2_003_400_000));
+    let dockerfile = "FROM busybox\nRUN mkdir /www && echo of the command > /www/page\n";
+    let (lab, context) = user.lab(&[("Dockerfile", dockerfile)]);
+    user.build(&lab, &context, &["-t", "app", "--network=none"]).succeeded();
+    let server = ["app", "sh", "-c", "httpd -h /www -p 80; echo begun; read line; echo end"];
+    for published in ["18080:80", "10.77.0.1:18079-18081:79-81"] {
+        let mut command = user.rbuild(&lab);
+        command.args(["run", "-i", "-p", published]).args(server);
+        let mut inside = outside.enter(&command);
+        inside.current_dir(lab.directory.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = inside.spawn().expect("rbuild can be started");
+        assert_eq!(page(&outside, 18080), "of the command\n");
+        child.stdin.take().expect("it is piped").write_all(b"enough\n").expect("it reads");
+        let output = child.wait_with_output().expect("a child can be waited for");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "begun\nend\n");
+        assert!(output.status.success());
+    }
+    // A port that is taken is an error, and nothing is run.
+    let taken = outside.serve("10.77.0.1", "taken").to_string();
+    let mut command = user.rbuild(&lab);
+    command.args(["run", "-p", &format!("10.77.0.1:{taken}:80")]).args(server);
+    let ran = Ran::from(testkit::run_with_timeout(outside.enter(&command), Duration::from_secs(60)));
+    ran.failed(125, &[&taken]);
 }

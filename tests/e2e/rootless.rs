@@ -35,11 +35,17 @@ impl User {
         Ran::from(testkit::run_with_timeout(command, std::time::Duration::from_secs(120)))
     }
 
-    pub(crate) fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
+    /// The command `rbuild`, run by the user.
+    pub(crate) fn rbuild(&self, lab: &Lab) -> Command {
         let mut command = self.0.command(&lab.path("rbuild"));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", lab.path("home")).env("RBUILD_ROOT", lab.root());
         command.current_dir(lab.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn command(&self, lab: &Lab, context: &std::path::Path, arguments: &[&str]) -> Command {
+        let mut command = self.rbuild(lab);
         command.args(["build", "--progress=plain"]).args(arguments);
         command.arg(format!("--build-context=busybox=oci-layout://{}:busybox", lab.path("bases").display()));
         command.arg(context);
