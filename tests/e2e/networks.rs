@@ -365,11 +365,14 @@ fn page(outside: &Outside, port: u16) -> String {
     let ask = move || {
         let patience = Instant::now() + Duration::from_secs(20);
         loop {
-            let mut answer = String::new();
+            let mut answer = Vec::new();
             if let Ok(mut stream) = std::net::TcpStream::connect(("10.77.0.1", port)) {
+                // A connection that comes before the server may stay without an answer, and ends may get lost.
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
                 let _ = stream.write_all(b"GET /page HTTP/1.0\r\n\r\n");
-                let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+                let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
             }
+            let answer = String::from_utf8_lossy(&answer);
             if let Some((_, body)) = answer.split_once("\r\n\r\n") {
                 return body.to_owned();
             }
