@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use cache::Store;
-use oci::{Descriptor, Digest, ImageReference, Index, MediaType};
+use oci::{Descriptor, ImageReference, Index, MediaType};
 
 use crate::annotations::{AnnotationLevel, RootForm};
 use crate::attestation::{Attestation, AttestationManifest};

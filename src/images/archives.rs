@@ -65,7 +65,11 @@ fn named(store: &Store, arguments: &SaveArguments) -> Result<Vec<(ImageSet, Vec<
             Named::Tag(tag) => Some(tag.reference.clone()).filter(|name| name.digest().is_none()),
             Named::Id(_) => None,
         };
-        let images = read(store, &found.first(), platform.as_ref())?;
+        let mut images = read(store, &found.first(), platform.as_ref())?;
+        // An image that has an index for what is said of it, which docker's form has no place for.
+        if let (SaveFormat::Docker, None, [only]) = (arguments.format, images.single(), images.images()) {
+            images = ImageSet::from(only.clone());
+        }
         let digest = &images.descriptor().digest;
         let known = all.iter().position(|(known, _)| known.descriptor().digest == *digest);
         let at = known.unwrap_or_else(|| {
