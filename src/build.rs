@@ -17,8 +17,8 @@ use solver::{Op, SolveError, SolveOptions, Solved, VertexId};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    Debugger, DefaultNetwork, DeviceRegistry, ImageStore, LocalWorker, Output, Resources, Secret,
-    SourcePolicy, SourceVersions, SshAgent, TimeLimit, WorkerError, WorkerOptions,
+    Debugger, DefaultNetwork, DeviceRegistry, LocalWorker, Output, Resources, Secret, SourcePolicy,
+    SourceVersions, SshAgent, TimeLimit, WorkerError, WorkerOptions,
 };
 
 use crate::agents;
@@ -36,7 +36,7 @@ use crate::preview;
 use crate::progress::{self, Asked, Display, Progress};
 use crate::remote;
 use crate::report::{self, Failure, FailureKind, Failures};
-use crate::resolver::{Remembering, Resolver};
+use crate::resolver::{Remembering, Resolver, Times};
 use crate::revision;
 use crate::secrets;
 use crate::session::{Session, blocking};
@@ -300,6 +300,8 @@ pub(crate) struct Opened {
     pub(crate) definition: Definition,
     /// What the contexts that are elsewhere were found to be.
     remote_versions: SourceVersions,
+    /// Where the build context is.
+    pub(crate) main_directory: PathBuf,
 }
 
 impl Plan {
@@ -343,8 +345,10 @@ impl Plan {
             (None, _) => {}
         }
         let (ReadyInputs { definition, contexts }, remote_versions) = ready?;
+        let main_directory =
+            contexts.get(inputs::MAIN_CONTEXT).map(|main| main.directory.clone()).unwrap_or_default();
         let worker = LocalWorker::new(WorkerOptions { contexts, imports, ..options });
-        Ok(Opened { store, client, worker, definition, remote_versions })
+        Ok(Opened { store, client, worker, definition, remote_versions, main_directory })
     }
 
     /// What becomes of changes of owners in steps. That a flag has no effect is told.
@@ -360,10 +364,16 @@ impl Plan {
     }
 
     /// What answers the frontend's questions about images.
-    pub(crate) fn resolver(&self, images: &ImageStore) -> Resolver {
+    pub(crate) fn resolver(&self, opened: &Opened, session: &Session) -> Resolver {
         Resolver {
             handle: Handle::current(),
-            images: images.clone(),
+            images: opened.worker.images().clone(),
+            times: Times {
+                inputs: Arc::clone(&self.inputs),
+                main_directory: opened.main_directory.clone(),
+                worker: opened.worker.clone(),
+                salt: session.salt(self.ignore_chown),
+            },
             progress: Arc::clone(&self.progress),
             tells_platform: self.options.is_one_of_several,
             hints: Vec::new(),
@@ -443,11 +453,12 @@ async fn make(
     opened: Opened,
     (interrupt, recording): (&Interrupt, &Arc<Recording>),
 ) -> Result<Option<String>, Failure> {
-    let Opened { store, client, worker, definition, remote_versions } = opened;
+    let resolver = plan.resolver(&opened, session);
+    let Opened { store, client, worker, definition, remote_versions, main_directory: _ } = opened;
     let (file, path) = (definition.file, definition.path);
     plan.wanted.check_file(&file.name, plan.file.as_deref(), path.as_deref())?;
     show_definition(plan, &file);
-    let build = Arc::new(interrupt.unless(lower(plan, file, worker.images())).await?);
+    let build = Arc::new(interrupt.unless(lower(plan, file, resolver)).await?);
     if let Some(shells) = &plan.shells {
         shells.attach(Arc::clone(&build));
     }
@@ -735,8 +746,8 @@ fn show_definition(plan: &Plan, file: &SourceFile) {
     plan.progress.done(step);
 }
 
-async fn lower(plan: &Plan, file: SourceFile, images: &ImageStore) -> Result<Build, Failure> {
-    let mut images = Remembering::new(plan.resolver(images));
+async fn lower(plan: &Plan, file: SourceFile, resolver: Resolver) -> Result<Build, Failure> {
+    let mut images = Remembering::new(resolver);
     let (options, platforms, detail) = (plan.options.clone(), plan.platforms.clone(), plan.detail);
     blocking(move || {
         let dockerfile = frontend::parse(&file);

@@ -11,7 +11,7 @@ use frontend::{
 use serde_json::{Map, Value, json};
 
 use crate::Answer;
-use crate::build::{Opened, Plan};
+use crate::build::Plan;
 use crate::inputs::{self, Definition};
 use crate::interrupt::Interrupt;
 use crate::report::{Failure, FailureKind};
@@ -159,9 +159,9 @@ async fn begin(
     (session, root): (Session, PathBuf),
     interrupt: &Interrupt,
 ) -> Result<Work, Failure> {
-    let Opened { worker, definition, .. } = plan.open(&session, root, interrupt).await?;
-    let resolver = plan.resolver(worker.images());
-    Ok(Work { options: plan.options.clone(), resolver, definition })
+    let opened = plan.open(&session, root, interrupt).await?;
+    let resolver = plan.resolver(&opened, &session);
+    Ok(Work { options: plan.options.clone(), resolver, definition: opened.definition })
 }
 
 fn failed(file: &SourceFile, diagnostics: &[Diagnostic]) -> Failure {

@@ -16,11 +16,12 @@ use crate::arguments::{self, BuildArguments};
 use crate::notices::NO_POLICIES;
 use crate::remote::{self, FetchedContext, MainFile, RemoteContext};
 use crate::report::{self, Failure, FailureKind};
+use crate::settings::Environment;
 use crate::settings::absolute;
 use crate::values::{self, ContextText};
 
 /// The name under which the worker knows the build context.
-const MAIN_CONTEXT: &str = "context";
+pub(crate) const MAIN_CONTEXT: &str = "context";
 
 /// The name under which a Dockerfile that is elsewhere is fetched. No context that is named on a command line has an `=` in
 /// its name.
@@ -103,7 +104,8 @@ pub(crate) fn read(arguments: &BuildArguments) -> Result<Inputs, Failure> {
         }
         ContextText::StandardInput => standard_input(arguments)?,
         ContextText::Remote(remote) => {
-            remotes.insert(MAIN_CONTEXT.to_owned(), remote.keeping_git_dir(keeps_git_dir(arguments)));
+            let remote = remote.keeping_git_dir(keeps_git_dir(arguments));
+            remotes.insert(MAIN_CONTEXT.to_owned(), remote.with_commit_times(has_epoch(arguments)));
             remote_input(arguments)?
         }
         ContextText::Image(_) | ContextText::OciLayout { .. } => {
@@ -134,6 +136,19 @@ fn keeps_git_dir(arguments: &BuildArguments) -> bool {
         .iter()
         .find_map(|text| text.strip_prefix("BUILDKIT_CONTEXT_KEEP_GIT_DIR="));
     value.and_then(frontend::go_bool).unwrap_or(false)
+}
+
+/// Whether a time of the build is given, and not just by the Dockerfile: repositories then have the times of their commits,
+/// as with BuildKit.
+fn has_epoch(arguments: &BuildArguments) -> bool {
+    const NAME: &str = "SOURCE_DATE_EPOCH";
+    let given = arguments.input.build_args.iter().rev().find_map(|text| match text.split_once('=') {
+        Some((NAME, value)) => Some(!value.is_empty()),
+        _ => None,
+    });
+    let of_flags = arguments.image.source_date_epoch.as_ref().or(arguments.form.timestamp.as_ref());
+    let of_environment = || Environment::text(NAME).is_some_and(|text| !text.is_empty());
+    given.unwrap_or_else(|| of_flags.is_some() || of_environment())
 }
 
 /// What is known of a context that is elsewhere. As with docker, an ignore file in it means nothing; what is asked for on
@@ -202,7 +217,7 @@ impl Inputs {
                 return Err(Failure::usage(format!("standard input cannot be a named context: `{text}`")));
             }
             ContextText::Remote(remote) => {
-                self.remotes.insert(name.clone(), remote);
+                self.remotes.insert(name.clone(), remote.with_commit_times(has_epoch(arguments)));
                 NamedContext::Local
             }
             ContextText::Image(reference) => NamedContext::Image(reference),
@@ -233,6 +248,11 @@ impl Inputs {
             MainInput::Directory { context, .. } => Some(&context.directory),
             _ => None,
         }
+    }
+
+    /// Whether the build context is an archive from standard input.
+    pub(crate) fn is_archive(&self) -> bool {
+        matches!(self.main, MainInput::Archive { .. })
     }
 
     /// The contexts that are to be fetched before anything else, by name.

@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Seek as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use cache::Store;
-use cache::layer::{ARCHIVE_START_BYTES, begins_archive};
+use cache::layer::{ARCHIVE_START_BYTES, begins_archive, newest_time};
 use cache::tree::{FileKind, Follow, TreeError, TreeMode, TreeView};
 use frontend::GitReference;
-use solver::{GraphBuilder, HttpOp, Op, SolveError, SolveOptions, VertexMeta};
+use solver::{GitOp, GraphBuilder, HttpOp, Op, SolveError, SolveOptions, VertexMeta};
 use tokio_util::sync::CancellationToken;
 use worker::{ContextSource, IgnoreRules, LocalWorker, Output, WorkerError};
 
@@ -67,7 +68,16 @@ impl RemoteContext {
         }
     }
 
-    fn op(&self) -> Op {
+    /// The same with the time of the commit on all files, if that is asked for and it is a repository.
+    pub(crate) fn with_commit_times(self, wanted: bool) -> Self {
+        match self {
+            Self::Git(git) => Self::Git(GitReference { commit_times: git.commit_times || wanted, ..git }),
+            other @ Self::Http(_) => other,
+        }
+    }
+
+    /// What fetches it.
+    pub(crate) fn op(&self) -> Op {
         match self {
             Self::Git(git) => Op::Git(git.op()),
             Self::Http(url) => Op::Http(HttpOp { url: url.clone(), name: FILE.to_owned(), checksum: None }),
@@ -116,12 +126,76 @@ pub(crate) async fn fetch(
     if contexts.is_empty() {
         return Ok(BTreeMap::new());
     }
+    let outputs = fetch_all(contexts.values().map(RemoteContext::op), worker, salt).await?;
+    let mut fetched = BTreeMap::new();
+    for ((name, context), output) in contexts.iter().zip(outputs) {
+        let (context, store) = (context.clone(), worker.store().clone());
+        fetched.insert(name.clone(), blocking(move || place(&context, &output, &store)).await?);
+    }
+    Ok(fetched)
+}
+
+/// When what is fetched is from, in seconds since 1970, as BuildKit takes it for `SOURCE_DATE_EPOCH`: the time of the
+/// commit; the time at which the server says that the file was last changed, else that of the newest file in it if it is
+/// an archive.
+pub(crate) async fn time_of(op: Op, worker: &LocalWorker, salt: Vec<u8>) -> Result<Option<i64>, Failure> {
+    let op = match op {
+        // All of a checkout has the commit's time then.
+        Op::Git(git) => Op::Git(GitOp { commit_times: true, ..git }),
+        other => other,
+    };
+    let output = fetch_all(std::iter::once(op.clone()), worker, salt).await?.pop();
+    let Some(Output::Snapshot(snapshot)) = output else { unreachable!("a remote source is a snapshot") };
+    let worker = worker.clone();
+    blocking(move || {
+        let directory = worker.store().own_dir(&snapshot.id);
+        let failed = |error: std::io::Error| {
+            Failure::solve(&format!("cannot read `{}`: {error}", directory.display()))
+        };
+        if let Op::Http(file) = &op {
+            let modified =
+                worker.modified_at(file).map_err(|error| Failure::solve(&report::chain(&error)))?;
+            if modified.is_some() {
+                return Ok(modified);
+            }
+            return Ok(newest_time(std::fs::File::open(directory.join(&file.name)).map_err(failed)?));
+        }
+        let first = std::fs::read_dir(&directory).map_err(failed)?.next().transpose().map_err(failed)?;
+        let time = first.map(|entry| entry.metadata().map(|metadata| metadata.mtime())).transpose();
+        time.map_err(failed)
+    })
+    .await
+}
+
+/// The time of the newest regular file beneath a directory, in seconds since 1970.
+pub(crate) fn newest_file(directory: &std::path::Path) -> std::io::Result<Option<i64>> {
+    let mut newest = None;
+    let mut open = vec![directory.to_owned()];
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(&directory)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if metadata.is_dir() {
+                open.push(entry.path());
+            } else if metadata.is_file() {
+                newest = newest.max(Some(metadata.mtime()));
+            }
+        }
+    }
+    Ok(newest)
+}
+
+async fn fetch_all(
+    ops: impl Iterator<Item = Op>,
+    worker: &LocalWorker,
+    salt: Vec<u8>,
+) -> Result<Vec<Output>, Failure> {
     let mut graph = GraphBuilder::new();
-    let add = |context: &RemoteContext| {
-        let vertex = graph.add(context.op(), Vec::new(), VertexMeta::default());
+    let add = |op| {
+        let vertex = graph.add(op, Vec::new(), VertexMeta::default());
         vertex.map_err(|error| Failure::solve(&error.to_string()))
     };
-    let targets: Vec<_> = contexts.values().map(add).collect::<Result<_, _>>()?;
+    let targets: Vec<_> = ops.map(add).collect::<Result<_, _>>()?;
     let options = SolveOptions {
         parallelism: targets.len(),
         salt,
@@ -129,13 +203,7 @@ pub(crate) async fn fetch(
         events: Arc::new(|_| {}),
     };
     let solved = solver::solve(Arc::new(graph.finish()), &targets, Arc::new(worker.clone()), options).await;
-    let solved = solved.map_err(|error| failure(&error))?;
-    let mut fetched = BTreeMap::new();
-    for ((name, context), output) in contexts.iter().zip(solved.outputs) {
-        let (context, store) = (context.clone(), worker.store().clone());
-        fetched.insert(name.clone(), blocking(move || place(&context, &output, &store)).await?);
-    }
-    Ok(fetched)
+    Ok(solved.map_err(|error| failure(&error))?.outputs)
 }
 
 /// Where in the store it is. Its snapshot has no parent, so that its own directory has all of it; and it stays for as

@@ -2,29 +2,66 @@
 
 use std::error::Error;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use exporter::LayerFetcher;
-use frontend::{ImageRequest, ImageResolver, ResolveError, ResolvedImage};
+use frontend::{ImageRequest, ImageResolver, ResolveError, ResolvedImage, TimeSource};
 use oci::{Descriptor, Digest, ImageConfig, ImageReference};
-use solver::{ImageLocation, ImageSource};
+use solver::{ImageLocation, ImageSource, Op};
 use tokio::runtime::Handle;
 use worker::{ImageStore, LocalWorker};
 
+use crate::inputs::{Inputs, MAIN_CONTEXT};
 use crate::progress::Progress;
-use crate::report::chain;
+use crate::remote;
+use crate::report::{Failure, chain};
+use crate::session::blocking;
 
 /// Answers the frontend's questions about images. The frontend is synchronous and calls it from a thread that may
 /// block; the requests of one call run side by side.
 pub(crate) struct Resolver {
     pub(crate) handle: Handle,
     pub(crate) images: ImageStore,
+    pub(crate) times: Times,
     pub(crate) progress: Arc<Progress>,
     /// Whether steps tell the platform that is asked for.
     pub(crate) tells_platform: bool,
     /// What may help with the requests that failed.
     pub(crate) hints: Vec<String>,
+}
+
+/// What knows the times of things that are no images.
+pub(crate) struct Times {
+    pub(crate) inputs: Arc<Inputs>,
+    /// Where the build context is.
+    pub(crate) main_directory: PathBuf,
+    pub(crate) worker: LocalWorker,
+    pub(crate) salt: Vec<u8>,
+}
+
+impl Times {
+    async fn of(&self, source: &TimeSource) -> Result<Option<i64>, Failure> {
+        let op = match source {
+            TimeSource::Http(file) => Op::Http(file.clone()),
+            TimeSource::Git(git) => Op::Git(git.clone()),
+            TimeSource::Context(name) => match self.inputs.remotes().get(name) {
+                Some(remote) => remote.op(),
+                None if name == MAIN_CONTEXT && self.inputs.is_archive() => {
+                    let directory = self.main_directory.clone();
+                    return blocking(move || {
+                        remote::newest_file(&directory).map_err(|error| {
+                            Failure::solve(&format!("cannot read `{}`: {error}", directory.display()))
+                        })
+                    })
+                    .await;
+                }
+                None => return Ok(None),
+            },
+        };
+        remote::time_of(op, &self.worker, self.salt.clone()).await
+    }
 }
 
 impl Resolver {
@@ -81,12 +118,37 @@ impl ImageResolver for Resolver {
         }
         answers
     }
+
+    fn time_of(&mut self, source: &TimeSource) -> Result<Option<i64>, ResolveError> {
+        let step = self.progress.begin(match source {
+            TimeSource::Context(name) if name == MAIN_CONTEXT => {
+                "[internal] resolve main build context metadata".to_owned()
+            }
+            TimeSource::Context(name) => {
+                format!("[internal] resolve SOURCE_DATE_EPOCH named context {name}")
+            }
+            TimeSource::Http(_) | TimeSource::Git(_) => {
+                "[internal] resolve SOURCE_DATE_EPOCH source stage".to_owned()
+            }
+        });
+        match self.handle.block_on(self.times.of(source)) {
+            Ok(time) => {
+                self.progress.done(step);
+                Ok(time)
+            }
+            Err(failure) => {
+                self.progress.failed(step, failure.cause());
+                Err(ResolveError { message: failure.cause().to_owned() })
+            }
+        }
+    }
 }
 
 /// Asks once for each image, however often it is asked.
 pub(crate) struct Remembering {
     pub(crate) resolver: Resolver,
     answers: Vec<(ImageRequest, Result<ResolvedImage, ResolveError>)>,
+    times: Vec<(TimeSource, Result<Option<i64>, ResolveError>)>,
     /// Whether images that cannot be had are taken for empty ones.
     pub(crate) forgives: bool,
 }
@@ -94,7 +156,7 @@ pub(crate) struct Remembering {
 impl Remembering {
     /// Nothing yet.
     pub(crate) fn new(resolver: Resolver) -> Self {
-        Self { resolver, answers: Vec::new(), forgives: false }
+        Self { resolver, answers: Vec::new(), times: Vec::new(), forgives: false }
     }
 
     fn known(&self, request: &ImageRequest) -> Option<&Result<ResolvedImage, ResolveError>> {
@@ -115,6 +177,15 @@ impl ImageResolver for Remembering {
             Some(if self.forgives { answer.or_else(|_| Ok(empty_image(request))) } else { answer })
         });
         answers.collect()
+    }
+
+    fn time_of(&mut self, source: &TimeSource) -> Result<Option<i64>, ResolveError> {
+        if let Some((_, time)) = self.times.iter().find(|(known, _)| known == source) {
+            return time.clone();
+        }
+        let time = self.resolver.time_of(source);
+        self.times.push((source.clone(), time.clone()));
+        time
     }
 }
 

@@ -47,6 +47,7 @@ pub use lower::{check, lower, lower_before, lower_platforms, outline};
 pub use options::{
     Before, Breakpoint, DeviceOptions, ImageRequest, ImageResolver, LowerOptions, Lowered, LoweredImage,
     LoweredPlatforms, NamedContext, NoCache, Place, RegisteredDevice, ResolveError, ResolvedImage,
+    TimeSource,
 };
 pub use outline::{Outline, OutlineArgument, OutlineMount, Target, targets};
 pub use parse::parse;

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 
 use oci::{Digest, ImageConfig, ImageReference, Platform};
 use pattern::PatternSet;
-use solver::{ExtraHost, Graph, ImageLocation, ImageSource, NetworkMode, RunOp, Ulimit, VertexId};
+use solver::{
+    ExtraHost, GitOp, Graph, HttpOp, ImageLocation, ImageSource, NetworkMode, RunOp, Ulimit, VertexId,
+};
 
 use crate::Diagnostic;
 
@@ -159,6 +161,23 @@ pub trait ImageResolver {
     /// Answers each request, in order. It is called once with all images that a build needs, and once more if
     /// ONBUILD triggers name further ones (they may bring triggers of their own images, and so on).
     fn resolve(&mut self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>>;
+
+    /// When something that is no image is from, in seconds since 1970; `None` for what has no such time, as directories of
+    /// this machine have none. For `SOURCE_DATE_EPOCH`; who does not build need not know.
+    fn time_of(&mut self, _source: &TimeSource) -> Result<Option<i64>, ResolveError> {
+        Ok(None)
+    }
+}
+
+/// What may have a time of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimeSource {
+    /// A context: `context` for the build context, else the name of `--build-context`.
+    Context(String),
+    /// A file of a server.
+    Http(HttpOp),
+    /// A commit.
+    Git(GitOp),
 }
 
 /// An image that a build needs.

@@ -583,12 +583,12 @@ fn the_time_of_a_build_comes_from_the_argument_or_a_global_default() {
         format!("ARG X=12\nARG SOURCE_DATE_EPOCH{default}\nFROM busybox AS base\nWORKDIR /d\n")
     };
     let without = "FROM busybox\nARG SOURCE_DATE_EPOCH=5\nWORKDIR /d\n";
-    let unsupported = |name: &str| {
-        Err(format!(
-            "2 invalid-epoch: SOURCE_DATE_EPOCH={name}: the time of a context or stage is not supported yet, it should \
-             be seconds since 1970"
-        ))
+    let stage = |body: &str| {
+        format!(
+            "ARG H=h\nARG SOURCE_DATE_EPOCH=Src\nFROM scratch AS src\n{body}\nFROM busybox AS base\nWORKDIR /d\n"
+        )
     };
+    let wrong = |message: &str| Err(format!("3 invalid-epoch: SOURCE_DATE_EPOCH stage {message}"));
     for (text, given, wanted) in [
         (without.to_owned(), None, Ok(None)),
         (without.to_owned(), Some("7"), Ok(Some(7))),
@@ -600,9 +600,26 @@ fn the_time_of_a_build_comes_from_the_argument_or_a_global_default() {
         (with("=x"), Some("0"), Ok(Some(0))),
         (with("=x"), None, Err("2 invalid-epoch: invalid SOURCE_DATE_EPOCH: x".to_owned())),
         (with("=1"), Some("1.5"), Err("0 invalid-epoch: invalid SOURCE_DATE_EPOCH: 1.5".to_owned())),
-        (with("=context"), None, unsupported("context")),
-        (with("=named"), None, unsupported("named")),
-        (with("=BASE"), None, unsupported("BASE")),
+        (with("=context"), None, Ok(Some(100))),
+        (with("=named"), None, Ok(None)),
+        (with("=1"), Some("context"), Ok(Some(100))),
+        (stage("ADD https://h/f /"), None, Ok(Some(300))),
+        (stage("ARG H\nARG F=f\nADD https://$H/$F /"), None, Ok(Some(300))),
+        (stage("ADD https://h/a.git#main /"), None, Ok(Some(200))),
+        (stage("ADD f /"), None, wrong("source must be a single HTTP(S) or Git ADD")),
+        (stage("ADD https://h/f https://h/g /"), None, wrong("must contain exactly one remote ADD source")),
+        (stage("ADD https://h/f /\nADD https://h/f /"), None, wrong("must contain exactly one remote ADD")),
+        (stage("ARG A"), None, wrong("must contain exactly one remote ADD")),
+        (
+            stage("COPY f /"),
+            None,
+            wrong("does not meet source-only requirements: unsupported copy instruction"),
+        ),
+        (
+            with("=BASE"),
+            None,
+            Err("3 invalid-epoch: SOURCE_DATE_EPOCH stage must use FROM scratch".to_owned()),
+        ),
     ] {
         assert_eq!(epoch(&text, given), wanted, "{text} {given:?}");
     }

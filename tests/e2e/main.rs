@@ -14,6 +14,7 @@ mod damage;
 mod debug;
 mod devices;
 mod doctor;
+mod epochs;
 mod escapes;
 mod explained;
 mod file_systems;

@@ -33,6 +33,21 @@ pub fn begins_archive(start: &[u8]) -> bool {
     detect_compression(start) != Compression::None || is_header(start)
 }
 
+/// The time of the regular file in an archive that was changed last, in seconds since 1970; `None` if there is none, or
+/// if it is no archive that ADD unpacks.
+pub fn newest_time(reader: impl Read + Send) -> Option<i64> {
+    let reader = decompress_detected(reader).ok()?;
+    let mut members = Members::new(BufReader::with_capacity(256 * 1024, reader));
+    let mut newest: Option<i64> = None;
+    while let Some(member) = members.next().ok()? {
+        let time = member.attributes.mtime.map(|time| time.seconds);
+        if member.kind == MemberKind::Entry(FileKind::File) {
+            newest = newest.max(time);
+        }
+    }
+    newest
+}
+
 /// Unpacks an archive (gzip, bzip2, xz, zstd or none, told by its content) below the existing directory
 /// `destination` (resolved, canonical).
 ///

@@ -12,8 +12,8 @@ use cache::{ActiveSnapshot, EntryKind, KeyLock, RecordDetails, RecordKey, Replac
 use futures_util::future::try_join_all;
 use sandbox::{CgroupLimits, Kept, OwnerChanges};
 use solver::{
-    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, Input, InputKey, Op, RemoteIdentity, Saving,
-    Selector, Vertex, Worker,
+    CacheKey, Claim, ContentDigest, CopyOp, Event, ExecContext, HttpOp, Input, InputKey, Op, RemoteIdentity,
+    Saving, Selector, Vertex, Worker,
 };
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -296,6 +296,11 @@ impl LocalWorker {
     /// How long the process of a RUN may take.
     pub(crate) fn step_timeout(&self) -> Option<&TimeLimit> {
         self.shared.step_timeout.as_ref()
+    }
+
+    /// When the server of a file that has been fetched said that it was last changed, in seconds since 1970. Blocks.
+    pub fn modified_at(&self, file: &HttpOp) -> Result<Option<i64>, WorkerError> {
+        self.shared.remotes.modified_at(file)
     }
 
     /// Ends the build: ends the networks of its steps, saves what was learned of the contexts, so that the next build need

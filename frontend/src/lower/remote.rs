@@ -22,17 +22,14 @@ impl Lowering<'_> {
         checksum: Option<&str>,
         span: Span,
     ) -> Result<(Input, String), Diagnostic> {
-        if let Some(git) = GitReference::parse(source) {
-            let git = git.and_then(|git| git.with_flags(checksum, copy.keep_git_dir));
-            let git = git.map_err(|message| Diagnostic::error("git-source", span, message))?;
-            return self.git_input(&git, copy, source, span);
+        match remote_op(source, copy.keep_git_dir, checksum, span)? {
+            RemoteOp::Git(git) => self.git_input(&git, copy, source, span),
+            RemoteOp::Http(op) => {
+                let name = op.name.clone();
+                let vertex = self.add(Op::Http(op), Vec::new(), meta(source, span), span)?;
+                Ok((Input { vertex, key: InputKey::Chain }, name))
+            }
         }
-        let checksum = checksum.map(parse_checksum).transpose();
-        let checksum = checksum.map_err(|message| Diagnostic::error("checksum", span, message))?;
-        let name = file_name(source);
-        let op = Op::Http(HttpOp { url: source.to_owned(), name: name.clone(), checksum });
-        let vertex = self.add(op, Vec::new(), meta(source, span), span)?;
-        Ok((Input { vertex, key: InputKey::Chain }, name))
     }
 
     /// A repository enters by content, so that a commit that changes other directories changes nothing. One that is
@@ -58,6 +55,28 @@ impl Lowering<'_> {
         let vertex = self.add(Op::Git(op), Vec::new(), meta(source, span), span)?;
         Ok((Input { vertex, key }, path))
     }
+}
+
+/// What fetches a remote source.
+pub(super) enum RemoteOp {
+    Git(GitReference),
+    Http(HttpOp),
+}
+
+/// What fetches a source that is no path.
+pub(super) fn remote_op(
+    source: &str,
+    keep_git_dir: Option<bool>,
+    checksum: Option<&str>,
+    span: Span,
+) -> Result<RemoteOp, Diagnostic> {
+    if let Some(git) = GitReference::parse(source) {
+        let git = git.and_then(|git| git.with_flags(checksum, keep_git_dir));
+        return git.map(RemoteOp::Git).map_err(|message| Diagnostic::error("git-source", span, message));
+    }
+    let checksum = checksum.map(parse_checksum).transpose();
+    let checksum = checksum.map_err(|message| Diagnostic::error("checksum", span, message))?;
+    Ok(RemoteOp::Http(HttpOp { url: source.to_owned(), name: file_name(source), checksum }))
 }
 
 /// Whether a source has changed is asked in each build, so that `--no-cache` has nothing to add.

@@ -33,7 +33,7 @@ pub(super) struct Plan<'a> {
     pub(super) shown_name: String,
     pub(super) platform: Platform,
     /// The base's name, variables expanded.
-    base_name: String,
+    pub(super) base_name: String,
     /// The earlier stage that it starts from.
     parent: Option<usize>,
     /// What it starts from; known once it is needed.
@@ -84,7 +84,7 @@ impl<'a> Lowering<'a> {
         for (index, stage) in self.dockerfile.stages.iter().enumerate() {
             self.add_plan(index, stage);
         }
-        self.find_epoch();
+        self.find_epoch(resolver);
         let target = self.find_target();
         self.check_sources();
         let target = target?;

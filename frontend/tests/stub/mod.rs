@@ -2,7 +2,7 @@
 
 use frontend::{
     Diagnostic, ImageRequest, ImageResolver, LowerOptions, Lowered, ResolveError, ResolvedImage, SourceFile,
-    lower, parse,
+    TimeSource, lower, parse,
 };
 use oci::{DiffId, Digest, History, ImageConfig, Platform};
 use solver::ImageSource;
@@ -18,6 +18,16 @@ impl ImageResolver for Stub {
     fn resolve(&mut self, requests: &[ImageRequest]) -> Vec<Result<ResolvedImage, ResolveError>> {
         self.calls.push(requests.iter().map(|request| request.name.clone()).collect());
         requests.iter().map(resolve).collect()
+    }
+
+    fn time_of(&mut self, source: &TimeSource) -> Result<Option<i64>, ResolveError> {
+        match source {
+            TimeSource::Context(name) if name == "context" => Ok(Some(100)),
+            TimeSource::Context(_) => Ok(None),
+            TimeSource::Git(_) => Ok(Some(200)),
+            TimeSource::Http(http) if http.url == "https://h/f" && http.checksum.is_none() => Ok(Some(300)),
+            TimeSource::Http(http) => Err(ResolveError { message: format!("{} cannot be had", http.url) }),
+        }
     }
 }
 

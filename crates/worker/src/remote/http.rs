@@ -59,6 +59,11 @@ impl Remotes {
         Ok(file)
     }
 
+    /// When the server said that the file, which has been fetched, was last changed: in seconds since 1970.
+    pub(crate) fn modified_at(&self, op: &HttpOp) -> Result<Option<i64>, WorkerError> {
+        Ok(self.stored_file(op)?.and_then(|stored| stored.validators.modified_seconds()))
+    }
+
     async fn present_file(&self, op: &HttpOp, context: &ExecContext) -> Result<CurrentFile, WorkerError> {
         let stored = self.stored_file(op)?;
         if let Some(StoredFile { snapshot, digest, .. }) =
