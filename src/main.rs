@@ -6,6 +6,7 @@
 mod agents;
 mod arguments;
 mod attestations;
+mod bug;
 mod build;
 mod caches;
 mod call;
@@ -59,6 +60,7 @@ use settings::Environment;
 fn main() {
     // Inside a sandbox this program is the first process of a step, and nothing else of it may run.
     sandbox::run_init_if_requested();
+    bug::watch();
     let line = match arguments::parse(std::env::args_os().collect()) {
         Ok(line) => line,
         Err(error) => error.exit(),

@@ -66,6 +66,10 @@ const FLAGS: &[(&[&str], &str)] = &[
     (&["--ignore-path"], "write `RUN --mount=type=tmpfs,target=PATH` in the Dockerfile"),
     (&["--env"], "write ENV in the Dockerfile"),
     (
+        &["--volume", "-v", "--mount"],
+        "write `RUN --mount=type=bind,from=NAME,target=PATH` in the Dockerfile and `--build-context NAME=DIRECTORY`",
+    ),
+    (
         &["--cap-add", "--cap-drop", "--group-add"],
         "`RUN --security=insecure` with `--allow security.insecure` lets a step do everything",
     ),
