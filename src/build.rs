@@ -119,7 +119,12 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     if asked == Asked::Build {
         progress.begin_log();
     }
-    progress.note(&notices.text());
+    match asked {
+        Asked::Build => progress.note(&notices.text()),
+        // Nothing is shown of the way to an answer.
+        Asked::Answer if mode == ProgressMode::Quiet => {}
+        Asked::Answer => progress.tell(&notices.text()),
+    }
     Ok(Plan {
         options,
         platforms,
@@ -268,7 +273,7 @@ fn sources(
 
 /// `--call`, `--check` and `--fix`.
 fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
-    let method = match (&arguments.look.call, arguments.switches.check) {
+    let method = match (arguments.call(), arguments.switches.check) {
         (Some(call), false) => call,
         (Some(call), true) if call.split(',').next().is_some_and(|name| matches!(name, "check" | "lint")) => {
             call

@@ -453,8 +453,7 @@ fn with_ending(path: &Path, ending: &str) -> PathBuf {
 /// Whether a source policy beside the Dockerfile is an error: `docker buildx build` would heed it. What does not build
 /// needs none.
 pub(crate) fn heeds_policies(arguments: &BuildArguments) -> bool {
-    let builds =
-        arguments.look.call.as_deref().is_none_or(|call| call == "build") && !arguments.switches.check;
+    let builds = arguments.call().is_none_or(|call| call == "build") && !arguments.switches.check;
     builds && !arguments.accepted.are_policies_disabled()
 }
 

@@ -33,6 +33,9 @@ pub(crate) struct AcceptedArguments {
     policy: Vec<String>,
     #[arg(long, hide = true)]
     source_policy_file: Option<String>,
+    /// What `--call` was called once.
+    #[arg(long, hide = true)]
+    pub(crate) print: Option<String>,
 }
 
 impl AcceptedArguments {
@@ -40,6 +43,9 @@ impl AcceptedArguments {
     pub(crate) fn tell(&self, notices: &mut Notices) {
         if let Some(builder) = self.builder.as_deref().filter(|name| !matches!(*name, "" | "default")) {
             notices.warn(format!("`--builder {builder}` has no effect: this machine builds"));
+        }
+        if self.print.is_some() {
+            notices.warn("`--print` is deprecated: write `--call`");
         }
         if self.compress == Some(true) {
             notices.warn("`--compress` has no effect: the context is read in place");
@@ -120,6 +126,7 @@ mod tests {
             ("--builder=other", ["`--builder other` has no effect: this machine builds", ""]),
             ("--compress", ["`--compress` has no effect: the context is read in place", ""]),
             ("--compress=false", nothing),
+            ("--print=outline", ["`--print` is deprecated: write `--call`", ""]),
             ("--rm", nothing),
             ("--rm=false", ["`--rm=false` has no effect: there are no containers that could be kept", ""]),
             ("--force-rm", nothing),

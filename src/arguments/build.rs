@@ -54,6 +54,13 @@ pub(crate) struct BuildArguments {
     pub(crate) later: NotSupportedYet,
 }
 
+impl BuildArguments {
+    /// What is asked for instead of a build, as `--call` has it.
+    pub(crate) fn call(&self) -> Option<&str> {
+        self.look.call.as_deref().or(self.accepted.print.as_deref())
+    }
+}
+
 /// What the image is.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArguments {

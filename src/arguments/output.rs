@@ -50,7 +50,7 @@ pub(crate) enum ProgressMode {
 pub(crate) struct LookArguments {
     /// Tell something of the Dockerfile instead of building it: `check`, `outline` or `targets`, perhaps with
     /// `,format=json`
-    #[arg(long, alias = "print", value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD")]
     pub(crate) call: Option<String>,
     /// Tell what would be pulled, run and copied and what is cached, as `text` or `json`, instead of doing it
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "text", value_name = "FORMAT")]

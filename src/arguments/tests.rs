@@ -84,3 +84,78 @@ fn a_command_may_have_been_meant() {
     assert!(command_hint("compose").unwrap().starts_with("if a command was meant: there are `build`, "));
     assert_eq!((command_hint("./imagse"), command_hint("x")), (None, None));
 }
+
+/// All flags of `docker buildx build` and of `docker build`, hidden ones and those of old included, with a value.
+const FLAGS_OF_DOCKER: &[&str] = &[
+    "--add-host=h:1.2.3.4",
+    "--allow=network.host",
+    "--annotation=k=v",
+    "--attest=type=sbom",
+    "--build-arg=K=V",
+    "--build-context=n=.",
+    "--builder=default",
+    "--cache-from=user/app:cache",
+    "--cache-to=type=inline",
+    "--call=check",
+    "--cgroup-parent=c",
+    "--check",
+    "--compress",
+    "--cpu-period=100000",
+    "--cpu-quota=50000",
+    "--cpu-shares=512",
+    "-c512",
+    "--cpuset-cpus=0",
+    "--cpuset-mems=0",
+    "--debug",
+    "-D",
+    "--disable-content-trust",
+    "--file=f",
+    "-ff",
+    "--force-rm",
+    "--iidfile=f",
+    "--isolation=default",
+    "--label=k=v",
+    "--load",
+    "--memory=1g",
+    "-m1g",
+    "--memory-swap=-1",
+    "--metadata-file=f",
+    "--network=none",
+    "--no-cache",
+    "--no-cache-filter=a,b",
+    "--output=out",
+    "-oout",
+    "--platform=linux/amd64",
+    "--policy=disabled",
+    "--print=outline",
+    "--progress=plain",
+    "--provenance=false",
+    "--pull",
+    "--push",
+    "--quiet",
+    "-q",
+    "--resource=memory=1g",
+    "--rm",
+    "--sbom=false",
+    "--secret=id=x",
+    "--security-opt=label=disable",
+    "--shm-size=64m",
+    "--squash",
+    "--ssh=default",
+    "--tag=t",
+    "-tt",
+    "--target=s",
+    "--ulimit=nofile=1024",
+];
+
+#[test]
+fn every_flag_of_docker_is_taken() {
+    let wrong: Vec<String> = FLAGS_OF_DOCKER
+        .iter()
+        .filter_map(|flag| parse(["rbuild", flag, "."].map(Into::into).into()).err())
+        .map(|error| error.to_string())
+        .collect();
+    assert_eq!(wrong, Vec::<String>::new());
+    let together: Vec<_> = ["rbuild"].iter().chain(FLAGS_OF_DOCKER).chain(&["."]).map(Into::into).collect();
+    assert!(parse(together).is_ok());
+}

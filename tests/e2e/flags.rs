@@ -197,3 +197,14 @@ fn proxies_of_dockers_configuration_are_in_steps_and_in_no_key() {
     let own = ["--no-cache", "--build-arg=HTTP_PROXY=http://d"];
     assert_eq!(build("tcp://x", &own), (1, "http://d http://d c\n".to_owned()));
 }
+
+#[test]
+fn what_was_renamed_is_told_beside_an_answer() {
+    let lab = Lab::new();
+    let context = lab.context("ctx", &[("Dockerfile", "FROM busybox AS only\n")]);
+    let mut command = lab.command();
+    command.args(["build", "--print=targets"]).arg(&context);
+    let ran = Ran::from(run_with_timeout(command, TIMEOUT)).succeeded();
+    assert_eq!(ran.stderr, "WARNING: `--print` is deprecated: write `--call`\n");
+    assert!(ran.stdout.contains("only"), "{}", ran.stdout);
+}
