@@ -72,8 +72,8 @@ fn switches_take_what_go_takes_for_a_bool() {
 
 #[test]
 fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
-    let arguments = build(&["rbuild", "--squash", "--load", "."]);
-    assert_eq!(arguments.later.given, ["load", "squash"]);
+    let arguments = build(&["rbuild", "--load", "."]);
+    assert_eq!(arguments.later.given, ["load"]);
     let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
     assert!(error.contains("--target"), "{error}");
 }
