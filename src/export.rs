@@ -291,11 +291,7 @@ pub(crate) fn failure(error: &ExportError) -> Failure {
         | ExportError::Files { .. } => FailureKind::Environment,
         _ => FailureKind::Build,
     };
-    let hint = match error {
-        ExportError::Push { source, .. } => source.hint(),
-        _ => None,
-    };
-    Failure::from_error(kind, error).with_hints(hint)
+    Failure::from_error(kind, error).with_hints(error.hints())
 }
 
 /// The images in the forms that outputs ask for, each made once.

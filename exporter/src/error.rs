@@ -89,6 +89,9 @@ pub enum ExportError {
         #[source]
         source: Box<RegistryError>,
     },
+    /// Several registries refused something.
+    #[error("{}", all(.0))]
+    Pushes(Vec<ExportError>),
     /// There is no name to push to.
     #[error("an image needs a name to be pushed")]
     NoName,
@@ -144,4 +147,28 @@ pub enum ExportError {
     /// The files of the result could not be scanned for packages.
     #[error("cannot scan the files of the result for packages")]
     Scan(#[source] io::Error),
+}
+
+impl ExportError {
+    /// What a person can do about it, where that is known: sentences without capital and period.
+    pub fn hints(&self) -> Vec<String> {
+        match self {
+            Self::Push { source, .. } => source.hint().into_iter().collect(),
+            Self::Pushes(errors) => {
+                let mut hints: Vec<String> = errors.iter().flat_map(Self::hints).collect();
+                hints.dedup();
+                hints
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Several errors, each with its causes.
+fn all(errors: &[ExportError]) -> String {
+    let text = |error: &ExportError| {
+        let causes = std::iter::successors(error.source(), |error| (*error).source());
+        causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    };
+    errors.iter().map(text).collect::<Vec<_>>().join("; ")
 }

@@ -86,7 +86,12 @@ pub async fn push(
         registries.entry(name.registry()).or_default().push(name);
     }
     let pushes = registries.values().map(|names| push_to_registry(means, images, names));
-    join_all(pushes).await.into_iter().collect()
+    let mut errors: Vec<ExportError> = join_all(pushes).await.into_iter().filter_map(Result::err).collect();
+    match errors.len() {
+        0 => Ok(()),
+        1 => Err(errors.remove(0)),
+        _ => Err(ExportError::Pushes(errors)),
+    }
 }
 
 /// Pushes under names of one registry, one after the other: what one repository has is mounted in the next.

@@ -357,6 +357,22 @@ fn how_often_a_request_is_repeated_can_be_said() {
     let ran = lab.build(&context, &["--push", "-t", &name]);
     let of_push = message(&format!("PUT manifest of `{name}`"));
     assert_eq!(end_of(&ran), format!("ERROR: failed to push `{name}`: {of_push}"));
+    // What fails with one registry keeps no other from the image, and each failure is told.
+    let others = [testkit::ScriptedRegistry::start(), testkit::ScriptedRegistry::start()];
+    others[0].fault("PUT", "/manifests/v1", 1, testkit::FaultKind::Status(403, None));
+    registry.fault("PUT", "/manifests/v1", 1, testkit::FaultKind::Status(403, None));
+    let names = [address, others[0].address(), others[1].address()].map(|host| format!("{host}/app:v1"));
+    let tags = names.iter().flat_map(|name| ["-t", name]);
+    let ran = lab.build(&context, &["--push"].into_iter().chain(tags).collect::<Vec<_>>());
+    let hosts = std::collections::BTreeSet::from([address, others[0].address()]);
+    let messages = hosts.iter().map(|host| {
+        format!(
+            "failed to push `{host}/app:v1`: `{host}` denies access to `{host}/app:v1`: SCRIPTED: scripted"
+        )
+    });
+    let hint = "the repository may not exist, or this account may not do that";
+    assert_eq!(end_of(&ran), format!("ERROR: {}\nhint: {hint}\n", messages.collect::<Vec<_>>().join("; ")));
+    assert!(others[1].manifest("app", "v1").is_some());
     lab.configure("[transfers]\nretrys = 1\n");
     lab.build(&context, &[]).failed(2, &["unknown field `retrys`"]);
 }

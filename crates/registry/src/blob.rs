@@ -1,5 +1,7 @@
 //! Blobs: look up, and fetch as a stream that is verified and survives broken connections.
 
+use std::collections::VecDeque;
+
 use bytes::{Buf as _, Bytes, BytesMut};
 use oci::{Descriptor, Digest, Hasher, ImageReference};
 use reqwest::header::{CONTENT_RANGE, RANGE};
@@ -9,9 +11,9 @@ use url::Url;
 
 use crate::client::Client;
 use crate::endpoint::Endpoint;
-use crate::error::RegistryError;
+use crate::error::{HostFailure, RegistryError};
 use crate::manifest::{all_failed, check_algorithm, note};
-use crate::send::{Call, Failure, Retries, Retry, Target};
+use crate::send::{Call, Target};
 
 /// The largest blob that is read into memory (configs).
 const MAX_BYTES_IN_MEMORY: u64 = 16 << 20;
@@ -21,6 +23,10 @@ const MAX_BYTES_IN_MEMORY: u64 = 16 << 20;
 pub struct BlobStream {
     client: Client,
     place: Place,
+    /// Where else it can be had.
+    others: VecDeque<Place>,
+    /// Why the places before did not give all of it.
+    given_up: Vec<HostFailure>,
     reference: ImageReference,
     descriptor: Descriptor,
     response: Option<Response>,
@@ -87,14 +93,15 @@ impl Client {
         descriptor: &Descriptor,
     ) -> Result<BlobStream, RegistryError> {
         check_algorithm(reference, &descriptor.digest)?;
-        let mut failures = Vec::new();
         let registries = Endpoint::for_pull(reference, &self.shared.options.hosts)?;
         let registries = registries.into_iter().map(|endpoint| Place { endpoint, url: None });
-        let others = descriptor.urls.iter().filter_map(|text| {
+        let addresses = descriptor.urls.iter().filter_map(|text| {
             let url = Url::parse(text).ok()?;
             Some(Place { endpoint: Endpoint::other_server(&url)?, url: Some(url) })
         });
-        for place in registries.chain(others) {
+        let mut others: VecDeque<Place> = registries.chain(addresses).collect();
+        let mut failures = Vec::new();
+        while let Some(place) = others.pop_front() {
             let permit = self.shared.lanes(&place.endpoint.host).downloads.acquire_owned().await.ok();
             let sent = self.shared.send(&place.call(reference, &descriptor.digest)).await;
             match sent {
@@ -102,6 +109,8 @@ impl Client {
                     return Ok(BlobStream {
                         client: self.clone(),
                         place,
+                        others,
+                        given_up: failures,
                         reference: reference.clone(),
                         descriptor: descriptor.clone(),
                         response: Some(response),
@@ -220,32 +229,49 @@ impl BlobStream {
         }
     }
 
-    /// Asks for the rest after the body broke off. Failures count only while nothing comes, so that a long transfer over
-    /// a bad line gets through, and one that does not move ends.
+    /// Asks for the rest after the body broke off: where it came from, and where else it can be had once that has failed
+    /// for good.
     async fn resume(&mut self, error: RegistryError) -> Result<(), RegistryError> {
+        let mut error = match self.resume_here(error).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        while let Some(place) = self.others.pop_front() {
+            let before = std::mem::replace(&mut self.place, place);
+            note(&mut self.given_up, &before.endpoint, error)?;
+            (self.broken_at, self.failures) = (None, 0);
+            error = match self.ask_for_rest().await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+        }
+        note(&mut self.given_up, &self.place.endpoint, error)?;
+        Err(all_failed(&self.reference, std::mem::take(&mut self.given_up)))
+    }
+
+    /// Failures count only while nothing comes, so that a long transfer over a bad line gets through, and one that does
+    /// not move ends.
+    async fn resume_here(&mut self, error: RegistryError) -> Result<(), RegistryError> {
         self.response = None;
         if self.broken_at.is_some_and(|at| self.received > at) {
             self.failures = 0;
         }
         self.broken_at = Some(self.received);
         self.failures += 1;
-        let shared = &self.client.shared;
-        let Some(delay) = shared.options.retry.pause(self.failures, None) else { return Err(error) };
+        let retry = &self.client.shared.options.retry;
+        let Some(delay) = retry.pause(self.failures, None) else { return Err(error) };
         tracing::debug!(%error, received = self.received, "resuming a blob");
         tokio::time::sleep(delay).await;
+        self.ask_for_rest().await
+    }
+
+    async fn ask_for_rest(&mut self) -> Result<(), RegistryError> {
         let mut call = self.place.call(&self.reference, &self.descriptor.digest);
         call.also = &[416];
         if self.received > 0 {
             call = call.header(RANGE, &format!("bytes={}-", self.received));
         }
-        let mut retries = Retries::new(shared);
-        let response = loop {
-            match shared.send_once(&call).await {
-                Ok(response) => break response,
-                Err(Failure { error, retry: Retry::Never }) => return Err(error),
-                Err(failure) => retries.pause(failure).await?,
-            }
-        };
+        let response = self.client.shared.send(&call).await?;
         match response.status().as_u16() {
             206 if range_start(&response) == Some(self.received) => self.skip = 0,
             206 => return Err(call.protocol("it sent another range than it was asked for")),

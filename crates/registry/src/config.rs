@@ -50,6 +50,9 @@ pub struct HostConfig {
     /// Client certificates; the first one is used.
     #[serde(default)]
     pub keypair: Vec<KeyPair>,
+    /// Directories with certificates: see [`HostConfig::of_directory`].
+    #[serde(default, rename = "tlsconfigdir")]
+    pub tls_directories: Vec<PathBuf>,
     /// How many blobs are fetched at once, and pushed at once; in the place of [`crate::Limits`].
     #[serde(default, rename = "maxConcurrency")]
     pub max_concurrency: Option<usize>,
@@ -90,12 +93,14 @@ impl HostConfig {
     pub fn over(mut self, other: Self) -> Self {
         self.ca.extend(other.ca);
         self.keypair.extend(other.keypair);
+        self.tls_directories.extend(other.tls_directories);
         Self {
             mirrors: if self.mirrors.is_empty() { other.mirrors } else { self.mirrors },
             http: self.http.or(other.http),
             insecure: self.insecure.or(other.insecure),
             ca: self.ca,
             keypair: self.keypair,
+            tls_directories: self.tls_directories,
             max_concurrency: self.max_concurrency.or(other.max_concurrency),
         }
     }

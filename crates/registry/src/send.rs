@@ -229,6 +229,11 @@ impl Shared {
 
     /// One attempt: whatever redirects and challenges it takes to get an answer.
     pub(crate) async fn send_once(&self, call: &Call<'_>) -> Result<Response, Failure> {
+        // It is part of the futures of all that is done with registries, and would make all of them large.
+        Box::pin(self.exchange(call)).await
+    }
+
+    async fn exchange(&self, call: &Call<'_>) -> Result<Response, Failure> {
         let scheme = self.scheme(call.endpoint).await;
         let base = call.endpoint.base_url(scheme)?;
         let mut url = match &call.target {

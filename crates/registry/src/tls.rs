@@ -24,8 +24,10 @@ use crate::error::{Cause, RegistryError};
 /// certificate that is trusted, unless an authority is named for it.
 pub(crate) fn settings(options: &ClientOptions, host: &str) -> Result<HostConfig, RegistryError> {
     let mut config = options.hosts.host(host);
-    for directory in &options.certificate_directories {
-        config = config.over(of_directory(&directory.join(host), host)?);
+    let own = std::mem::take(&mut config.tls_directories).into_iter();
+    let machine = options.certificate_directories.iter().map(|directory| directory.join(host));
+    for directory in own.chain(machine) {
+        config = config.over(of_directory(&directory, host)?);
     }
     if config.insecure.is_none() && config.ca.is_empty() && is_loopback(host) {
         config.insecure = Some(true);

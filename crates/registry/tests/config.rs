@@ -17,6 +17,7 @@ fn tables_of_buildkitd_are_read() {
           insecure = true
           ca = ["/a.pem"]
           maxConcurrency = 2
+          tlsconfigdir = ["/certs"]
           [[registry."127.0.0.1:5000".keypair]]
             key = "/key.pem"
             cert = "/cert.pem"
@@ -32,6 +33,7 @@ fn tables_of_buildkitd_are_read() {
         insecure: Some(true),
         ca: vec!["/a.pem".into()],
         keypair: vec![KeyPair { key: "/key.pem".into(), cert: "/cert.pem".into() }],
+        tls_directories: vec!["/certs".into()],
         max_concurrency: Some(2),
     };
     assert_eq!(hosts.host("docker.io"), hub);

@@ -224,6 +224,8 @@ async fn client_certificates_and_directories_of_certificates() {
     );
     copy(&key, &own.join("client.key"));
     resolve(&registry, options()).await.unwrap();
+    let named = with(HostConfig { tls_directories: vec![own], ..HostConfig::default() });
+    resolve(&registry, named).await.unwrap();
 }
 
 #[tokio::test]

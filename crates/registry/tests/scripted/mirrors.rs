@@ -74,3 +74,29 @@ async fn foreign_layers_are_fetched_from_their_addresses_without_credentials() {
     let error = read(&client, &reference, &layer).await.map(drop).unwrap_err();
     assert!(other.requests().iter().all(|request| request.authorization.is_none()), "{error}");
 }
+
+#[tokio::test]
+async fn what_a_mirror_has_begun_another_host_ends() {
+    let ((bad, _, blob), (good, ..)) = (registry(), registry());
+    bad.fault("GET", "/blobs/", 1, FaultKind::Reset { after_bytes: 1_000_000 });
+    let reference: ImageReference = "mirrored.invalid/a:v1".parse().unwrap();
+    let client = mirrors(&[bad.address(), good.address()]);
+    let mut stream = client.fetch_blob(&reference, &blob).await.unwrap();
+    bad.fault("GET", "/blobs/", 99, FaultKind::Status(500, None));
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.chunk().await.unwrap() {
+        bytes.extend_from_slice(&chunk);
+    }
+    assert_eq!(Digest::sha256(&bytes), blob.digest);
+    let ranges: Vec<_> = good.requests().into_iter().filter_map(|request| request.range).collect();
+    assert_eq!(ranges, ["bytes=1000000-"]);
+
+    good.fault("GET", "/blobs/", 99, FaultKind::Status(404, None));
+    let error = read(&client, &reference, &blob).await.map(drop).unwrap_err();
+    let text = error.to_string().replace(bad.address(), "BAD").replace(good.address(), "GOOD");
+    let text = text.replace(blob.digest.as_str(), "BLOB");
+    let start = "`mirrored.invalid/a:v1` could not be had: \
+                 `BAD` answered 500 to GET blob of `mirrored.invalid/a:v1`: SCRIPTED: scripted; \
+                 `BLOB` of `mirrored.invalid/a:v1` was not found in the registry `GOOD`: SCRIPTED: scripted; ";
+    assert!(text.starts_with(start), "{text}");
+}
