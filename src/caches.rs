@@ -203,7 +203,8 @@ impl Carrying<'_> {
         let build =
             build_of(self.gather(0..self.targets.len(), mode, mounts_of(&export.mounts)).await?, self.epoch);
         let form = export.form;
-        let fetcher: Arc<dyn LayerFetcher> = Arc::new(BuildFetcher(self.worker.clone()));
+        let (worker, progress) = (self.worker.clone(), Progress::clone(self.progress));
+        let fetcher: Arc<dyn LayerFetcher> = Arc::new(BuildFetcher { worker, progress, step });
         let changed = layers_of(&build).filter(|layer| form.changes(layer));
         exporter::fetch_blobs(self.store, changed, &fetcher).await.map_err(|error| failure(&error))?;
         let store = self.store.clone();

@@ -177,7 +177,7 @@ impl Export<'_> {
         }
         if let Some(PushOutput { insecure, .. }) = wanted.push {
             self.progress.line(step, "pushing layers");
-            let fetcher = self.fetcher();
+            let fetcher = self.fetcher(step);
             let client = if insecure { self.client.with_insecure(&pushed) } else { self.client.clone() };
             let streams = images.streams(wanted.form.layers.compression);
             let (store, client) = (self.store, &client);
@@ -200,7 +200,9 @@ impl Export<'_> {
     ) -> Result<(), Failure> {
         let names = self.outputs.names(&wanted.names);
         let image = images.get(&wanted.form, &names, step).await?;
-        exporter::fetch_layers(self.store, &image, &self.fetcher()).await.map_err(|error| failure(&error))?;
+        exporter::fetch_layers(self.store, &image, &self.fetcher(step))
+            .await
+            .map_err(|error| failure(&error))?;
         self.progress.line(step, "sending tarball");
         let (store, wanted) = (self.store.clone(), wanted.clone());
         blocking(move || match (wanted.packaging, &wanted.destination) {
@@ -278,8 +280,9 @@ impl Export<'_> {
         Made { form: form.clone(), names }
     }
 
-    fn fetcher(&self) -> Arc<dyn LayerFetcher> {
-        Arc::new(BuildFetcher(self.worker.clone()))
+    fn fetcher(&self, step: StepNumber) -> Arc<dyn LayerFetcher> {
+        let (worker, progress) = (self.worker.clone(), self.progress.clone());
+        Arc::new(BuildFetcher { worker, progress, step })
     }
 }
 
@@ -342,7 +345,7 @@ impl Images<'_, '_> {
             progress.note("\nWARNING: rewrite-timestamp is specified, but no source-date-epoch was found\n");
         }
         let needed = builds.iter().flat_map(|build| build.needed_blobs(form));
-        let fetched = exporter::fetch_blobs(&store, needed, &self.export.fetcher()).await;
+        let fetched = exporter::fetch_blobs(&store, needed, &self.export.fetcher(step)).await;
         fetched.map_err(|error| failure(&error))?;
         let (encoding, streams) = (form.clone(), self.streams(form.layers.compression));
         let assembled = blocking(move || {

@@ -41,7 +41,8 @@ pub(crate) use raw_json::warnings;
 /// How often the live view is drawn, and what waits is looked at.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Shows steps on standard error.
+/// Shows steps on standard error. Clones are the same.
+#[derive(Clone)]
 pub(crate) struct Progress {
     shared: Arc<Shared>,
 }
@@ -110,6 +111,11 @@ impl Progress {
             Some(name) => state.detail_done(step.0, name),
             None => state.detail(step.0, text, DetailKind::Activity),
         });
+    }
+
+    /// How many bytes a step has moved, and of how many.
+    pub(crate) fn transfer(&self, step: StepNumber, name: &str, current: u64, total: Option<u64>) {
+        self.change(|state| state.detail(step.0, name, DetailKind::Transfer { current, total }));
     }
 
     /// Something about a step that people should know.

@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use worker::{ImageStore, LocalWorker};
 
 use crate::inputs::{Inputs, MAIN_CONTEXT};
-use crate::progress::Progress;
+use crate::progress::{Progress, StepNumber};
 use crate::remote;
 use crate::report::{Failure, chain};
 use crate::session::blocking;
@@ -219,16 +219,26 @@ fn full_name(request: &ImageRequest) -> String {
 }
 
 /// Layers of base images and of carried caches for exports of builds.
-pub(crate) struct BuildFetcher(pub(crate) LocalWorker);
+pub(crate) struct BuildFetcher {
+    pub(crate) worker: LocalWorker,
+    /// Who is told of what is sent, and the step that it is about.
+    pub(crate) progress: Progress,
+    pub(crate) step: StepNumber,
+}
 
 impl LayerFetcher for BuildFetcher {
     fn fetch<'a>(&'a self, layer: &'a Descriptor) -> Pending<'a, Result<(), Box<dyn Error + Send + Sync>>> {
-        Box::pin(async move { self.0.fetch_layer_blob(layer).await.map_err(Into::into) })
+        Box::pin(async move { self.worker.fetch_layer_blob(layer).await.map_err(Into::into) })
     }
 
     fn repositories<'a>(&'a self, blob: &'a Digest) -> Pending<'a, Vec<ImageReference>> {
         // As below.
-        Box::pin(async move { self.0.repositories(blob).await.unwrap_or_default() })
+        Box::pin(async move { self.worker.repositories(blob).await.unwrap_or_default() })
+    }
+
+    fn sent(&self, layer: &Descriptor, current: u64) {
+        let name = format!("pushing layer {}", layer.digest);
+        self.progress.transfer(self.step, &name, current, Some(layer.size));
     }
 }
 

@@ -9,7 +9,7 @@ use cache::Store;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use oci::{Descriptor, Digest, ImageReference, MediaType};
-use registry::{BlobSource, Client, PushBlob, RegistryError};
+use registry::{BlobSource, Client, PushBlob, RegistryError, Watcher};
 
 use crate::error::ExportError;
 use crate::set::ImageSet;
@@ -22,6 +22,9 @@ pub trait LayerFetcher: Send + Sync {
 
     /// The repositories that are known to hold the blob, so that it can be mounted instead of uploaded.
     fn repositories<'a>(&'a self, blob: &'a Digest) -> BoxFuture<'a, Vec<ImageReference>>;
+
+    /// Is told how many bytes of a layer are on their way to a registry, often.
+    fn sent(&self, _layer: &Descriptor, _current: u64) {}
 }
 
 /// How many blobs of one image are sent at once.
@@ -148,6 +151,7 @@ impl Pusher<'_> {
         if let Some(streams) = self.means.streams
             && streams.has_sent(self.name, &layer.digest).await
         {
+            self.means.fetcher.sent(&layer, layer.size);
             return Ok(());
         }
         let mount_from = self.mount_candidates(&layer.digest).await;
@@ -168,7 +172,15 @@ impl Pusher<'_> {
         source: BlobSource,
         mount_from: Vec<String>,
     ) -> Result<(), ExportError> {
-        let push = PushBlob { target: self.name.clone(), descriptor, mount_from, source };
+        let watcher = match &source {
+            // A config.
+            BlobSource::Bytes(_) => Watcher::default(),
+            BlobSource::File(_) | BlobSource::Open(_) | BlobSource::Reader(_) => {
+                let (fetcher, layer) = (Arc::clone(self.means.fetcher), descriptor.clone());
+                Watcher::new(move |current| fetcher.sent(&layer, current))
+            }
+        };
+        let push = PushBlob { target: self.name.clone(), descriptor, mount_from, source, watcher };
         self.means.client.push_blob(&push).await.map(drop).map_err(|source| self.refused(source))
     }
 

@@ -33,6 +33,7 @@ pub(crate) struct OutputArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
     /// `tty` at a terminal, else `plain`
+    #[value(alias = "")]
     Auto,
     /// Line by line
     Plain,

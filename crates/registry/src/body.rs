@@ -39,6 +39,29 @@ pub enum BlobSource {
     Reader(Arc<dyn Fn() -> OpenFuture + Send + Sync>),
 }
 
+/// Whoever wants to know how far a blob has got: is told how many of its bytes have been taken to be sent.
+#[derive(Clone, Default)]
+pub struct Watcher(Option<Arc<dyn Fn(u64) + Send + Sync>>);
+
+impl Watcher {
+    /// Calls `told` often, with a number that falls where bytes are sent again.
+    pub fn new(told: impl Fn(u64) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(told)))
+    }
+
+    fn tell(&self, bytes: u64) {
+        if let Some(told) = &self.0 {
+            told(bytes);
+        }
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Watcher" } else { "Nobody" })
+    }
+}
+
 /// What a request carries.
 pub(crate) enum Body<'a> {
     Empty,
@@ -50,6 +73,8 @@ pub(crate) enum Body<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct SourcePart<'a> {
     pub(crate) source: &'a BlobSource,
+    /// Who is told how far the blob has got.
+    pub(crate) watcher: Option<&'a Watcher>,
     /// Of the whole blob where it is known, for messages.
     pub(crate) digest: Option<&'a Digest>,
     /// The first byte.
@@ -99,6 +124,7 @@ impl Flow {
     fn body(
         self: &Arc<Self>,
         pieces: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        (watcher, start): (Watcher, u64),
     ) -> reqwest::Body {
         let (counting, failing) = (Arc::clone(self), Arc::clone(self));
         let pieces = pieces.map_err(move |error| {
@@ -107,7 +133,9 @@ impl Flow {
             io::Error::from(kind)
         });
         reqwest::Body::wrap_stream(pieces.inspect_ok(move |piece| {
-            counting.taken.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            let count = piece.len() as u64;
+            let before = counting.taken.fetch_add(count, Ordering::Relaxed);
+            watcher.tell(start + before + count);
         }))
     }
 }
@@ -115,29 +143,35 @@ impl Flow {
 impl Body<'_> {
     /// The body for one attempt; `None` if it is empty. An error is the source's.
     pub(crate) async fn open(&self) -> io::Result<Option<(reqwest::Body, Arc<Flow>)>> {
-        let (bytes, length) = match self {
+        let (bytes, length, watching) = match self {
             Self::Empty => return Ok(None),
-            Self::Bytes(bytes) => (bytes.clone(), bytes.len() as u64),
-            Self::Source(SourcePart { source: BlobSource::Bytes(bytes), start, length, .. }) => {
+            Self::Bytes(bytes) => (bytes.clone(), bytes.len() as u64, (Watcher::default(), 0)),
+            Self::Source(SourcePart { source: BlobSource::Bytes(bytes), start, length, watcher, .. }) => {
                 let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-                (bytes.slice(at(*start)..at(start + length)), *length)
+                (
+                    bytes.slice(at(*start)..at(start + length)),
+                    *length,
+                    (watcher.cloned().unwrap_or_default(), *start),
+                )
             }
-            Self::Source(SourcePart { source: BlobSource::Open(file), start, length, .. }) => {
+            Self::Source(SourcePart { source: BlobSource::Open(file), start, length, watcher, .. }) => {
                 let flow = Flow::new(*length);
-                let body = flow.body(pieces_of(Arc::clone(file), *start..start + length));
+                let pieces = pieces_of(Arc::clone(file), *start..start + length);
+                let body = flow.body(pieces, (watcher.cloned().unwrap_or_default(), *start));
                 return Ok(Some((body, flow)));
             }
             Self::Source(part) => {
                 let reader = part.reader().await?.take(part.length);
                 let flow = Flow::new(part.length);
-                let body = flow.body(ReaderStream::with_capacity(reader, PIECE_BYTES));
+                let pieces = ReaderStream::with_capacity(reader, PIECE_BYTES);
+                let body = flow.body(pieces, (part.watcher.cloned().unwrap_or_default(), part.start));
                 return Ok(Some((body, flow)));
             }
         };
         let flow = Flow::new(length);
         let starts = (0..bytes.len()).step_by(PIECE_BYTES);
         let piece = move |start: usize| Ok(bytes.slice(start..bytes.len().min(start + PIECE_BYTES)));
-        Ok(Some((flow.body(stream::iter(starts).map(piece)), flow)))
+        Ok(Some((flow.body(stream::iter(starts).map(piece), watching), flow)))
     }
 }
 

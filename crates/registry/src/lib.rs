@@ -39,7 +39,7 @@ mod transport;
 mod upload;
 
 pub use blob::BlobStream;
-pub use body::{BlobSource, OpenFuture};
+pub use body::{BlobSource, OpenFuture, Watcher};
 pub use client::{Client, ClientOptions, Limits, Proxies, SYSTEM_CA_FILES};
 pub use config::{HostConfig, HostConfigs, KeyPair};
 pub use credentials::{Credential, CredentialError, CredentialStore};

@@ -5,7 +5,7 @@ use reqwest::Method;
 use reqwest::header::{CONTENT_RANGE, CONTENT_TYPE};
 use url::Url;
 
-use crate::body::{BlobSource, Body, SourcePart};
+use crate::body::{BlobSource, Body, SourcePart, Watcher};
 use crate::client::Client;
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
@@ -27,6 +27,8 @@ pub struct PushBlob {
     pub mount_from: Vec<String>,
     /// Its bytes.
     pub source: BlobSource,
+    /// Who is told how far it has got.
+    pub watcher: Watcher,
 }
 
 /// How a blob came into the repository.
@@ -170,8 +172,14 @@ impl<'a> Transfer<'a> {
     }
 
     fn part(&self, length: u64) -> SourcePart<'a> {
-        let PushBlob { source, descriptor, .. } = self.push;
-        SourcePart { source, digest: Some(&descriptor.digest), start: self.at, length }
+        let PushBlob { source, watcher, descriptor, .. } = self.push;
+        SourcePart {
+            source,
+            watcher: Some(watcher),
+            digest: Some(&descriptor.digest),
+            start: self.at,
+            length,
+        }
     }
 
     async fn send_part(&mut self) -> Result<(), Failure> {

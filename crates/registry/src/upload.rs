@@ -69,7 +69,8 @@ impl Upload {
                 .header(CONTENT_TYPE, OCTETS)
                 .header(CONTENT_RANGE, &format!("{}-{}", self.sent, end - 1));
             let length = end - self.sent;
-            call.body = Body::Source(SourcePart { source, digest: None, start: self.sent, length });
+            call.body =
+                Body::Source(SourcePart { source, watcher: None, digest: None, start: self.sent, length });
             match client.shared.send_once(&call).await {
                 Ok(response) => {
                     let url = session_url(&call, &response)?;

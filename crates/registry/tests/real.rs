@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageReference, Manifest};
-use registry::{BlobSource, Client, ClientOptions, PushBlob, Pushed};
+use registry::{BlobSource, Client, ClientOptions, PushBlob, Pushed, Watcher};
 use testkit::RealRegistry;
 
 fn bases() -> PathBuf {
@@ -51,6 +51,7 @@ async fn an_image_is_pushed_to_another_repository() {
         descriptor: layer.clone(),
         mount_from: vec!["nothing/here".to_owned(), "base/busybox".to_owned()],
         source: BlobSource::File("/nonexistent".into()),
+        watcher: Watcher::default(),
     };
     assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Mounted);
     assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Existed);
@@ -90,6 +91,7 @@ async fn large_blobs_are_pushed_in_both_ways() {
         descriptor: descriptor.clone(),
         mount_from: Vec::new(),
         source: BlobSource::File(path),
+        watcher: Watcher::default(),
     };
     assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Uploaded);
     for name in ["a", "b"] {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use oci::{Descriptor, ImageReference, MediaType};
 use registry::{
     BlobSource, Client, ClientOptions, Credential, CredentialStore, HostConfig, KeyPair, PushBlob, Pushed,
-    RegistryError,
+    RegistryError, Watcher,
 };
 use testkit::{Authority, Certificate, RealAccess, RealRegistry, RealSettings, TokenServer};
 
@@ -71,6 +71,7 @@ async fn use_all(registry: &RealRegistry, options: ClientOptions) {
         descriptor: Descriptor::of(MediaType::OCI_CONFIG, b"content"),
         mount_from,
         source: BlobSource::Bytes(Bytes::from_static(b"content")),
+        watcher: Watcher::default(),
     };
     assert_eq!(client.push_blob(&push("mine/a", Vec::new())).await.unwrap(), Pushed::Uploaded);
     assert_eq!(client.push_blob(&push("mine/a", Vec::new())).await.unwrap(), Pushed::Existed);

@@ -53,6 +53,7 @@ async fn anonymous_tokens_are_fetched_once() {
         descriptor: Descriptor::of(OCTETS, b"new"),
         mount_from: Vec::new(),
         source: BlobSource::Bytes(Bytes::from_static(b"new")),
+        watcher: Watcher::default(),
     };
     let error = client.push_blob(&push).await.unwrap_err();
     assert!(matches!(error, RegistryError::Unauthorized { .. }), "{error}");
@@ -81,6 +82,7 @@ async fn credentials_come_from_dockers_config() {
             descriptor: Descriptor::of(OCTETS, entry.as_bytes()),
             mount_from: Vec::new(),
             source: BlobSource::Bytes(Bytes::copy_from_slice(entry.as_bytes())),
+            watcher: Watcher::default(),
         };
         client.push_blob(&push).await.unwrap_or_else(|error| panic!("{policy:?} {entry}: {error}"));
     }

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use oci::{Descriptor, Digest, ImageReference, MediaType};
 use registry::{
     BlobSource, Client, ClientOptions, Credential, CredentialStore, HostConfig, PushBlob, Pushed,
-    RegistryError, RetryPolicy,
+    RegistryError, RetryPolicy, Watcher,
 };
 use testkit::{AuthPolicy, FaultKind, MountPolicy, ScriptedRegistry};
 

@@ -12,6 +12,7 @@ fn push(registry: &ScriptedRegistry, bytes: &'static [u8], mount_from: &[&str]) 
         descriptor: Descriptor::of(OCTETS, bytes),
         mount_from: mount_from.iter().map(|name| (*name).to_owned()).collect(),
         source: BlobSource::Bytes(Bytes::from_static(bytes)),
+        watcher: Watcher::default(),
     }
 }
 
@@ -52,7 +53,13 @@ async fn files_and_readers_are_pushed() {
     let mut push = push(&registry, b"", &[]);
     push.descriptor = descriptor.clone();
     push.source = BlobSource::File(path.clone());
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let watching = std::sync::Arc::clone(&seen);
+    push.watcher = Watcher::new(move |current| watching.lock().unwrap().push(current));
     assert_eq!(client().push_blob(&push).await.unwrap(), Pushed::Uploaded);
+    // Of the second attempt; how far the first one got is not known.
+    let seen = seen.lock().unwrap().clone();
+    assert_eq!(seen[seen.len() - 4..], [262_144, 524_288, 786_432, 1_000_000]);
     assert_eq!(registry.blob("b", &descriptor.digest).unwrap(), bytes);
 
     push.target = reference(&registry, "c:v1");
@@ -153,6 +160,7 @@ fn large(registry: &ScriptedRegistry, directory: &tempfile::TempDir) -> Vec<Push
         descriptor: Descriptor::of(OCTETS, &bytes),
         mount_from: Vec::new(),
         source,
+        watcher: Watcher::default(),
     };
     sources.into_iter().map(push).collect()
 }
