@@ -183,6 +183,7 @@ impl Export<'_> {
             let (store, client) = (self.store, &client);
             let means = PushMeans { store, client, fetcher: &fetcher, streams: streams.as_deref() };
             exporter::push(means, &image, &pushed).await.map_err(|error| failure(&error))?;
+            self.progress.line(step, "pushing layers done");
             let digest = &image.descriptor().digest;
             for name in &pushed {
                 let name = name.tag().map_or_else(|| name.name(), |tag| format!("{}:{tag}", name.name()));
@@ -212,7 +213,9 @@ impl Export<'_> {
             (_, destination) => exporter::write_archive(&store, &image, &names, kind, destination),
         })
         .await
-        .map_err(|error| failure(&error))
+        .map_err(|error| failure(&error))?;
+        self.progress.line(step, "sending tarball done");
+        Ok(())
     }
 
     async fn write_tar(
@@ -353,6 +356,7 @@ impl Images<'_, '_> {
             builds.into_iter().map(assemble).collect::<Result<Vec<_>, _>>()
         });
         let assembled = assembled.await.map_err(|error| failure(&error))?;
+        progress.line(step, "exporting layers done");
         let said = assembled.iter().enumerate().map(|(number, image)| {
             self.export.said.as_ref().map_or_else(Vec::new, |said| said.of(number, Some(&image.layers)))
         });

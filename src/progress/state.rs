@@ -12,7 +12,7 @@ use super::figures;
 use super::frame::{self, Extent, Outcome, Size};
 use super::limits::LogLimits;
 use super::log::Log;
-use super::model::{DetailKind, Ending, Model};
+use super::model::{DetailKind, Ending, Model, Phase};
 use super::painter::Painter;
 use super::plain::{self, Goes, Plain};
 use super::raw_json::{self, RawJson};
@@ -214,6 +214,9 @@ impl State {
 
     fn wait(&mut self, vertex: VertexId, reason: &str) {
         let number = self.model.vertex(vertex);
+        if self.model.steps[number].phase == Phase::Known {
+            self.start(number);
+        }
         self.detail(number, reason, DetailKind::Note);
     }
 
@@ -385,7 +388,10 @@ impl State {
         };
         match &mut self.view {
             View::Live(live) => {
-                let mut text = live.paint(&self.model, now, Extent::Whole(outcome));
+                let mut text = String::new();
+                if !self.model.steps.is_empty() {
+                    text = live.paint(&self.model, now, Extent::Whole(outcome));
+                }
                 text += &std::mem::take(&mut live.notes);
                 // The picture tells how long it took.
                 if outcome == Outcome::Success {
