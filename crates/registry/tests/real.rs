@@ -149,6 +149,7 @@ async fn an_upload_that_breaks_off_is_brought_to_its_end() {
         descriptor: Descriptor::of("application/octet-stream", &bytes),
         mount_from: Vec::new(),
         source: BlobSource::Bytes(bytes.into()),
+        watcher: Watcher::default(),
     };
     assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Uploaded);
     assert!(client.blob_exists(&reference(&registry, "a"), &push.descriptor.digest).await.unwrap());

@@ -246,6 +246,7 @@ async fn one_token_lets_mount_and_push() {
         descriptor: Descriptor::of(OCTETS, b"content"),
         mount_from: vec!["other/a".to_owned()],
         source: BlobSource::Bytes(Bytes::from_static(b"content")),
+        watcher: Watcher::default(),
     };
     assert_eq!(client.push_blob(&push).await.unwrap(), Pushed::Mounted);
     let asked: Vec<_> = registry.requests().into_iter().map(|request| request.path).collect();
