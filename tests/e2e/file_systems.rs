@@ -18,10 +18,10 @@ RUN rm -r /copied && mkdir /copied && echo new > /copied/new
 ";
 
 /// Something mounted in the lab's directory for as long as this lives.
-struct Mounted(PathBuf);
+pub(crate) struct Mounted(pub(crate) PathBuf);
 
 impl Mounted {
-    fn new(lab: &Lab, arguments: &[&str]) -> Self {
+    pub(crate) fn new(lab: &Lab, arguments: &[&str]) -> Self {
         let point = lab.path("mount");
         std::fs::create_dir(&point).expect("a directory can be made");
         run("mount", &[arguments, &[&*point.to_string_lossy()]].concat());

@@ -36,6 +36,7 @@ mod platforms;
 mod progress;
 mod registries;
 mod remote;
+mod reproducible;
 mod rootless;
 mod running;
 mod secrets;
