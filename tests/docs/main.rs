@@ -57,6 +57,7 @@ pages! {
     debugging: "docs/debugging.md",
     outputs: "docs/outputs.md",
     watching: "docs/watching.md",
+    images: "docs/images.md",
     registries: "docs/registries.md",
     configuration: "docs/configuration.md",
     rootless: "docs/rootless.md",
