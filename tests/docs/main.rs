@@ -32,7 +32,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 const INSIDE: &str = "RBUILD_DOCS_INSIDE";
 
 /// Blocks that do not run, in all pages.
-const MOST_UNRUN: usize = 8;
+const MOST_UNRUN: usize = 6;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
