@@ -207,5 +207,5 @@ fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
     if !stands {
         arguments.insert(at, "build".into());
     }
-    arguments
+    crate::attestations::join_values(arguments)
 }

@@ -6,6 +6,7 @@ mod json;
 mod packages;
 mod provenance;
 mod saying;
+mod scans;
 mod steps;
 
 use exporter::{
@@ -15,7 +16,8 @@ use exporter::{
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 
-pub(crate) use arguments::AttestationArguments;
+pub(crate) use arguments::{AttestationArguments, join_values};
+pub(crate) use scans::Scans;
 
 use provenance::Provenance;
 
@@ -53,9 +55,6 @@ impl Attestations {
                     std::mem::replace(&mut has_provenance, true)
                 }
                 AttestationSpec::Sbom(spec) => {
-                    if spec.as_ref().is_some_and(|spec| spec.generator.is_some()) {
-                        return Err(Failure::usage("`generator` of an SBOM is not supported yet"));
-                    }
                     wanted.sbom = spec;
                     std::mem::replace(&mut has_sbom, true)
                 }

@@ -23,6 +23,7 @@ use worker::{
 
 use crate::agents;
 use crate::arguments::{BuildArguments, PlanFormat, ProgressMode, Switches};
+use crate::attestations::Scans;
 use crate::caches::{Caches, Carrying};
 use crate::call::Call;
 use crate::debug::{Shells, Wanted};
@@ -107,7 +108,12 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     let Flags { platforms, resources, timeout, step_timeout, language } = flags;
     let options = language.options(arguments, &inputs, &platforms, device_settings.options(&devices))?;
     let labels = git_labels(&inputs, &mut notices).into_iter().chain(options.labels).collect();
-    let options = LowerOptions { breakpoints: wanted.places(), labels, ..options };
+    let options = LowerOptions {
+        breakpoints: wanted.places(),
+        finds_scans: outputs.attestations.sbom.is_some(),
+        labels,
+        ..options
+    };
     outputs.check_form(export::root_form(&options), &platforms)?;
     let subject = subject(arguments, &inputs, &platforms);
     let asked = if call.is_some() || arguments.look.plan.is_some() { Asked::Answer } else { Asked::Build };
@@ -519,12 +525,15 @@ pub(crate) struct Build {
     pub(crate) graph: Arc<solver::Graph>,
     /// What else came of lowering; its graph is `graph`.
     pub(crate) lowered: LoweredPlatforms,
+    /// What is scanned for packages.
+    pub(crate) scans: Scans,
 }
 
 impl Build {
-    /// What is built: one target for each platform.
+    /// What is built: one target for each platform, and what is only scanned.
     fn targets(&self) -> Vec<VertexId> {
-        self.lowered.images.iter().map(|image| image.target).collect()
+        let images = self.lowered.images.iter().map(|image| image.target);
+        images.chain(self.scans.targets()).collect()
     }
 
     /// The stage before the instruction that `vertex` was made for; `None` for a base image. Blocks.
@@ -588,7 +597,7 @@ impl<'a> Work<'a> {
                     if let Some(shells) = &plan.shells {
                         plan.progress.note(&shells.missed_text());
                     }
-                    self.export_all(&targets, &solved).await
+                    self.export_all(&targets[..build.lowered.images.len()], &solved).await
                 }
                 Err(error) => {
                     let hints = self.after_failure(&error, salt, interrupt).await;
@@ -754,12 +763,15 @@ fn show_definition(plan: &Plan, file: &SourceFile) {
 async fn lower(plan: &Plan, file: SourceFile, resolver: Resolver) -> Result<Build, Failure> {
     let mut images = Remembering::new(resolver);
     let (options, platforms, detail) = (plan.options.clone(), plan.platforms.clone(), plan.detail);
+    let sbom = plan.outputs.attestations.sbom.clone();
     blocking(move || {
         let dockerfile = frontend::parse(&file);
         match frontend::lower_platforms(&dockerfile, &options, &platforms, &mut images) {
             Ok(mut lowered) => {
-                let graph = Arc::new(std::mem::take(&mut lowered.graph));
-                Ok(Build { file, options, images: Mutex::new(images), graph, lowered })
+                let mut graph = std::mem::take(&mut lowered.graph);
+                let scans = Scans::of(sbom.as_ref(), &lowered.images, &mut graph, &mut images)?;
+                let (images, graph) = (Mutex::new(images), Arc::new(graph));
+                Ok(Build { file, options, images, graph, lowered, scans })
             }
             Err(diagnostics) => {
                 let warnings: Vec<Diagnostic> =

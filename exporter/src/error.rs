@@ -141,6 +141,14 @@ pub enum ExportError {
         #[source]
         source: io::Error,
     },
+    /// What a scanner has written is no statement.
+    #[error("`{}`, which the scanner has written, is no in-toto statement: {problem}", path.display())]
+    Statement {
+        /// The file, in the scanner's root.
+        path: PathBuf,
+        /// Why.
+        problem: String,
+    },
     /// A file of the result has the name of an attestation.
     #[error("the result has a file `{}`, which is the name of an attestation", .0.display())]
     AttestationName(PathBuf),

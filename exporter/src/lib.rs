@@ -67,6 +67,6 @@ pub use output::{
     Packaging, PushOutput, parse_output,
 };
 pub use push::{LayerFetcher, PushMeans, fetch_blobs, fetch_layers, push};
-pub use scanned::scan_packages;
+pub use scanned::{read_statements, scan_packages};
 pub use set::{ImageSet, IndexBuild};
 pub use stream::LayerStreams;

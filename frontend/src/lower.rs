@@ -38,6 +38,7 @@ mod paths;
 mod ports;
 mod remote;
 mod run;
+mod scans;
 mod signal;
 mod stages;
 mod state;
@@ -98,10 +99,12 @@ pub fn lower_platforms(
         let options = LowerOptions { platform: platform.clone(), ..options.clone() };
         let builder = GraphBuilder::from(std::mem::take(&mut all.graph));
         let lowered = lower_onto(builder, dockerfile, &options, resolver)?;
-        let Lowered { graph, target, config, base_layers, epoch, breakpoints, steps, warnings, .. } = lowered;
+        let Lowered {
+            graph, target, config, base_layers, epoch, breakpoints, scans, steps, warnings, ..
+        } = lowered;
         (all.graph, all.epoch) = (graph, epoch);
         let platform = platform.clone();
-        all.images.push(LoweredImage { platform, target, config, base_layers, breakpoints, steps });
+        all.images.push(LoweredImage { platform, target, config, base_layers, breakpoints, scans, steps });
         for warning in warnings {
             if !all.warnings.contains(&warning) {
                 all.warnings.push(warning);
@@ -343,8 +346,9 @@ impl<'a> Lowering<'a> {
 
     fn finish(&mut self, mut state: State) -> Option<Lowered> {
         let span = self.dockerfile.stages.last().map_or(Span::default(), |stage| stage.span);
-        let target = match self.root_vertex(&mut state, span) {
-            Ok(target) => target,
+        let found = self.root_vertex(&mut state, span).and_then(|target| Ok((target, self.scans(&state)?)));
+        let (target, scans) = match found {
+            Ok(found) => found,
             Err(diagnostic) => {
                 self.findings.push(diagnostic);
                 return None;
@@ -363,7 +367,18 @@ impl<'a> Lowering<'a> {
         let breakpoints = std::mem::take(&mut self.stops).into_iter().map(Stop::into_vertices).collect();
         let steps = std::mem::take(&mut self.steps);
         let (warnings, epoch) = (Vec::new(), self.epoch);
-        Some(Lowered { graph, target, config, base_layers, warnings, contexts, epoch, breakpoints, steps })
+        Some(Lowered {
+            graph,
+            target,
+            config,
+            base_layers,
+            warnings,
+            contexts,
+            epoch,
+            breakpoints,
+            scans,
+            steps,
+        })
     }
 
     fn take_graph(&mut self) -> Graph {
@@ -409,7 +424,15 @@ impl<'a> Lowering<'a> {
             Root::Vertex(vertex) => return Ok(*vertex),
             Root::Context(name) => name.clone(),
         };
-        let context = self.context_vertex(&name, span)?;
+        let vertex = self.context_layer(&name, span)?;
+        state.root = Root::Vertex(vertex);
+        state.add_context_layer(&name);
+        Ok(vertex)
+    }
+
+    /// The vertex of a root file system with all of a local context.
+    fn context_layer(&mut self, name: &str, span: Span) -> Result<VertexId, Diagnostic> {
+        let context = self.context_vertex(name, span)?;
         let scratch = self.add(Op::Scratch, Vec::new(), VertexMeta::default(), span)?;
         let selector =
             Selector { paths: vec!["/".to_owned()], wildcards: false, exclude: Vec::new(), parents: false };
@@ -428,9 +451,6 @@ impl<'a> Lowering<'a> {
         ];
         let meta =
             VertexMeta { name: format!("[context {name}] copy"), lines: Some(span.lines()), no_cache: false };
-        let vertex = self.add(Op::Copy(copy), inputs, meta, span)?;
-        state.root = Root::Vertex(vertex);
-        state.add_context_layer(&name);
-        Ok(vertex)
+        self.add(Op::Copy(copy), inputs, meta, span)
     }
 }

@@ -60,6 +60,9 @@ pub struct LowerOptions {
     pub proxy_args: BTreeMap<String, String>,
     /// `--break`.
     pub breakpoints: Vec<Breakpoint>,
+    /// Whether files beside the result may be scanned for packages: what `BUILDKIT_SBOM_SCAN_CONTEXT` and
+    /// `BUILDKIT_SBOM_SCAN_STAGE` name. They are looked for only then.
+    pub finds_scans: bool,
 }
 
 impl LowerOptions {
@@ -88,6 +91,7 @@ impl LowerOptions {
             ignore: None,
             proxy_args: BTreeMap::new(),
             breakpoints: Vec::new(),
+            finds_scans: false,
         }
     }
 }
@@ -236,7 +240,18 @@ pub struct LoweredImage {
     pub base_layers: usize,
     /// As in [`Lowered`].
     pub breakpoints: Vec<Vec<VertexId>>,
+    /// As in [`Lowered`].
+    pub scans: Vec<Scan>,
     pub(crate) steps: Vec<(Place, Range<usize>)>,
+}
+
+/// Files that are to be scanned for packages, beside those of the result.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scan {
+    /// The name of the stage, or its number; `context` for the build context.
+    pub name: String,
+    /// The vertex whose output has the files.
+    pub vertex: VertexId,
 }
 
 impl LoweredPlatforms {
@@ -286,6 +301,8 @@ pub struct Lowered {
     /// For each breakpoint, the vertices before which it stops, at least one. Each has the files before it as its first
     /// input.
     pub breakpoints: Vec<Vec<VertexId>>,
+    /// What is to be scanned for packages, beside the target; sorted by name.
+    pub scans: Vec<Scan>,
     /// The instructions that vertices were made for, in the order in which they were.
     pub(crate) steps: Vec<(Place, Range<usize>)>,
 }

@@ -92,3 +92,30 @@ fn what_is_odd_for_several_platforms_is_told_once() {
     // The base is there for amd64 alone, which is told with each platform's name.
     assert_eq!(codes, ["FromAsCasing", "InvalidBaseImagePlatform", "InvalidBaseImagePlatform"]);
 }
+
+#[test]
+fn stages_and_contexts_are_scanned_where_arguments_ask_for_it() {
+    let scans = |head: &str, tail: &str, arguments: &[(&str, &str)], finds_scans: bool| -> Vec<String> {
+        let text = format!(
+            "{head}FROM scratch AS a\nCOPY a /\nFROM scratch\nCOPY b /\n{tail}COPY --from=a / /\n\
+             FROM scratch AS last\nARG BUILDKIT_SBOM_SCAN_CONTEXT\nCOPY --from=1 / /\n"
+        );
+        let build_args =
+            arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let amd: Platform = "linux/amd64".parse().unwrap();
+        let options = LowerOptions { build_args, finds_scans, ..LowerOptions::new(amd) };
+        let lowered = lowered(&text, &options, &["linux/amd64"]);
+        lowered.images[0].scans.iter().map(|scan| scan.name.clone()).collect()
+    };
+    let stage = "BUILDKIT_SBOM_SCAN_STAGE";
+    assert_eq!(scans("", "", &[], true), [""; 0]);
+    assert_eq!(scans("", "", &[(stage, "true")], true), ["1", "a"]);
+    assert_eq!(scans("", "", &[(stage, "true")], false), [""; 0]);
+    assert_eq!(scans("", "", &[(stage, "a,x")], true), ["a"]);
+    assert_eq!(scans("", "ARG BUILDKIT_SBOM_SCAN_STAGE=1\n", &[], true), ["1"]);
+    assert_eq!(
+        scans("ARG BUILDKIT_SBOM_SCAN_STAGE=true\n", "ARG BUILDKIT_SBOM_SCAN_STAGE=false\n", &[], true),
+        ["a"]
+    );
+    assert_eq!(scans("ARG BUILDKIT_SBOM_SCAN_CONTEXT=true\n", "", &[], true), ["context"]);
+}

@@ -1,5 +1,7 @@
 //! The flags that ask for attestations.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 /// What is to be said of the result.
@@ -31,5 +33,46 @@ fn long(kind: &str, value: &str) -> String {
     match frontend::go_bool(value) {
         Some(is_on) => format!("type={kind},disabled={}", !is_on),
         None => format!("type={kind},{value}"),
+    }
+}
+
+/// As with docker, a value may also stand by itself after `--provenance` and `--sbom`. What looks like no value of theirs
+/// is left where it is: here they need none.
+pub(crate) fn join_values(arguments: Vec<OsString>) -> Vec<OsString> {
+    let mut joined: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let mut all_are_paths = false;
+    for argument in arguments {
+        let text = argument.to_str().unwrap_or_default();
+        let is_value =
+            frontend::go_bool(text).is_some() || (text.contains('=') && !text.starts_with(['-', '.', '/']));
+        match joined.last_mut() {
+            Some(flag) if is_value && !all_are_paths && (flag == "--provenance" || flag == "--sbom") => {
+                flag.push("=");
+                flag.push(&argument);
+            }
+            _ => {
+                all_are_paths |= argument == "--";
+                joined.push(argument);
+            }
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_may_stand_by_themselves() {
+        let join = |words: &[&str]| join_values(words.iter().map(Into::into).collect());
+        assert_eq!(
+            join(&["--sbom", "true", "--provenance", "mode=min", "."]),
+            ["--sbom=true", "--provenance=mode=min", "."]
+        );
+        assert_eq!(
+            join(&["--sbom", ".", "--provenance", "--sbom=0"]),
+            ["--sbom", ".", "--provenance", "--sbom=0"]
+        );
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Provenance<'b> {
     pub(crate) run: &'b Run<'b>,
     pub(crate) platform: &'b Platform,
     pub(crate) target: VertexId,
+    /// How many of the image's layers, from below, are the base image's.
+    pub(crate) base_layers: usize,
 }
 
 /// Something that a build was made of.
@@ -103,7 +105,7 @@ impl Provenance<'_> {
         let info = json!({"filename": name, "language": "Dockerfile", "data": STANDARD.encode(text)});
         object([
             ("source", json!({"locations": steps.locations(), "infos": [info]})),
-            ("layers", layers.map_or(Value::Null, |layers| steps.layers(layers))),
+            ("layers", layers.map_or(Value::Null, |layers| steps.layers(layers, self.base_layers))),
         ])
     }
 

@@ -1,20 +1,19 @@
 //! From the result of a build to what is said of it.
 
-use exporter::ImageBuild;
+use exporter::{Attestation, ImageBuild};
 use jiff::Timestamp;
 use solver::Solved;
 use worker::{Output, SourceVersions};
 
 use super::packages::{Packages, Scanned};
 use super::provenance::{Provenance, Run};
+use super::scans::{DESTINATION, Scans};
 use super::{Attestations, Said};
 use crate::build::Work;
 use crate::export::{self, BuiltImage};
 use crate::report::{Failure, FailureKind};
 use crate::session::blocking;
 
-/// The name of the document of the image itself, as BuildKit's scanners are told it.
-const CORE: &str = "sbom";
 /// Where nothing tells when something was made.
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
@@ -58,24 +57,40 @@ impl Work<'_> {
                 run,
                 platform: &image.platform,
                 target: image.target,
+                base_layers: image.base_layers,
             };
             images.map(of_image).collect()
         });
         let mut packages = Vec::new();
         if wanted.sbom.is_some() {
+            let mut scanned = solved.outputs[built.len()..].iter().cloned();
             for (number, image) in built.iter().enumerate() {
-                packages.push(self.packages(image, solved.keys.get(number).copied().flatten()).await?);
+                let found = match &self.build.scans {
+                    Scans::Own(images) => {
+                        let files = images[number].iter().zip(scanned.by_ref());
+                        let files = files.map(|(scan, output)| Scanned { name: scan.name.clone(), output });
+                        let key = solved.keys.get(number).copied().flatten();
+                        self.find_packages(image, files.collect(), key).await?
+                    }
+                    Scans::Steps(_) => {
+                        let output = scanned.next().expect("there is an output of each step");
+                        self.read_documents(output).await?
+                    }
+                };
+                packages.push(found);
             }
         }
         let is_nothing = provenance.is_empty() && packages.is_empty();
         Ok((!is_nothing).then_some(Said { wanted, packages, provenance }))
     }
 
-    async fn packages(
+    /// The documents of the own scanner.
+    async fn find_packages(
         &self,
         image: &BuiltImage,
+        files: Vec<Scanned>,
         key: Option<solver::CacheKey>,
-    ) -> Result<Vec<exporter::Attestation>, Failure> {
+    ) -> Result<Vec<Attestation>, Failure> {
         let (progress, worker) = (&self.plan.progress, self.worker);
         let step = progress.begin(format!("[{}] generating sbom", image.platform));
         let packages = Packages {
@@ -86,8 +101,7 @@ impl Work<'_> {
             created: self.created(image).await?.unwrap_or_else(|| EPOCH.to_owned()),
             identity: key.map(|key| key.to_string()).unwrap_or_default(),
         };
-        let scanned = [Scanned { name: CORE.to_owned(), output: image.output.clone() }];
-        match packages.find(&scanned, step).await {
+        match packages.find(&files, step).await {
             Ok(found) => {
                 progress.done(step);
                 Ok(found)
@@ -97,6 +111,16 @@ impl Work<'_> {
                 Err(failure)
             }
         }
+    }
+
+    /// The documents that a scanner has written.
+    async fn read_documents(&self, output: Output) -> Result<Vec<Attestation>, Failure> {
+        let snapshot = self.worker.snapshot_for_export(&output, self.interrupt.token()).await;
+        let snapshot = snapshot
+            .map_err(|error| Failure::from_error(FailureKind::Build, &error).with_hints(error.hint()))?;
+        let store = self.store.clone();
+        let read = blocking(move || exporter::read_statements(&store, snapshot.as_ref(), DESTINATION)).await;
+        read.map_err(|error| export::failure(&error))
     }
 
     /// When the image was made, as its config tells.

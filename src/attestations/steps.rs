@@ -77,8 +77,13 @@ impl<'g> Steps<'g> {
         Value::Object(located.collect())
     }
 
-    /// The layers of the image that each step of its chain leads to: those of the result, less what later steps added.
-    pub(super) fn layers(&self, layers: &[Descriptor]) -> Value {
+    /// The layers of the image that each step of its chain leads to: those of the result, less what later steps added;
+    /// of an image whose layers were squashed, only those of the result. `base_layers` are the base image's.
+    pub(super) fn layers(&self, layers: &[Descriptor], base_layers: usize) -> Value {
+        if self.made_layers() + base_layers != layers.len() {
+            let all: Vec<Value> = layers.iter().map(descriptor).collect();
+            return json!({format!("{}:0", self.name(self.target)): [all]});
+        }
         let mut found = Map::new();
         let (mut vertex, mut rest) = (self.target, layers);
         loop {
@@ -86,13 +91,23 @@ impl<'g> Steps<'g> {
             if !plain.is_empty() {
                 found.insert(format!("{}:0", self.name(vertex)), json!([plain]));
             }
-            let step = self.graph.vertex(vertex);
-            let makes_one = matches!(step.op, Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) | Op::Merge);
-            match (rest.split_last(), step.inputs.first()) {
-                (Some((_, below)), Some(input)) if makes_one => (vertex, rest) = (input.vertex, below),
+            match (rest.split_last(), self.below(vertex)) {
+                (Some((_, below)), Some(input)) => (vertex, rest) = (input, below),
                 _ => return Value::Object(found),
             }
         }
+    }
+
+    /// What a vertex that makes a layer makes it on top of.
+    fn below(&self, vertex: VertexId) -> Option<VertexId> {
+        let step = self.graph.vertex(vertex);
+        let makes_one = matches!(step.op, Op::Copy(_) | Op::Mkdir(_) | Op::Run(_) | Op::Merge);
+        step.inputs.first().filter(|_| makes_one).map(|input| input.vertex)
+    }
+
+    /// How many layers the steps of the target's chain make.
+    fn made_layers(&self) -> usize {
+        std::iter::successors(Some(self.target), |vertex| self.below(*vertex)).count() - 1
     }
 }
 

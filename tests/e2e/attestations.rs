@@ -227,3 +227,69 @@ fn mistakes_are_told_before_anything_is_built() {
     let told = "docker exporter does not currently support exporting manifest lists";
     lab.build(&context, &["--sbom", &docker]).failed(2, &[told]);
 }
+
+/// A scanner: says of each tree that it is shown which files are in its root.
+const SCANNER: &str = r#"FROM busybox
+COPY --chmod=755 <<"EOT" /scan
+#!/bin/sh
+set -e
+! touch $BUILDKIT_SCAN_SOURCE/x 2> /dev/null
+for tree in $BUILDKIT_SCAN_SOURCE ${BUILDKIT_SCAN_SOURCE_EXTRAS:+$BUILDKIT_SCAN_SOURCE_EXTRAS*}; do
+    name=$(basename $tree)
+    printf '{"_type":"x","predicateType":"https://spdx.dev/Document","predicate":{"name":"%s","files":"%s","word":"%s"}}' \
+        $name "$(ls $tree | tr '\n' ' ')" "$BUILDKIT_SCAN_WORD" > $BUILDKIT_SCAN_DESTINATION/$name.spdx.json
+done
+EOT
+ENTRYPOINT ["/bin/sh"]
+CMD ["/scan"]
+"#;
+
+const STAGES: &str = "FROM scratch AS other
+COPY a /
+FROM scratch AS left-out
+COPY c /
+FROM scratch
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+COPY --from=other / /copied/
+COPY --from=left-out / /copied/
+COPY Cargo.lock /
+";
+
+#[test]
+fn stages_and_contexts_are_scanned_on_request_also_by_others() {
+    let registry = testkit::RealRegistry::start();
+    let lab = Lab::new();
+    let scanner = lab.context("scanner", &[("Dockerfile", SCANNER)]);
+    let name = format!("{}/scanner", registry.address());
+    lab.build(&scanner, &["--push", "-t", &name]).succeeded();
+    let files = [
+        ("Dockerfile", STAGES),
+        ("a", "1"),
+        ("c", "3"),
+        ("Cargo.lock", CARGO_LOCK),
+        (".dockerignore", "Dockerfile"),
+    ];
+    let context = lab.context("stages", &files);
+    let stage = "--build-arg=BUILDKIT_SBOM_SCAN_STAGE=other";
+
+    let generator = format!("--sbom=generator={name},WORD=so it is");
+    lab.build(&context, &[&layout_output(&lab.path("scanned")), stage, &generator]).succeeded();
+    let layout = Layout(lab.path("scanned"));
+    let told: Vec<Value> =
+        layout.statements(&layout.index()).into_iter().map(|(_, said)| said["predicate"].clone()).collect();
+    let expected =
+        [("sbom-context", "Cargo.lock a c "), ("sbom-other", "a "), ("sbom", "Cargo.lock copied ")];
+    let expected = expected.map(|(name, files)| json!({"name": name, "files": files, "word": "so it is"}));
+    assert_eq!(told, expected);
+    let again = lab.build(&context, &[&layout_output(&lab.path("again")), stage, &generator]).succeeded();
+    assert!(again.executed().is_empty(), "{:?}", again.executed());
+
+    // The own scanner looks at the same.
+    lab.build(&context, &[&layout_output(&lab.path("own")), stage, "--sbom"]).succeeded();
+    let layout = Layout(lab.path("own"));
+    let told = layout.statements(&layout.index());
+    let names: Vec<&Value> = told.iter().map(|(_, said)| &said["predicate"]["name"]).collect();
+    assert_eq!(names, ["sbom", "sbom-context", "sbom-other"]);
+    assert_eq!(packages(&told[1].1), ["pkg:cargo/serde@1.0.1"]);
+    assert!(packages(&told[2].1).is_empty());
+}

@@ -11,13 +11,14 @@ use crate::{Diagnostic, Span};
 
 use super::Lowering;
 use super::ports::Specification;
+use super::scans::{SCAN_CONTEXT, SCAN_STAGE};
 use super::signal;
 use super::state::{Layer, State};
 use super::steps::Current;
 use super::variables::Site;
 
 /// Arguments that RUN does not see.
-pub(super) const ARGUMENTS_OUT_OF_RUN: [&str; 2] = ["BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"];
+pub(super) const ARGUMENTS_OUT_OF_RUN: [&str; 2] = [SCAN_CONTEXT, SCAN_STAGE];
 
 impl Lowering<'_> {
     pub(super) fn lower_config(
@@ -142,7 +143,9 @@ impl Lowering<'_> {
             if let Some(value) = &value {
                 text.push('=');
                 text.push_str(value);
-                if !ARGUMENTS_OUT_OF_RUN.contains(&name.as_str()) {
+                if ARGUMENTS_OUT_OF_RUN.contains(&name.as_str()) {
+                    state.scan_arguments.insert(name.clone(), value.clone());
+                } else {
                     state.run_environment.set(name, value);
                 }
             }

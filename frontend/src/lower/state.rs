@@ -1,5 +1,7 @@
 //! What is known of a stage while its instructions are lowered.
 
+use std::collections::BTreeMap;
+
 use oci::{History, ImageConfig, Platform};
 use solver::VertexId;
 
@@ -46,6 +48,8 @@ pub(super) struct State {
     /// The environment of RUN: that of the config, and arguments.
     pub(super) run_environment: Environment,
     pub(super) arguments: ArgumentNames,
+    /// Those that say what is scanned, with their values.
+    pub(super) scan_arguments: BTreeMap<String, String>,
     /// What this stage has set itself.
     pub(super) own: OwnInstructions,
     /// Whether a WORKDIR of the file has been in effect.
@@ -131,6 +135,7 @@ impl State {
             run_environment: environment.clone(),
             environment,
             arguments: ArgumentNames::default(),
+            scan_arguments: BTreeMap::new(),
             own: OwnInstructions::default(),
             has_own_directory: false,
             context_layer: None,
