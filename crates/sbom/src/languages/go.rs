@@ -4,7 +4,11 @@ use crate::PackageUrl;
 use crate::package::Package;
 use crate::scan::{Malformed, Source};
 
+/// What stands for the version of a module that was built where it was made.
+const NO_VERSION: &str = "(devel)";
+
 fn package(path: &str, version: &str) -> Package {
+    let version = if version == NO_VERSION { "" } else { version };
     Package::new(PackageUrl::of_path("golang", path, version))
 }
 
@@ -160,11 +164,7 @@ mod tests {
         };
         assert_eq!(
             urls(&section).unwrap(),
-            [
-                "pkg:golang/stdlib@1.22.1",
-                "pkg:golang/example.com/app@%28devel%29",
-                "pkg:golang/github.com/fork/b@v1.0.1"
-            ]
+            ["pkg:golang/stdlib@1.22.1", "pkg:golang/example.com/app", "pkg:golang/github.com/fork/b@v1.0.1"]
         );
         for length in 0..section.len() {
             assert_eq!(urls(&section[..length]), None, "{length}");

@@ -29,6 +29,13 @@ mod tests {
     use crate::scan::tests::Memory;
 
     #[test]
+    fn what_is_nested_too_deeply_is_refused() {
+        let lock = format!("packages: {}", "[".repeat(200_000));
+        let warnings = crate::scan::scan(&Memory::of(&[("pnpm-lock.yaml", lock)])).unwrap().warnings;
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
     fn keys_of_all_versions_are_read() {
         for keys in [
             ["'@babel/core@7.24.0(react@18.2.0)'", "b@1.2.3"],

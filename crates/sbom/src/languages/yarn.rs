@@ -30,22 +30,24 @@ fn read_yaml(text: &str) -> Result<Vec<Package>, Malformed> {
     let mut packages = Vec::new();
     for (_, entry) in documents.first().and_then(|document| document.as_hash()).into_iter().flatten() {
         // `name@npm:1.0.0`; those of the project are `name@workspace:directory`.
-        let Some((name, "npm")) = entry["resolution"].as_str().and_then(|resolution| {
-            let name = name_of(resolution)?;
-            Some((name, resolution[name.len() + 1..].split(':').next()?))
-        }) else {
+        let Some((name, rest)) = entry["resolution"].as_str().and_then(parts_of) else { continue };
+        if !rest.starts_with("npm:") {
             continue;
-        };
+        }
         packages.extend(entry["version"].as_str().map(|version| package(name, version)));
     }
     Ok(packages)
 }
 
-/// What stands before the `@` that is not the first character.
-fn name_of(text: &str) -> Option<&str> {
+/// What stands before and after the first `@` that is not the first character.
+fn parts_of(text: &str) -> Option<(&str, &str)> {
     let text = text.trim_matches('"');
-    let at = text.char_indices().skip(1).find(|(_, c)| *c == '@')?.0;
-    Some(&text[..at])
+    let (at, _) = text.char_indices().skip(1).find(|(_, c)| *c == '@')?;
+    Some((&text[..at], &text[at + 1..]))
+}
+
+fn name_of(text: &str) -> Option<&str> {
+    parts_of(text).map(|(name, _)| name)
 }
 
 #[cfg(test)]
