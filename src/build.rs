@@ -81,6 +81,8 @@ pub(crate) struct Plan {
     /// How much is told of broken lint rules.
     detail: Detail,
     subject: Subject,
+    /// What git knows of the context.
+    pub(crate) vcs: BTreeMap<String, String>,
     history: HistoryBounds,
     /// How long all of it may take.
     pub(crate) timeout: Option<TimeLimit>,
@@ -134,6 +136,7 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     Ok(Plan {
         options,
         platforms,
+        vcs: vcs(&inputs, &outputs),
         inputs: Arc::new(inputs),
         secrets: Arc::new(secrets),
         agents,
@@ -214,15 +217,27 @@ impl Given {
 
 /// The labels that `BUILDX_GIT_LABELS` asks for.
 fn git_labels(inputs: &Inputs, notices: &mut Notices) -> BTreeMap<String, String> {
-    let is_set =
-        |name: &str, read: fn(&str) -> bool| Environment::text(name).is_some_and(|value| read(&value));
-    let (true, Some(context)) = (is_set("BUILDX_GIT_LABELS", revision::are_wanted), inputs.directory())
-    else {
-        return BTreeMap::new();
-    };
-    let dockerfile = inputs.definition().and_then(|definition| definition.path.as_deref());
-    let marks_changes = is_set("BUILDX_GIT_CHECK_DIRTY", |value| frontend::go_bool(value) == Some(true));
-    revision::labels(&revision::Sources { context, dockerfile, marks_changes }, notices)
+    let is_wanted = Environment::text("BUILDX_GIT_LABELS").is_some_and(|value| revision::are_wanted(&value));
+    let sources = git_sources(inputs).filter(|_| is_wanted);
+    sources.map_or_else(BTreeMap::new, |sources| revision::labels(&sources, notices))
+}
+
+/// What git knows of the context, where that is told; nothing if `BUILDX_GIT_INFO` says so.
+fn vcs(inputs: &Inputs, outputs: &Outputs) -> BTreeMap<String, String> {
+    let is_wanted = Environment::text("BUILDX_GIT_INFO").and_then(|value| frontend::go_bool(&value));
+    let is_told = outputs.attestations.provenance.is_some() || outputs.tell_metadata();
+    let sources = git_sources(inputs).filter(|_| is_told && is_wanted != Some(false));
+    sources.as_ref().map_or_else(BTreeMap::new, revision::facts)
+}
+
+/// Where git is asked about a build; only a context of this machine is in a working tree.
+fn git_sources(inputs: &Inputs) -> Option<revision::Sources<'_>> {
+    let dirty = Environment::text("BUILDX_GIT_CHECK_DIRTY");
+    Some(revision::Sources {
+        context: inputs.directory()?,
+        dockerfile: inputs.definition().and_then(|definition| definition.path.as_deref()),
+        marks_changes: dirty.and_then(|value| frontend::go_bool(&value)) == Some(true),
+    })
 }
 
 /// What the history calls the build.

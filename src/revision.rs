@@ -1,4 +1,4 @@
-//! What git knows of a build context: the labels that `BUILDX_GIT_LABELS` asks for.
+//! What git knows of a build context: the labels that `BUILDX_GIT_LABELS` asks for, and what provenance tells.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -42,6 +42,20 @@ pub(crate) fn labels(sources: &Sources<'_>, notices: &mut Notices) -> BTreeMap<S
     labels.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
 }
 
+/// The same as BuildKit's provenance has it (`vcs`); nothing outside a repository.
+pub(crate) fn facts(sources: &Sources<'_>) -> BTreeMap<String, String> {
+    let git = Git { directory: sources.context };
+    let Some(revision) = git.revision(sources.marks_changes) else { return BTreeMap::new() };
+    let directory = sources.dockerfile.and_then(Path::parent).unwrap_or(sources.context);
+    let facts = [
+        ("revision", Some(revision)),
+        ("source", git.source()),
+        ("localdir:context", git.path_in_root(sources.context)),
+        ("localdir:dockerfile", git.path_in_root(directory)),
+    ];
+    facts.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+}
+
 /// A working tree.
 struct Git<'a> {
     directory: &'a Path,
@@ -81,7 +95,8 @@ impl Git<'_> {
             .line(&["rev-parse", "--show-superproject-working-tree"])
             .or_else(|| self.line(&["rev-parse", "--show-toplevel"]))?;
         let path = std::fs::canonicalize(path).or_else(|_| std::path::absolute(path)).ok()?;
-        Some(path.strip_prefix(PathBuf::from(root)).ok()?.to_str()?.to_owned())
+        let path = path.strip_prefix(PathBuf::from(root)).ok()?.to_str()?;
+        Some(if path.is_empty() { "." } else { path }.to_owned())
     }
 }
 
@@ -121,6 +136,12 @@ mod tests {
         let commit = commit.trim();
         assert_eq!(read(&context, None, true), ["sub/Dockerfile", commit, "https://host/a.git"]);
         std::fs::write(root.join("f"), "2").unwrap();
+        let facts =
+            |context: &Path, dockerfile| facts(&Sources { context, dockerfile, marks_changes: false });
+        let pairs = [("localdir:context", "sub"), ("localdir:dockerfile", "."), ("revision", commit)];
+        let pairs = pairs.into_iter().chain([("source", "https://host/a.git")]);
+        let expected: BTreeMap<_, _> = pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        assert_eq!((facts(&context, Some(&root.join("f"))), facts(&none, None)), (expected, BTreeMap::new()));
         let dirty = format!("{commit}-dirty");
         assert_eq!(read(&context, Some(&root.join("f")), true), ["f", &dirty, "https://host/a.git"]);
         assert_eq!(read(&context, Some(&none), false), [commit, "https://host/a.git"]);

@@ -57,7 +57,7 @@ const VARIABLES: &[(&str, Effect)] = &[
     ("BUILDX_MEM_PROFILE", Told(|_, notices| notices.warn("`BUILDX_MEM_PROFILE` has no effect"))),
     ("BUILDX_METADATA_PROVENANCE", Heeded),
     ("BUILDX_METADATA_WARNINGS", Heeded),
-    ("BUILDX_NO_DEFAULT_ATTESTATIONS", Heeded),
+    ("BUILDX_NO_DEFAULT_ATTESTATIONS", Nothing),
     ("BUILDX_NO_DEFAULT_LOAD", Nothing),
     ("BUILDX_NO_DEFAULT_OCI_ARTIFACT", Heeded),
     (

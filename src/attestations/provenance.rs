@@ -39,6 +39,8 @@ pub(crate) struct Run<'b> {
     pub(crate) context: Option<&'b RemoteContext>,
     /// What sources were found to be.
     pub(crate) versions: SourceVersions,
+    /// What git knows of the context.
+    pub(crate) vcs: &'b BTreeMap<String, String>,
     /// Tells the build from all others.
     pub(crate) id: String,
     /// RFC 3339.
@@ -87,7 +89,7 @@ impl Provenance<'_> {
                 .into_iter()
                 .map(|(uri, digest)| json!({"uri": uri, "digest": digest}))
                 .collect(),
-            metadata: if is_max { self.buildkit_metadata(&steps, layers) } else { json!({}) },
+            metadata: self.buildkit_metadata(&steps, layers, spec.mode),
             has_all_arguments: left_out.is_empty(),
             knows_all,
             is_hermetic: knows_all && !uses_network(&steps),
@@ -100,10 +102,20 @@ impl Provenance<'_> {
         }
     }
 
-    fn buildkit_metadata(&self, steps: &Steps<'_>, layers: Option<&[Descriptor]>) -> Value {
+    fn buildkit_metadata(
+        &self,
+        steps: &Steps<'_>,
+        layers: Option<&[Descriptor]>,
+        mode: ProvenanceMode,
+    ) -> Value {
+        let vcs = json!(self.run.vcs);
+        if mode != ProvenanceMode::Max {
+            return object([("vcs", vcs)]);
+        }
         let SourceFile { name, text } = self.run.file;
         let info = json!({"filename": name, "language": "Dockerfile", "data": STANDARD.encode(text)});
         object([
+            ("vcs", vcs),
             ("source", json!({"locations": steps.locations(), "infos": [info]})),
             ("layers", layers.map_or(Value::Null, |layers| steps.layers(layers, self.base_layers))),
         ])

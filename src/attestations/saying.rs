@@ -37,6 +37,7 @@ impl Work<'_> {
             options: &self.plan.options,
             context: self.plan.inputs.main_remote(),
             versions,
+            vcs: &self.plan.vcs,
             id,
             started,
             finished: Timestamp::now().to_string(),

@@ -176,6 +176,23 @@ fn git_labels_an_image_where_that_is_asked_for() {
         "own": "1",
     });
     assert_eq!(labels("1"), expected);
+    let vcs = |value: &str| {
+        let mut command = lab.build_command(&lab.path("repository/sub"), &["--output=type=cacheonly"]);
+        command
+            .arg(format!("--metadata-file={}", lab.path("metadata").display()))
+            .env("BUILDX_GIT_INFO", value);
+        Ran::from(run_with_timeout(command, TIMEOUT)).succeeded();
+        let text = std::fs::read(lab.path("metadata")).expect("the file was written");
+        let metadata: serde_json::Value = serde_json::from_slice(&text).expect("it is JSON");
+        metadata["buildx.build.provenance"]["runDetails"]["metadata"]["buildkit_metadata"]["vcs"].clone()
+    };
+    let expected = serde_json::json!({
+        "localdir:context": "sub",
+        "localdir:dockerfile": "sub",
+        "revision": commit,
+        "source": "https://host/a.git",
+    });
+    assert_eq!((vcs("1"), vcs("0")), (expected, serde_json::Value::Null));
 }
 
 #[test]
