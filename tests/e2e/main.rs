@@ -24,6 +24,7 @@ mod image_forms;
 mod images;
 mod interrupts;
 mod lab;
+mod layers;
 mod logs;
 mod looking;
 mod lost_caches;
