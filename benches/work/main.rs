@@ -3,11 +3,13 @@
 //!
 //! `cargo bench` as root; `RBUILD_BENCH_RUNS` sets the number of runs (5), `RBUILD_BENCH` chooses works by name. Store
 //! and contexts are on a fresh ext4 in a file, mounted without `discard` and synced before each run. Needs the Debian
-//! packages docker-registry, e2fsprogs, util-linux, passwd, crun and buildah. Cold: an empty store, the page cache warm.
+//! packages docker-registry, e2fsprogs, util-linux, passwd, crun, buildah,
+//! gzip, pigz, isal and zstd. Cold: an empty store, the page cache warm.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is a program that reports to a person")]
 
 mod lab;
+mod layers;
 mod overhead;
 mod works;
 
@@ -37,11 +39,14 @@ fn main() -> ExitCode {
             }
         }
     }
-    if (chosen.is_empty() || overhead::NAME.contains(&chosen))
-        && let Err(error) = overhead::report(&lab, runs)
-    {
-        eprintln!("{}: {error}", overhead::NAME);
-        return ExitCode::FAILURE;
+    let is_chosen = |name: &str| chosen.is_empty() || name.contains(&chosen);
+    for name in [overhead::NAME, layers::NAME].into_iter().filter(|name| is_chosen(name)) {
+        let told =
+            if name == layers::NAME { layers::report(&lab, runs) } else { overhead::report(&lab, runs) };
+        if let Err(error) = told {
+            eprintln!("{name}: {error}");
+            return ExitCode::FAILURE;
+        }
     }
     ExitCode::SUCCESS
 }

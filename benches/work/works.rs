@@ -134,15 +134,22 @@ fn trees() -> Vec<Work> {
             limit: copy_tree,
         },
         Work {
+            name: "COPY of 20,000 files (122 MB) into a gzip OCI archive, cold",
+            limit_name: "cp -a of the tree, tar and gzip",
+            prepare: |lab| prepare(lab, "FROM scratch\nCOPY tree /tree\n", files),
+            run: |lab, work| {
+                let output =
+                    format!("--output=type=oci,dest={}", work.context.with_extension("tar").display());
+                lab.run(&lab.new_directory("store")?, &work.context, &[&output])
+            },
+            limit: copy_and_pack,
+        },
+        Work {
             name: "COPY of 20,000 files (122 MB) and a RUN into a tagged image, cold",
             limit_name: "cp -a of the tree, tar and gzip",
             prepare: prepare_copy,
             run: cold,
-            limit: |lab, work| {
-                let target = lab.new_directory("copies")?;
-                let target = target.display();
-                shell(&format!("cp -a tree {target}; tar -c tree | gzip > {target}/gz"), &work.context)
-            },
+            limit: copy_and_pack,
         },
     ]
 }
@@ -225,6 +232,12 @@ fn files(context: &Path) -> Result<(), String> {
     let script = "for i in {0..199}; do mkdir -p tree/d$i; (cd tree/d$i
             head -c 610000 /dev/urandom | split -b 6100 -a 2 -d - f); done";
     shell(script, context).map(|_| ())
+}
+
+fn copy_and_pack(lab: &Lab, work: &Prepared) -> Result<Duration, String> {
+    let target = lab.new_directory("copies")?;
+    let target = target.display();
+    shell(&format!("cp -a tree {target}; tar -c tree | gzip > {target}/gz"), &work.context)
 }
 
 fn copy_tree(lab: &Lab, work: &Prepared) -> Result<Duration, String> {

@@ -9,7 +9,7 @@ use crate::lab::{Lab, json, run};
 
 /// Reads a gzip layer as a whole, and its parts by the table of contents if it is eStargz; prints the digest of what it
 /// unpacks to and the digests of its files.
-const READER: &str = r#"
+const READER: &str = r"
 import gzip, hashlib, io, json, sys, tarfile, zlib
 blob = open(sys.argv[1], 'rb').read()
 plain = gzip.decompress(blob)
@@ -35,7 +35,7 @@ else:
     files = {m.name: sha(archive.extractfile(m).read()) for m in archive if m.isfile() and m.size}
     table = None
 print(json.dumps({'diffID': sha(plain), 'size': str(len(plain)), 'files': files, 'table': table}))
-"#;
+";
 
 /// A context with a file of several pieces and a few small ones.
 fn context(lab: &Lab) -> PathBuf {
