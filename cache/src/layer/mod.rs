@@ -25,6 +25,7 @@ pub use compression::{Compression, decompress, detect_compression};
 pub use diff::{LayerSource, write_layer};
 pub use error::LayerError;
 pub use export::{FileTimes, export_tree, write_trees};
+pub use tar_writer::pax_record;
 
 #[cfg(test)]
 mod tests;

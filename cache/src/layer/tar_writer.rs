@@ -99,7 +99,8 @@ impl<W: Write> TarWriter<W> {
 
     fn extended_header(&mut self, name: &[u8], mut records: Vec<(&str, Vec<u8>)>) -> io::Result<()> {
         records.sort_unstable();
-        let content: Vec<u8> = records.iter().flat_map(|(key, value)| record(key, value)).collect();
+        let content: Vec<u8> =
+            records.iter().flat_map(|(key, value)| pax_record(key.as_bytes(), value)).collect();
         let mut block = Block([0; BLOCK]);
         // Only for programs that do not know extended headers: they extract it as a file.
         let base = Path::new(OsStr::from_bytes(name)).file_name().unwrap_or_default().as_bytes();
@@ -167,17 +168,14 @@ fn link_name(member: &MemberHeader<'_>) -> Option<Vec<u8>> {
     }
 }
 
-/// `LENGTH KEY=VALUE\n`, where the length counts its own digits.
-fn record(key: &str, value: &[u8]) -> Vec<u8> {
+/// A record of a PAX header: `LENGTH KEY=VALUE\n`, where the length counts its own digits.
+pub fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
         length = rest + length.to_string().len();
     }
-    let mut record = format!("{length} {key}=").into_bytes();
-    record.extend_from_slice(value);
-    record.push(b'\n');
-    record
+    [format!("{length} ").as_bytes(), key, b"=", value, b"\n"].concat()
 }
 
 /// A header block that is being filled.
