@@ -126,7 +126,7 @@ mod tests {
         let mut command = command();
         command.build();
         let overview = command.clone().render_help().to_string();
-        assert!(overview.lines().count() < 60, "{overview}");
+        assert!(overview.lines().count() < 70, "{overview}");
         each(&command, "rbuild", &mut |command, name| {
             for line in command.clone().render_help().to_string().lines() {
                 assert!(line.chars().count() <= WIDTH, "{name}: {line}");
