@@ -105,7 +105,7 @@ impl Shell {
             while let Some((_, line)) = lines.next_if(|(_, line)| !line.starts_with("$ ")) {
                 shown.push(line.clone());
             }
-            let Outcome { code, output } = self.run("set +e; trap - ERR", &command);
+            let Outcome { code, output } = self.run("set +eE +o pipefail; trap - ERR", &command);
             let place = block.place(number);
             assert_eq!(code, Some(block.exit), "{place}: {command}\n{output}");
             let seen: Vec<&str> = output.lines().map(str::trim_end).collect();
