@@ -7,7 +7,6 @@ mod commands;
 mod foreign;
 mod form;
 mod input;
-mod later;
 mod output;
 mod steps;
 mod switches;
@@ -27,7 +26,7 @@ pub(crate) use commands::{
     ExplainArguments, FormatArguments, HistoryAction, HistoryArguments, ListFormat, PruneArguments,
     UsageArguments,
 };
-pub(crate) use output::{PlanFormat, ProgressMode};
+pub(crate) use output::{LoadWish, PlanFormat, ProgressMode};
 pub(crate) use switches::{GoBool, Switches};
 
 /// The names of the subcommands; anything else in their place begins a build.

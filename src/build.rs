@@ -187,7 +187,6 @@ impl Given {
     /// Reads all of it, or tells all that is wrong with it, so far as one thing does not depend on another.
     fn read(arguments: &BuildArguments) -> Result<Self, Failure> {
         let mut failures = Failures::default();
-        failures.keep(later(arguments));
         let call = failures.keep(call(arguments));
         let outputs = failures.keep(Outputs::of(arguments));
         let wanted = failures.keep(Wanted::of(arguments));
@@ -308,13 +307,6 @@ fn call(arguments: &BuildArguments) -> Result<Option<Call>, Failure> {
         return Err(Failure::usage("`--plan` and `--call` ask for different things"));
     }
     Ok(call)
-}
-
-/// Flags that are not supported yet.
-fn later(arguments: &BuildArguments) -> Result<(), Failure> {
-    let failures =
-        arguments.later.given.iter().map(|flag| Failure::usage(format!("`--{flag}` is not supported yet")));
-    Failure::all(failures).map_or(Ok(()), Err)
 }
 
 /// What a build works with.

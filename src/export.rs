@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use worker::{LocalWorker, Output, OutputLayer};
 
 use crate::attestations::Said;
+use crate::engines::{self, Load};
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
 use crate::resolver::BuildFetcher;
@@ -204,6 +205,14 @@ impl Export<'_> {
         exporter::fetch_layers(self.store, &image, &self.fetcher(step))
             .await
             .map_err(|error| failure(&error))?;
+        if let Destination::Engine(target) = &wanted.destination {
+            self.progress.line(step, "handing the image over");
+            let load = Load { store: self.store.clone(), images: image, names };
+            for line in engines::load(load, target).await? {
+                self.progress.line(step, &line);
+            }
+            return Ok(());
+        }
         self.progress.line(step, "sending tarball");
         let (store, wanted) = (self.store.clone(), wanted.clone());
         blocking(move || match (wanted.packaging, &wanted.destination) {

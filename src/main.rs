@@ -13,6 +13,7 @@ mod call;
 mod container;
 mod debug;
 mod doctor;
+mod engines;
 mod entitlements;
 mod explain;
 mod export;

@@ -202,6 +202,7 @@ struct DockerConfig {
     #[serde(default)]
     cred_helpers: BTreeMap<String, String>,
     creds_store: Option<String>,
+    current_context: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -335,9 +336,28 @@ impl Environment {
         }
     }
 
+    /// Where docker's client keeps its configuration.
+    pub(crate) fn docker_directory() -> Option<PathBuf> {
+        Self::path("DOCKER_CONFIG").or_else(|| Some(Self::home()?.join(".docker")))
+    }
+
+    /// The docker context that is in use, if one was chosen.
+    pub(crate) fn docker_context() -> Result<Option<String>, Failure> {
+        let chosen = Self::text("DOCKER_CONTEXT").filter(|name| !name.is_empty());
+        let chosen = match chosen {
+            Some(name) => Some(name),
+            None => Self::docker_config()?.current_context,
+        };
+        Ok(chosen.filter(|name| !name.is_empty() && name != "default"))
+    }
+
+    /// Whether this process is in a user namespace, in which it may be root of nothing that matters.
+    pub(crate) fn is_in_user_namespace() -> bool {
+        in_user_namespace()
+    }
+
     fn docker_config_path() -> Option<PathBuf> {
-        let directory = Self::path("DOCKER_CONFIG").or_else(|| Some(Self::home()?.join(".docker")))?;
-        Some(directory.join("config.json"))
+        Some(Self::docker_directory()?.join("config.json"))
     }
 
     fn docker_config() -> Result<DockerConfig, Failure> {

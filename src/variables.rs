@@ -77,7 +77,7 @@ const VARIABLES: &[(&str, Effect)] = &[
             }
         }),
     ),
-    ("DOCKER_CONTEXT", Nothing),
+    ("DOCKER_CONTEXT", Heeded),
     ("DOCKER_DEFAULT_PLATFORM", Heeded),
     ("DOCKER_HOST", Heeded),
     (

@@ -29,6 +29,7 @@ impl OutputFile {
     /// Begins a file.
     pub(crate) fn create(destination: &Destination) -> Result<Self, ExportError> {
         let (writer, path, temporary) = match destination {
+            Destination::Engine(_) => unreachable!("an engine is handed its archive as a stream"),
             Destination::Stdout => (Target::Stdout(io::stdout()), None, None),
             Destination::Path(path) => {
                 let (file, temporary) =

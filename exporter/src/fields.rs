@@ -205,6 +205,11 @@ impl Fields {
         Ok(annotations)
     }
 
+    /// Whether a key was given.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.pairs.contains_key(key)
+    }
+
     /// The value of a key.
     pub(crate) fn take(&mut self, key: &str) -> Option<String> {
         self.pairs.remove(key)

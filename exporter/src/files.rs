@@ -65,7 +65,7 @@ pub fn write_files(
     let views = views_of(store, files, form.split)?;
     let path = match destination {
         Destination::Path(path) => path.as_path(),
-        Destination::Stdout => Path::new("-"),
+        Destination::Stdout | Destination::Engine(_) => Path::new("-"),
     };
     check_names(files, &views, form.split, path)?;
     let mut file = OutputFile::create(destination)?;

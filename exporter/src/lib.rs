@@ -63,8 +63,8 @@ pub use form::{ImageForm, LayerForm};
 pub use image::{Assembled, ImageBuild, LayerOrigin, assemble, creation_time};
 pub use load::{ArchiveSource, LoadError, LoadedImage, load_archive};
 pub use output::{
-    ArchiveOutput, Destination, FilesOutput, ImageOutput, Naming, OtherFiles, OutputError, OutputSpec,
-    Packaging, PushOutput, parse_output,
+    ArchiveOutput, Destination, FilesOutput, ImageOutput, LoadTarget, Naming, OtherFiles, OutputError,
+    OutputSpec, Packaging, PushOutput, parse_output,
 };
 pub use push::{LayerFetcher, PushMeans, fetch_blobs, fetch_layers, push};
 pub use scanned::{read_statements, scan_packages};

@@ -6,9 +6,9 @@ use oci::{ImageReference, ReferenceError};
 
 use crate::annotations::{AnnotationError, Annotations};
 use crate::attestation::{AttestationForm, AttestationManifestForm};
-use crate::compression::MediaTypes;
+use crate::compression::{Compression, CompressionKind, MediaTypes};
 use crate::fields::{FieldError, Fields, Grammar, LAYER_KEYS};
-use crate::form::ImageForm;
+use crate::form::{ImageForm, LayerForm};
 
 /// What to make of the result of a build.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,6 +76,18 @@ pub struct ArchiveOutput {
     pub form: ImageForm,
 }
 
+impl ArchiveOutput {
+    /// An image for an engine. Its layers are not compressed: the engine unpacks them anyway.
+    pub fn loaded(target: LoadTarget) -> Self {
+        let plain = Compression::new(CompressionKind::Uncompressed, None);
+        let compression = plain.expect("what is not compressed has no level");
+        let layers = LayerForm { compression, media_types: MediaTypes::Docker, ..LayerForm::default() };
+        let attestations = AttestationForm { inline: false, ..AttestationForm::default() };
+        let form = ImageForm { layers, attestations, ..ImageForm::default() };
+        Self { destination: Destination::Engine(target), packaging: Packaging::Tar, names: Vec::new(), form }
+    }
+}
+
 /// `type=tar` and `type=local`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesOutput<D> {
@@ -116,9 +128,27 @@ pub enum Packaging {
     Directory,
 }
 
+/// Which engine an image is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LoadTarget {
+    /// The first that is there: docker's, containerd's, podman's.
+    First,
+    /// Docker's.
+    Docker {
+        /// The docker context that says where it is; what holds without one for `None`.
+        context: Option<String>,
+    },
+    /// That of containerd's commands.
+    Containerd,
+    /// That of podman's command.
+    Podman,
+}
+
 /// Where a file goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Destination {
+    /// An engine of this machine, to which whoever knows it hands the archive ([`crate::stream_archives`]).
+    Engine(LoadTarget),
     /// A path.
     Path(PathBuf),
     /// Standard output (`-`).
@@ -159,7 +189,7 @@ pub enum OutputError {
 const TYPES: &[&str] = &["image", "registry", "oci", "docker", "tar", "local", "cacheonly"];
 
 const GRAMMAR: Grammar =
-    Grammar { option: "output", types: TYPES, example: "type=oci,dest=image.tar", later: &["context"] };
+    Grammar { option: "output", types: TYPES, example: "type=oci,dest=image.tar", later: &[] };
 
 /// Reads the value of `--output`: comma-separated `key=value` fields, which may be quoted as in CSV; a bare path is
 /// `type=local,dest=<path>`, and `-` is `type=tar,dest=-`.
@@ -211,7 +241,8 @@ impl Output {
     fn read(mut self) -> Result<OutputSpec, OutputError> {
         self.fields.check_keys(&match self.fields.kind {
             "image" | "registry" => [LAYER_KEYS, FORM_KEYS, IMAGE_KEYS].concat(),
-            "oci" | "docker" => [LAYER_KEYS, FORM_KEYS, ARCHIVE_KEYS].concat(),
+            "docker" => [LAYER_KEYS, FORM_KEYS, ARCHIVE_KEYS, &["context"]].concat(),
+            "oci" => [LAYER_KEYS, FORM_KEYS, ARCHIVE_KEYS].concat(),
             "tar" => TAR_KEYS.to_vec(),
             "local" => LOCAL_KEYS.to_vec(),
             _ => Vec::new(),
@@ -220,14 +251,16 @@ impl Output {
             "image" => self.image(Place::Store),
             "registry" => self.image(Place::Registry),
             "oci" => Ok(OutputSpec::Oci(self.archive(MediaTypes::Oci)?)),
-            "docker" => Ok(OutputSpec::Docker(self.archive(MediaTypes::Docker)?)),
+            "docker" => Ok(OutputSpec::Docker(self.docker()?)),
             "tar" => {
                 let destination = self.destination("out.tar")?;
                 Ok(OutputSpec::Tar(self.files(destination)?))
             }
             "local" => match self.destination("out")? {
                 Destination::Path(destination) => Ok(OutputSpec::Local(self.files(destination)?)),
-                Destination::Stdout => Err(OutputError::DirectoryToStdout(self.fields.kind)),
+                Destination::Stdout | Destination::Engine(_) => {
+                    Err(OutputError::DirectoryToStdout(self.fields.kind))
+                }
             },
             _ => Ok(OutputSpec::CacheOnly),
         }
@@ -270,6 +303,24 @@ impl Output {
             return Err(OutputError::DirectoryToStdout(self.fields.kind));
         }
         Ok(ArchiveOutput { destination, packaging, names: self.names()?, form: self.form(default)? })
+    }
+
+    /// Without a place, or with a context, it is for an engine: see [`ArchiveOutput::loaded`].
+    fn docker(&mut self) -> Result<ArchiveOutput, OutputError> {
+        let context = self.fields.take("context").filter(|context| !context.is_empty());
+        let is_file = self.fields.has("dest") || self.fields.has("tar");
+        if is_file && context.is_none() {
+            return self.archive(MediaTypes::Docker);
+        }
+        let is_compressed = self.fields.has("compression");
+        let target =
+            context.map_or(LoadTarget::First, |context| LoadTarget::Docker { context: Some(context) });
+        let loaded = ArchiveOutput::loaded(target);
+        let form = self.form(MediaTypes::Docker)?;
+        let compression =
+            if is_compressed { form.layers.compression } else { loaded.form.layers.compression };
+        let layers = LayerForm { compression, ..form.layers };
+        Ok(ArchiveOutput { names: self.names()?, form: ImageForm { layers, ..form }, ..loaded })
     }
 
     /// What outputs of images have in common.

@@ -6,7 +6,6 @@ use super::accepted::AcceptedArguments;
 use super::cache::CacheArguments;
 use super::form::FormArguments;
 use super::input::{InputArguments, SourceArguments};
-use super::later::NotSupportedYet;
 use super::output::{LookArguments, OutputArguments};
 use super::steps::StepArguments;
 use super::switches::Switches;
@@ -50,8 +49,6 @@ pub(crate) struct BuildArguments {
     pub(crate) debug: DebugArguments,
     #[command(flatten)]
     pub(crate) accepted: AcceptedArguments,
-    #[command(flatten)]
-    pub(crate) later: NotSupportedYet,
 }
 
 impl BuildArguments {

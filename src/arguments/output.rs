@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use exporter::LoadTarget;
 
 /// What becomes of the result, and what is shown.
 #[derive(Debug, Args)]
@@ -11,6 +12,10 @@ pub(crate) struct OutputArguments {
     /// `type=image|registry|oci|docker|tar|local|cacheonly,…`; may be repeated
     #[arg(short, long = "output", value_name = "OUTPUT")]
     pub(crate) outputs: Vec<String>,
+    /// Load the image into an engine of this machine, `docker`, `containerd` or `podman` [default: the first that is there]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "ENGINE",
+        value_parser = wanted)]
+    pub(crate) load: Option<LoadWish>,
     /// Write the image's ID (the digest of its config) to a file
     #[arg(long, value_name = "FILE")]
     pub(crate) iidfile: Option<PathBuf>,
@@ -27,6 +32,28 @@ pub(crate) struct OutputArguments {
         hide_default_value = true
     )]
     pub(crate) progress: ProgressMode,
+}
+
+/// Whether an image is to be loaded, and where.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LoadWish {
+    /// It is not.
+    Nowhere,
+    /// Into this.
+    In(LoadTarget),
+}
+
+fn wanted(text: &str) -> Result<LoadWish, String> {
+    match text {
+        "docker" => Ok(LoadWish::In(LoadTarget::Docker { context: None })),
+        "containerd" => Ok(LoadWish::In(LoadTarget::Containerd)),
+        "podman" => Ok(LoadWish::In(LoadTarget::Podman)),
+        other => match frontend::go_bool(other) {
+            Some(true) => Ok(LoadWish::In(LoadTarget::First)),
+            Some(false) => Ok(LoadWish::Nowhere),
+            None => Err("it should be `docker`, `containerd`, `podman`, `true` or `false`".to_owned()),
+        },
+    }
 }
 
 /// How progress is shown.

@@ -2,6 +2,8 @@ use std::collections::BTreeSet;
 
 use worker::PullPolicy;
 
+use exporter::LoadTarget;
+
 use super::*;
 
 pub(super) fn build(arguments: &[&str]) -> BuildArguments {
@@ -59,7 +61,7 @@ fn switches_take_what_go_takes_for_a_bool() {
     }
     for value in ["0", "f", "F", "FALSE", "false", "False"] {
         let arguments = build(&["rbuild", "-q", &format!("-q={value}"), "--load", "--load=0", "."]);
-        assert!(!arguments.switches.quiet && arguments.later.given.is_empty(), "{value}");
+        assert!(!arguments.switches.quiet && arguments.output.load == Some(LoadWish::Nowhere), "{value}");
     }
     let error = |flag: &str| parse(["rbuild", flag, "."].map(Into::into).into()).unwrap_err().to_string();
     let wanted =
@@ -71,9 +73,16 @@ fn switches_take_what_go_takes_for_a_bool() {
 }
 
 #[test]
-fn later_flags_are_told_and_unknown_ones_get_a_suggestion() {
-    let arguments = build(&["rbuild", "--load", "."]);
-    assert_eq!(arguments.later.given, ["load"]);
+fn images_are_loaded_where_that_is_wanted() {
+    let load = |flag| build(&["rbuild", flag, "."]).output.load;
+    assert_eq!(load("--load"), Some(LoadWish::In(LoadTarget::First)));
+    assert_eq!(load("--load=docker"), Some(LoadWish::In(LoadTarget::Docker { context: None })));
+    assert_eq!(load("--load=podman"), Some(LoadWish::In(LoadTarget::Podman)));
+    assert!(parse(["rbuild", "--load=x", "."].map(Into::into).into()).is_err());
+}
+
+#[test]
+fn unknown_flags_get_a_suggestion() {
     let error = parse(["rbuild", "--targte", "x", "."].map(Into::into).into()).unwrap_err().to_string();
     assert!(error.contains("--target"), "{error}");
 }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use exporter::{
-    Annotations, Destination, ExportError, ImageForm, ImageOutput, OtherFiles, OutputSpec, PushOutput,
-    RootForm,
+    Annotations, ArchiveOutput, Destination, ExportError, ImageForm, ImageOutput, OtherFiles, OutputSpec,
+    PushOutput, RootForm,
 };
 use frontend::LowerOptions;
 use oci::{Digest, ImageReference, Platform};
 
 use super::digests::DigestFiles;
 use super::squash::Squash;
-use crate::arguments::BuildArguments;
+use crate::arguments::{BuildArguments, LoadWish};
 use crate::attestations::Attestations;
 use crate::entitlements::Entitlements;
 use crate::report::{Failure, FailureKind};
@@ -51,6 +51,9 @@ impl Outputs {
                 exporter::parse_output(text)
                     .map_err(|error| Failure::from_error(FailureKind::Usage, &error))?,
             );
+        }
+        if let Some(target) = &arguments.output.load {
+            load_images(&mut specs, target);
         }
         let files = DigestFiles::of(arguments);
         let wants_digest = files.are_wanted() || arguments.switches.quiet;
@@ -272,6 +275,16 @@ fn push_images(specs: &mut Vec<OutputSpec>) {
     if !found {
         let push = Some(PushOutput::default());
         specs.push(OutputSpec::Image(ImageOutput { push, store: false, ..stored_image() }));
+    }
+}
+
+/// `--load`: an image for an engine, unless there is one already.
+fn load_images(specs: &mut Vec<OutputSpec>, target: &LoadWish) {
+    let is_loaded = |spec: &OutputSpec| matches!(spec, OutputSpec::Docker(archive) if matches!(archive.destination, Destination::Engine(_)));
+    if let LoadWish::In(target) = target
+        && !specs.iter().any(is_loaded)
+    {
+        specs.push(OutputSpec::Docker(ArchiveOutput::loaded(target.clone())));
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn results(spec: &OutputSpec, image: Option<&ImageSet>, names: &[Imag
         OutputSpec::Tar(files) => {
             let size = match &files.destination {
                 Destination::Path(path) => file_size(path),
-                Destination::Stdout => String::new(),
+                Destination::Stdout | Destination::Engine(_) => String::new(),
             };
             vec![format!("files in {}{size}", place(&files.destination))]
         }
@@ -56,6 +56,7 @@ fn place(destination: &Destination) -> String {
     match destination {
         Destination::Path(path) => path.display().to_string(),
         Destination::Stdout => "standard output".to_owned(),
+        Destination::Engine(_) => "an engine of this machine".to_owned(),
     }
 }
 

@@ -25,6 +25,7 @@ mod images;
 mod interrupts;
 mod lab;
 mod layers;
+mod loading;
 mod logs;
 mod looking;
 mod lost_caches;

@@ -26,6 +26,7 @@ mod config;
 mod connection;
 mod credentials;
 mod endpoint;
+mod engine;
 mod error;
 mod fetch;
 mod manifest;
@@ -43,6 +44,7 @@ pub use body::{BlobSource, OpenFuture, Watcher};
 pub use client::{Client, ClientOptions, Limits, Proxies, SYSTEM_CA_FILES};
 pub use config::{HostConfig, HostConfigs, KeyPair};
 pub use credentials::{Credential, CredentialError, CredentialStore};
+pub use engine::{Engine, EngineAddress, EngineError};
 pub use error::{HostFailure, RegistryError};
 pub use fetch::{
     FetchError, FetchRequest, Fetched, OnBytes, Validators, basic_authorization, redacted, url_authorization,
