@@ -104,6 +104,6 @@ mod tests {
         for wanted in [".SH CACHE\n", "\\-\\-cache\\-from", ".SH EXAMPLES\n.nf\nrbuild \\-t app:v1 ."] {
             assert!(build.contains(wanted), "{wanted}: {build}");
         }
-        assert!(!build.contains("\\-\\-load"), "{build}");
+        assert!(!build.contains("\\-\\-cpu\\-shares"), "{build}");
     }
 }
