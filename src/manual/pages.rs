@@ -16,7 +16,9 @@ pub(super) fn page(mut command: Command) -> String {
     let command = command.override_usage(usage.trim_start_matches("Usage: ").to_owned());
     let after_help = command.get_after_help().map(ToString::to_string);
     let has_subcommands = shown(&command).next().is_some();
-    let man = Man::new(command).source(concat!("rbuild ", env!("CARGO_PKG_VERSION")));
+    // An empty date would be no argument at all, and the next one would take its place.
+    let man =
+        Man::new(command).date(" ").source(concat!("rbuild ", env!("CARGO_PKG_VERSION"))).manual("rbuild");
     let mut bytes = Vec::new();
     let render = |bytes: &mut Vec<u8>| {
         man.render_title(bytes)?;
