@@ -330,7 +330,7 @@ impl Inputs {
         for path in spellings(&wanted) {
             let resolved = view.resolve(&path, Follow::All).map_err(failed)?;
             if view.entry(&resolved).map_err(failed)?.is_some() {
-                let policy = with_ending(&path, POLICY);
+                let policy = with_ending(&resolved, POLICY);
                 if self.heeds_policies && view.entry(&policy).map_err(failed)?.is_some() {
                     return Err(Failure::usage(policy_text(&policy)));
                 }
