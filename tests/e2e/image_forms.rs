@@ -224,15 +224,15 @@ fn images_are_named_and_pushed_by_digest() {
     let mut names: Vec<String> = images
         .lines()
         .map(|line| {
-            serde_json::from_str::<Value>(line).expect("each line is an object")["name"]
-                .as_str()
-                .expect("an image has a name")
-                .to_owned()
+            let image: Value = serde_json::from_str(line).expect("each line is an object");
+            let text = |member: &str| image[member].as_str().expect("an image has all of them").to_owned();
+            format!("{} {} {}", text("name"), text("tag"), text("digest"))
         })
         .collect();
     names.sort();
-    let mut expected = vec!["app".to_owned()];
-    expected.extend([name.as_str(), "app", "none"].map(|name| format!("{name}@{digest}")));
+    // What has no tag is known by its digest alone.
+    let mut expected = vec![format!("app latest {digest}")];
+    expected.extend([name.as_str(), "app", "none"].map(|name| format!("{name}  {digest}")));
     expected.sort();
     assert_eq!(names, expected);
 }
