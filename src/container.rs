@@ -23,7 +23,7 @@ use crate::arguments::Ids;
 use crate::images;
 use crate::interrupt::Interrupt;
 use crate::report::{self, Failure, FailureKind};
-use crate::session::{Session, blocking};
+use crate::session::{Session, blocking, joined};
 use crate::settings::Environment;
 use crate::stderr;
 use crate::terminal::{self, Remains, Station, Wishes};
@@ -159,7 +159,7 @@ async fn execute(
     let mut signals = signals(interrupt);
     let (scene, started) = terminal::start(scene, program, &station, Vec::new()).await;
     let (mut running, relaying) = started.map_err(not_run)?;
-    let mut relaying = relaying;
+    let mut relaying = std::pin::pin!(joined(relaying));
     let mut remains = None;
     let mut ends = 0;
     let exit = loop {
@@ -171,7 +171,6 @@ async fn execute(
                 pass_on(&running, kind, ends);
             }
             relayed = &mut relaying, if remains.is_none() => {
-                let relayed = relayed.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
                 // A program whose terminal is gone would wait for ever.
                 if wishes.wants_terminal && relayed.as_ref().is_ok_and(|remains: &Remains| remains.is_unread) {
                     running.kill();
@@ -182,7 +181,7 @@ async fn execute(
     };
     let relayed = match remains {
         Some(relayed) => relayed,
-        None => relaying.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())),
+        None => relaying.await,
     };
     let code = exit.map(|exit| code_of(exit, &running)).map_err(|error| not_run(report::chain(&error)));
     blocking(move || drop((running, scene))).await;

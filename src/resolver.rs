@@ -109,7 +109,11 @@ impl ImageResolver for Resolver {
         for task in tasks {
             let answer = match handle.block_on(task) {
                 Ok(answer) => answer,
-                Err(error) => std::panic::resume_unwind(error.into_panic()),
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // The runtime is going down, and the build with it.
+                    Err(_) => Err((ResolveError { message: "the build was cancelled".to_owned() }, None)),
+                },
             };
             answers.push(answer.map_err(|(error, hint)| {
                 self.hints.extend(hint.filter(|hint| !self.hints.contains(hint)));

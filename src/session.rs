@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use cache::{IdMode, Store, StoreError, StoreOptions};
 use sandbox::{IdChoice, IdMap, OneId, UserNamespaceError};
+use tokio::task::JoinHandle;
 use worker::WorkerError;
 
 use crate::arguments::Ids;
@@ -200,10 +201,18 @@ fn is_of_apt(line: &str) -> bool {
 
 /// Runs what blocks on a thread for that. A panic there goes on here.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// What a task came to. A panic there goes on here.
+pub(crate) async fn joined<T>(task: JoinHandle<T>) -> T {
+    match task.await {
         Ok(value) => value,
-        // The runtime is not shut down before the program ends, so nothing is ever cancelled.
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down with the program, and nobody waits for the value any more.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 
