@@ -478,7 +478,7 @@ async fn make(
     show_definition(plan, &file);
     let build = Arc::new(interrupt.unless(lower(plan, file, resolver)).await?);
     if let Some(shells) = &plan.shells {
-        shells.attach(Arc::clone(&build));
+        shells.attach(&build);
     }
     let salt = session.salt(plan.ignore_chown);
     if let Some(format) = plan.preview {

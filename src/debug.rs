@@ -7,7 +7,7 @@ mod program;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use frontend::Breakpoint;
 use sandbox::Exit;
@@ -18,7 +18,7 @@ use worker::{Debugger, Looking, ProcessFailure, Scene, WorkerError};
 use crate::build::Build;
 use crate::progress::Progress;
 use crate::report;
-use crate::session::blocking;
+use crate::session::{blocking, joined};
 use crate::terminal::{self, Station};
 use flags::WantedBreakpoint;
 use program::{Choice, choose};
@@ -32,7 +32,8 @@ pub(crate) struct Shells {
     command: Option<Vec<String>>,
     breakpoints: Vec<WantedBreakpoint>,
     progress: Arc<Progress>,
-    build: OnceLock<Arc<Build>>,
+    /// Weak: what the build knows asks the worker, which has these shells.
+    build: OnceLock<Weak<Build>>,
     /// Whether the solve of the build has ended. Others have graphs of their own.
     has_ended: AtomicBool,
     /// The breakpoints that were reached, by their numbers.
@@ -82,8 +83,8 @@ impl Shells {
     }
 
     /// Says what is built. To be called once, before the solve.
-    pub(crate) fn attach(&self, build: Arc<Build>) {
-        let _ = self.build.set(build);
+    pub(crate) fn attach(&self, build: &Arc<Build>) {
+        let _ = self.build.set(Arc::downgrade(build));
     }
 
     /// Says that no more steps are to be looked into: the solve has ended.
@@ -92,8 +93,12 @@ impl Shells {
     }
 
     /// The build, while it is being solved.
-    fn solving(&self) -> Option<&Arc<Build>> {
-        self.build.get().filter(|_| !self.has_ended.load(Ordering::Relaxed))
+    fn solving(&self) -> Option<Arc<Build>> {
+        self.build().filter(|_| !self.has_ended.load(Ordering::Relaxed))
+    }
+
+    fn build(&self) -> Option<Arc<Build>> {
+        self.build.get()?.upgrade()
     }
 
     fn reached(&self) -> MutexGuard<'_, BTreeSet<usize>> {
@@ -175,7 +180,7 @@ impl Shells {
             (scene, choice)
         })
         .await;
-        let heading = self.build.get().map_or_else(String::new, |build| build.heading(vertex));
+        let heading = self.build().map_or_else(String::new, |build| build.heading(vertex));
         let found = choice.and_then(|choice| {
             let station = Station::find().map_err(|error| error.to_string())?;
             Ok((choice, station))
@@ -238,10 +243,7 @@ async fn show(
         running.kill();
         running.wait_async().await.map(|_| None)
     };
-    let relayed = match relaying.await {
-        Ok(relayed) => relayed,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    };
+    let relayed = joined(relaying).await;
     let outcome = match (ended, relayed) {
         (Ok(exit), Ok(remains)) => Ok((exit, remains.pending)),
         (Err(error), _) => Err(report::chain(&error)),
@@ -284,7 +286,8 @@ fn failure_of(exit: Exit) -> Option<ProcessFailure> {
 impl Shells {
     /// The words of a RUN, whose first is its shell.
     fn words(&self, vertex: VertexId) -> Vec<String> {
-        match self.build.get().map(|build| &build.graph.vertex(vertex).op) {
+        let build = self.build();
+        match build.as_ref().map(|build| &build.graph.vertex(vertex).op) {
             Some(Op::Run(run)) => run.args.clone(),
             _ => Vec::new(),
         }
@@ -298,7 +301,6 @@ impl Debugger for Shells {
             if let Op::Run(run) = &build.graph.vertex(vertex).op {
                 return Some(run.clone());
             }
-            let build = Arc::clone(build);
             // What was lowered once can be lowered again.
             blocking(move || build.before(vertex).ok().flatten()).await.map(|before| before.run)
         })
