@@ -149,7 +149,12 @@ pub(crate) enum Action {
 /// would give two help texts that drift apart.
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
     let mut command = command();
-    let matches = command.try_get_matches_from_mut(with_subcommand(arguments)).map_err(with_advice)?;
+    let arguments = with_subcommand(arguments);
+    // No flag of `run` is one of a builder.
+    let is_run = arguments.get(subcommand_place(&arguments)).is_some_and(|name| name == "run");
+    let matches = command
+        .try_get_matches_from_mut(arguments)
+        .map_err(|error| if is_run { error } else { with_advice(error) })?;
     CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
@@ -184,7 +189,8 @@ pub(crate) fn command() -> Command {
     crate::manual::arranged(CommandLine::command())
 }
 
-fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Where a subcommand stands, or would: behind the flags that all of them take.
+fn subcommand_place(arguments: &[OsString]) -> usize {
     let mut at = 1;
     while let Some(argument) = arguments.get(at).and_then(|argument| argument.to_str()) {
         match argument {
@@ -193,6 +199,11 @@ fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
             _ => break,
         }
     }
+    at
+}
+
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let at = subcommand_place(&arguments);
     let Some(first) = arguments.get(at) else { return arguments };
     if first == "help" {
         // clap's own would print the longer form.
