@@ -65,6 +65,9 @@ pub(crate) struct Plan {
     pub(crate) wanted: Wanted,
     pub(crate) shells: Option<Arc<Shells>>,
     pub(crate) progress: Arc<Progress>,
+    asked: Asked,
+    /// What flags and variables that have no effect are told with.
+    notices: String,
     sources: SourcePolicy,
     /// How to speak to registries.
     registries: ClientOptions,
@@ -127,13 +130,11 @@ pub(crate) fn plan(arguments: &BuildArguments) -> Result<Plan, Failure> {
     if asked == Asked::Build {
         progress.begin_log();
     }
-    match asked {
-        Asked::Build => progress.note(&notices.text()),
-        // Nothing is shown of the way to an answer.
-        Asked::Answer if mode == ProgressMode::Quiet => {}
-        Asked::Answer => progress.tell(&notices.text()),
-    }
+    // Nothing is shown of the way to an answer.
+    let is_silent = asked == Asked::Answer && mode == ProgressMode::Quiet;
     Ok(Plan {
+        asked,
+        notices: if is_silent { String::new() } else { notices.text() },
         options,
         platforms,
         vcs: vcs(&inputs, &outputs),
@@ -323,6 +324,19 @@ pub(crate) struct Opened {
 }
 
 impl Plan {
+    /// Begins what cannot be begun in the session.
+    pub(crate) fn prepare(&self) {
+        self.outputs.begin_program();
+    }
+
+    /// Tells what flags and variables have no effect. Once the session has begun: what is shown is written by a thread.
+    pub(crate) fn tell_notices(&self) {
+        match self.asked {
+            Asked::Build => self.progress.note(&self.notices),
+            Asked::Answer => self.progress.tell(&self.notices),
+        }
+    }
+
     /// Opens the store, reads what is left to read of the inputs, and makes a worker that knows them.
     pub(crate) async fn open(
         &self,

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use cache::Store;
@@ -22,6 +22,8 @@ const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The commands that load an archive from standard input into containerd.
 const CONTAINERD: [(&str, &[&str]); 2] =
     [("nerdctl", &["load"]), ("ctr", &["--namespace", "default", "images", "import", "-"])];
+/// Where containerd listens, which `ctr` is of no use without.
+const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
 const PODMAN: (&str, &[&str]) = ("podman", &["load"]);
 
 /// An image with its names.
@@ -36,6 +38,15 @@ pub(crate) struct Load {
 enum Taker {
     Engine(Engine),
     Command(PathBuf, &'static [&'static str]),
+    Waiting(Waiting),
+}
+
+/// A program that waits for an archive on its standard input. Dropped before it got one, it is ended.
+pub(crate) struct Waiting {
+    name: String,
+    child: Child,
+    /// What it says.
+    said: File,
 }
 
 /// The metadata of a docker context (`meta.json`).
@@ -51,11 +62,42 @@ struct Endpoint {
     host: String,
 }
 
-/// Gives an image to an engine; the answer is what that says.
-pub(crate) async fn load(load: Load, target: &LoadTarget) -> Result<Vec<String>, Failure> {
-    match taker(target).await? {
+/// Begins the program that is to take an image, if the build is an ordinary user's: in the user namespace that such
+/// builds enter it would take the root of the namespace for that of the machine.
+pub(crate) fn begin(target: &LoadTarget) -> Option<Waiting> {
+    if rustix::process::geteuid().is_root() {
+        return None;
+    }
+    let taker = match target {
+        LoadTarget::Docker { .. } => None,
+        LoadTarget::Containerd => containerd(),
+        LoadTarget::Podman => podman(),
+        LoadTarget::First => match address(None) {
+            Ok(EngineAddress::Unix(socket)) if !may_write(&socket) => first_command(),
+            _ => None,
+        },
+    };
+    match taker {
+        // What goes wrong here is told when the image is handed over.
+        Some(Taker::Command(program, arguments)) => Waiting::start(&program, arguments).ok(),
+        _ => None,
+    }
+}
+
+/// Gives an image to an engine; the answer is what that says. A command is the one that was begun, if one was.
+pub(crate) async fn load(
+    load: Load,
+    target: &LoadTarget,
+    begun: Option<Waiting>,
+) -> Result<Vec<String>, Failure> {
+    let taker = match (taker(target).await?, begun) {
+        (Taker::Command(..), Some(waiting)) => Taker::Waiting(waiting),
+        (taker, _) => taker,
+    };
+    match taker {
         Taker::Engine(engine) => into_engine(load, &engine).await,
         Taker::Command(program, arguments) => blocking(move || by_command(&load, &program, arguments)).await,
+        Taker::Waiting(waiting) => blocking(move || waiting.take(&load)).await,
     }
 }
 
@@ -80,8 +122,8 @@ async fn taker(target: &LoadTarget) -> Result<Taker, Failure> {
             };
             match docker {
                 Ok(engine) => Ok(Taker::Engine(engine)),
-                Err(reason) => containerd().or_else(podman).ok_or_else(|| {
-                    none(&format!("{reason}; there is neither `nerdctl`, `ctr` nor `podman` on the PATH"))
+                Err(reason) => first_command().ok_or_else(|| {
+                    none(&format!("{reason}; there is neither `nerdctl`, `ctr` nor `podman` that could"))
                 }),
             }
         }
@@ -144,6 +186,18 @@ fn containerd() -> Option<Taker> {
     CONTAINERD.iter().find_map(|(name, arguments)| Some(Taker::Command(find(name)?, arguments)))
 }
 
+/// The command that takes an image where docker's engine does not. Where containerd does not run, `ctr` may be there all
+/// the same: docker's package brings it.
+fn first_command() -> Option<Taker> {
+    let socket = Environment::path("CONTAINERD_ADDRESS").unwrap_or_else(|| CONTAINERD_SOCKET.into());
+    let has_containerd = find(CONTAINERD[0].0).is_some() || may_write(&socket);
+    containerd().filter(|_| has_containerd).or_else(podman)
+}
+
+fn may_write(path: &Path) -> bool {
+    rustix::fs::access(path, rustix::fs::Access::WRITE_OK).is_ok()
+}
+
 fn podman() -> Option<Taker> {
     Some(Taker::Command(find(PODMAN.0)?, PODMAN.1))
 }
@@ -181,41 +235,66 @@ async fn into_engine(load: Load, engine: &Engine) -> Result<Vec<String>, Failure
 
 /// Has a program load an image. Blocks.
 fn by_command(load: &Load, program: &Path, arguments: &[&str]) -> Result<Vec<String>, Failure> {
-    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if Environment::is_in_user_namespace() {
-        // It would take the root of the namespace for that of the machine.
-        let failure =
-            format!("`{name}` cannot be reached from the user namespace that an ordinary user builds in");
+        let name = name_of(program);
+        let failure = format!("`{name}` cannot be reached from the user namespace that the build is in");
         return Err(Failure::new(FailureKind::Environment, failure).with_hint(format!(
             "hand the image over yourself: `rbuild -o type=docker,dest=- … | {name} load`"
         )));
     }
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::new(FailureKind::Environment, format!("cannot run `{}`: {error}", program.display()))
-    };
-    let mut said = tempfile().map_err(|error| failed(&error))?;
-    let both = |file: &File| file.try_clone().map(Stdio::from);
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(both(&said).map_err(|error| failed(&error))?)
-        .stderr(both(&said).map_err(|error| failed(&error))?)
-        .spawn()
-        .map_err(|error| failed(&error))?;
-    let input = child.stdin.take().expect("it is piped");
-    let written = load.write(OwnedFd::from(input).into());
-    let status = child.wait().map_err(|error| failed(&error))?;
-    let mut text = String::new();
-    // What it said is told where it can be read.
-    let _ = std::io::Seek::rewind(&mut said).and_then(|()| said.read_to_string(&mut text));
-    let lines: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
-    if !status.success() {
-        let last = lines.last().cloned().unwrap_or_else(|| status.to_string());
-        let message = format!("`{name}` refused the image: {last}");
-        return Err(Failure::new(FailureKind::Environment, message));
+    Waiting::start(program, arguments)?.take(load)
+}
+
+fn name_of(program: &Path) -> String {
+    program.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+impl Waiting {
+    fn start(program: &Path, arguments: &[&str]) -> Result<Self, Failure> {
+        let failed = |error: &dyn std::fmt::Display| {
+            Failure::new(FailureKind::Environment, format!("cannot run `{}`: {error}", program.display()))
+        };
+        let said = tempfile().map_err(|error| failed(&error))?;
+        let both = |file: &File| file.try_clone().map(Stdio::from);
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(both(&said).map_err(|error| failed(&error))?)
+            .stderr(both(&said).map_err(|error| failed(&error))?)
+            .spawn()
+            .map_err(|error| failed(&error))?;
+        Ok(Self { name: name_of(program), child, said })
     }
-    written.map_err(|error| crate::export::failure(&error))?;
-    Ok(lines)
+
+    /// Hands the image over; the answer is what the program says. Blocks.
+    fn take(mut self, load: &Load) -> Result<Vec<String>, Failure> {
+        let name = self.name.clone();
+        let input = self.child.stdin.take().expect("it is piped");
+        let written = load.write(OwnedFd::from(input).into());
+        let status = self.child.wait().map_err(|error| {
+            Failure::new(FailureKind::Environment, format!("cannot wait for `{name}`: {error}"))
+        })?;
+        let mut text = String::new();
+        // What it said is told where it can be read.
+        let _ = std::io::Seek::rewind(&mut self.said).and_then(|()| self.said.read_to_string(&mut text));
+        let lines: Vec<String> =
+            text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect();
+        if !status.success() {
+            let last = lines.last().cloned().unwrap_or_else(|| status.to_string());
+            let message = format!("`{name}` refused the image: {last}");
+            return Err(Failure::new(FailureKind::Environment, message));
+        }
+        written.map_err(|error| crate::export::failure(&error))?;
+        Ok(lines)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        // Neither matters to one that has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// A file in memory, for what a program says.

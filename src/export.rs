@@ -25,7 +25,7 @@ use crate::engines::{self, Load};
 use crate::progress::{Progress, StepNumber};
 use crate::report::{Failure, FailureKind};
 use crate::resolver::BuildFetcher;
-use crate::session::blocking;
+use crate::session::{blocking, joined};
 
 use outputs::{Names, goes_to_stdout};
 pub(crate) use outputs::{Outputs, root_form, tag};
@@ -86,10 +86,7 @@ impl Export<'_> {
             }))
         };
         let exported = self.write_outputs(&built).await?;
-        match seal.await {
-            Ok(sealed) => sealed.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        joined(seal).await.map_err(|error| Failure::from_error(FailureKind::Environment, &error))?;
         Ok(exported)
     }
 
@@ -208,7 +205,7 @@ impl Export<'_> {
         if let Destination::Engine(target) = &wanted.destination {
             self.progress.line(step, "handing the image over");
             let load = Load { store: self.store.clone(), images: image, names };
-            for line in engines::load(load, target).await? {
+            for line in engines::load(load, target, self.outputs.begun_program()).await? {
                 self.progress.line(step, &line);
             }
             return Ok(());

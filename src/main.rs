@@ -174,7 +174,9 @@ fn run(line: CommandLine) -> Result<Answer, Failure> {
 }
 
 fn begin_build(plan: build::Plan, root: PathBuf, ids: arguments::Ids) -> Result<Answer, Failure> {
+    plan.prepare();
     let session = Session::begin(&root, ids)?;
+    plan.tell_notices();
     let progress = Arc::clone(&plan.progress);
     let result = block_on(async |interrupt| {
         if let Some(timeout) = &plan.timeout {

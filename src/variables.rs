@@ -60,6 +60,7 @@ const VARIABLES: &[(&str, Effect)] = &[
     ("BUILDX_NO_DEFAULT_ATTESTATIONS", Nothing),
     ("BUILDX_NO_DEFAULT_LOAD", Nothing),
     ("BUILDX_NO_DEFAULT_OCI_ARTIFACT", Heeded),
+    ("CONTAINERD_ADDRESS", Heeded),
     (
         "DOCKER_BUILDKIT",
         Told(|value, notices| {

@@ -1,6 +1,7 @@
 //! What the command line asks for: outputs, names, and files for digests.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use exporter::{
     Annotations, ArchiveOutput, Destination, ExportError, ImageForm, ImageOutput, OtherFiles, OutputSpec,
@@ -13,6 +14,7 @@ use super::digests::DigestFiles;
 use super::squash::Squash;
 use crate::arguments::{BuildArguments, LoadWish};
 use crate::attestations::Attestations;
+use crate::engines::{self, Waiting};
 use crate::entitlements::Entitlements;
 use crate::report::{Failure, FailureKind};
 
@@ -25,6 +27,8 @@ pub(crate) struct Outputs {
     pub(super) files: DigestFiles,
     /// What is to be said of the images.
     pub(crate) attestations: Attestations,
+    /// The program that waits for an image.
+    begun: Mutex<Option<Waiting>>,
 }
 
 /// What an image is called.
@@ -75,7 +79,7 @@ impl Outputs {
         let attestations = Attestations::of(&arguments.attestations)?;
         attestations.prepare(&mut specs);
         let squash = arguments.form.squash.clone();
-        let outputs = Self { specs, tags, squash, files, attestations };
+        let outputs = Self { specs, tags, squash, files, attestations, begun: Mutex::default() };
         outputs.check()?;
         outputs.check_deletion(arguments)?;
         Ok(outputs)
@@ -89,7 +93,24 @@ impl Outputs {
             squash: Squash::Nothing,
             files: DigestFiles::default(),
             attestations: Attestations::default(),
+            begun: Mutex::default(),
         }
+    }
+
+    /// Begins the program that is to take an image, where that has to be before the session.
+    pub(crate) fn begin_program(&self) {
+        let target = self.specs.iter().find_map(|spec| match spec {
+            OutputSpec::Docker(ArchiveOutput { destination: Destination::Engine(target), .. }) => {
+                Some(target)
+            }
+            _ => None,
+        });
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = target.and_then(engines::begin);
+    }
+
+    /// That program, once.
+    pub(super) fn begun_program(&self) -> Option<Waiting> {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     fn check(&self) -> Result<(), Failure> {

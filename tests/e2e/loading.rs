@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, Ran, run};
+use crate::rootless::User;
 
 const DOCKERFILE: &str = "FROM busybox\nRUN echo x > /made\nCMD [\"cat\", \"/made\"]\n";
 
@@ -57,6 +58,40 @@ impl Drop for Engine {
     }
 }
 
+/// A podman with images of its own.
+fn podman_of(lab: &Lab, programs: &Path) -> PathBuf {
+    let root = lab.path("containers").display().to_string();
+    let script = format!(
+        "#!/bin/sh\nexec /usr/bin/podman --root {root}/root --runroot {root}/run --storage-driver vfs \"$@\"\n"
+    );
+    let podman = programs.join("podman");
+    fs::write(&podman, script).expect("a file can be written");
+    fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).expect("modes can be set");
+    podman
+}
+
+#[test]
+fn users_load_images_too() {
+    let user = User::new("rbuild-loads", 23_996, Some(2_020_000_000));
+    let (lab, context) = user.lab(&[("Dockerfile", DOCKERFILE)]);
+    let podman = podman_of(&lab, lab.directory.path());
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", lab.directory.path().display());
+    let build = |arguments: &[&str]| {
+        let mut command = user.command(&lab, &context, arguments);
+        command.env("PATH", &path).env("DOCKER_HOST", "unix:///no/such");
+        Ran::from(testkit::run_with_timeout(command, Duration::from_secs(120)))
+    };
+    // A flag that has no effect is told, and nothing else.
+    let ran = build(&["--load=podman", "-t", "loaded:v3", "--compress"]).succeeded();
+    assert!(ran.stderr.contains("WARNING: `--compress` has no effect"), "{}", ran.stderr);
+    let mut list = user.program(&lab, &podman);
+    list.args(["images", "--quiet", "loaded:v3"]);
+    let listed = Ran::from(testkit::run_with_timeout(list, Duration::from_secs(60))).succeeded();
+    assert_eq!(listed.stdout.lines().count(), 1, "install podman: {}", listed.stderr);
+    // One that is not needed is ended.
+    build(&["--load=podman", "--target=none"]).failed(1, &["none"]);
+}
+
 #[test]
 fn images_are_loaded_into_engines() {
     let lab = Lab::new();
@@ -102,13 +137,7 @@ fn images_are_loaded_into_engines() {
     assert!(listed.contains("docker.io/library/loaded:v2"), "{listed}");
     let programs = lab.path("programs");
     fs::create_dir(&programs).expect("a directory can be made");
-    let root = lab.path("podman").display().to_string();
-    let script = format!(
-        "#!/bin/sh\nexec /usr/bin/podman --root {root}/root --runroot {root}/run --storage-driver vfs \"$@\"\n"
-    );
-    let podman = programs.join("podman");
-    fs::write(&podman, script).expect("a file can be written");
-    fs::set_permissions(&podman, fs::Permissions::from_mode(0o755)).expect("modes can be set");
+    let podman = podman_of(&lab, &programs);
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", programs.display());
     build(&["--load=podman", "-t", "loaded:v3"], &[("PATH", &path)]).succeeded();
     let listed = run(&podman.to_string_lossy(), &["images", "--no-trunc", "--quiet", "loaded:v3"]);

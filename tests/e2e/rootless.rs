@@ -37,7 +37,12 @@ impl User {
 
     /// The command `rbuild`, run by the user.
     pub(crate) fn rbuild(&self, lab: &Lab) -> Command {
-        let mut command = self.0.command(&lab.path("rbuild"));
+        self.program(lab, &lab.path("rbuild"))
+    }
+
+    /// Any program, run by the user.
+    pub(crate) fn program(&self, lab: &Lab, program: &std::path::Path) -> Command {
+        let mut command = self.0.command(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", lab.path("home")).env("RBUILD_ROOT", lab.root());
         command.current_dir(lab.directory.path()).stdin(Stdio::null());
