@@ -13,7 +13,7 @@ mod switches;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -150,11 +150,14 @@ pub(crate) enum Action {
 pub(crate) fn parse(arguments: Vec<OsString>) -> Result<CommandLine, clap::Error> {
     let mut command = command();
     let arguments = with_subcommand(arguments);
-    // No flag of `run` is one of a builder.
-    let is_run = arguments.get(subcommand_place(&arguments)).is_some_and(|name| name == "run");
-    let matches = command
-        .try_get_matches_from_mut(arguments)
-        .map_err(|error| if is_run { error } else { with_advice(error) })?;
+    let place = subcommand_place(&arguments);
+    let (name, first) = (arguments.get(place).cloned(), arguments.get(place + 1).cloned());
+    let matches = command.try_get_matches_from_mut(arguments).map_err(|error| match name {
+        // No flag of `run` is one of a builder.
+        Some(name) if name == "run" => error,
+        Some(name) if name == "build" => with_advice(with_command_hint(error, first.as_deref())),
+        _ => with_advice(error),
+    })?;
     CommandLine::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
 
@@ -169,6 +172,19 @@ fn with_advice(mut error: clap::Error) -> clap::Error {
             error.remove(kind);
         }
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![advice.into()]));
+    }
+    error
+}
+
+/// One context too many may be the argument of a command that was mistyped, `first`.
+fn with_command_hint(mut error: clap::Error, first: Option<&OsStr>) -> clap::Error {
+    let is_context =
+        |value: &ContextValue| matches!(value, ContextValue::String(text) if !text.starts_with('-'));
+    if error.kind() == ErrorKind::UnknownArgument
+        && error.get(ContextKind::InvalidArg).is_some_and(is_context)
+        && let Some(hint) = first.and_then(OsStr::to_str).and_then(command_hint)
+    {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint.into()]));
     }
     error
 }

@@ -92,6 +92,8 @@ fn a_command_may_have_been_meant() {
     assert_eq!(command_hint("imagse").as_deref(), Some("there is a command `images`"));
     assert!(command_hint("compose").unwrap().starts_with("if a command was meant: there are `build`, "));
     assert_eq!((command_hint("./imagse"), command_hint("x")), (None, None));
+    let error = parse(["rbuild", "buidl", "."].map(Into::into).into()).unwrap_err().to_string();
+    assert!(error.contains("tip: there is a command `build`"), "{error}");
 }
 
 /// All flags of `docker buildx build` and of `docker build`, hidden ones and those of old included, with a value.
