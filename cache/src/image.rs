@@ -140,6 +140,31 @@ impl Store {
         })
     }
 
+    /// Addresses besides registries at which a blob can be fetched (`urls` of the OCI descriptor), as the manifests in
+    /// the store say that have it.
+    pub fn blob_addresses(&self, blob: &Digest) -> Result<Vec<String>, StoreError> {
+        let manifests: Vec<String> = self.shared.database.read(|connection| {
+            connection
+                .prepare_cached("SELECT manifest FROM image_blobs WHERE blob = ?1 ORDER BY manifest")?
+                .query_map([blob.as_str()], |row| row.get(0))?
+                .collect()
+        })?;
+        let mut addresses = Vec::new();
+        for digest in manifests {
+            let digest = self.parse_digest(digest)?;
+            if !self.blobs().contains(&digest)? {
+                continue;
+            }
+            // What is no manifest that can be read has no addresses either.
+            let Ok(manifest) = serde_json::from_slice::<Manifest>(&self.blobs().read(&digest)?) else {
+                continue;
+            };
+            let layers = manifest.layers.into_iter().filter(|layer| layer.digest == *blob);
+            addresses.extend(layers.flat_map(|layer| layer.urls));
+        }
+        Ok(addresses)
+    }
+
     /// Sets a local tag. The manifest (or index) must be a blob of the store; it and what it refers to, as far as
     /// that is in the store and cannot be fetched again, is on the disk when this returns.
     pub fn tag(&self, reference: &ImageReference, target: &Descriptor) -> Result<(), StoreError> {

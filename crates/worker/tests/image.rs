@@ -393,6 +393,37 @@ async fn layers_that_were_never_pulled_can_be_fetched() {
 }
 
 #[tokio::test]
+async fn a_layer_that_is_elsewhere_is_fetched_from_there() {
+    let (registry, other) = (ScriptedRegistry::start(), ScriptedRegistry::start());
+    let bytes = layer(&[("a", "content")]);
+    other.put_file("/layer", testkit::WebFile { content: bytes.clone().into(), ..Default::default() });
+    let mut config =
+        ImageConfig { architecture: "amd64".into(), os: "linux".into(), ..ImageConfig::default() };
+    config.rootfs.diff_ids = vec![DiffId(Digest::sha256(&bytes))];
+    let mut foreign = Descriptor::of("application/vnd.oci.image.layer.nondistributable.v1.tar", &bytes);
+    foreign.urls = vec![other.url("/layer")];
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: Some(MediaType::OCI_MANIFEST.to_owned()),
+        artifact_type: None,
+        config: registry.put_blob("image", MediaType::OCI_CONFIG, serde_json::to_vec(&config).unwrap()),
+        layers: vec![foreign],
+        subject: None,
+        annotations: BTreeMap::new(),
+    };
+    let manifest = serde_json::to_vec(&manifest).unwrap();
+    registry.put_manifest("image", Some("latest"), MediaType::OCI_MANIFEST, manifest);
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(directory.path(), SnapshotterKind::Overlay);
+    let images = images(&store);
+    images.resolve(&at(registry.address(), "image:latest"), &amd64(), "base").await.unwrap();
+    // As an image has it whose layers are all to be in registries.
+    let plain = Descriptor::of(MediaType::OCI_LAYER, &bytes);
+    images.fetch_layer_blob(&plain).await.unwrap();
+    assert_eq!(store.blobs().read(&plain.digest).unwrap(), bytes);
+}
+
+#[tokio::test]
 async fn tags_of_the_store_are_images_too() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(directory.path(), SnapshotterKind::Overlay);

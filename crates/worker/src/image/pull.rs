@@ -240,17 +240,22 @@ impl ImageStore {
     }
 
     /// Brings a layer's compressed blob into the store, if it is not there, from wherever an image that was resolved
-    /// before has it. For exporters: a layer of a base image may never have been pulled.
+    /// before has it. For exporters: a layer of a base image may never have been pulled, and as it stands in the image
+    /// that is made of it, a layer that is not in registries no longer says where it is.
     pub async fn fetch_layer_blob(&self, layer: &Descriptor) -> Result<(), ImageError> {
         let (store, digest) = (self.store.clone(), layer.digest.clone());
         let places = blocking(move || {
             if store.blobs().contains(&digest)? {
                 return Ok(None);
             }
-            Ok(Some(store.blob_locations(&digest)?))
+            Ok(Some((store.blob_locations(&digest)?, store.blob_addresses(&digest)?)))
         })
         .await?;
-        let Some(places) = places else { return Ok(()) };
+        let Some((places, addresses)) = places else { return Ok(()) };
+        let layer = &match layer.urls.as_slice() {
+            [] => Descriptor { urls: addresses, ..layer.clone() },
+            _ => layer.clone(),
+        };
         let mut last = None;
         for place in places.iter().filter_map(|text| location::from_text(text)) {
             let name = match &place {
