@@ -39,8 +39,10 @@ fn steps_flush_nothing() {
         let done = format!("\"#{last} DONE");
         let end = lines.iter().position(|line| line.contains(&done)).expect("the last step ends");
         let flushes: Vec<&str> = lines[first..end].iter().copied().filter(is_flush).collect();
-        assert!(flushes.is_empty() && end > first, "{step}{flushes:#?}");
-        // Those of the build are seen.
-        assert!(lines[end..].iter().any(|line| line.contains(" syncfs(")), "{step}");
+        // The end is written by a thread of its own: the one flush of the build may have begun before.
+        let is_of_build = |line: &&str| line.contains(" syncfs(");
+        assert!(flushes.len() <= 1 && flushes.iter().all(is_of_build) && end > first, "{step}{flushes:#?}");
+        // It is seen.
+        assert!(lines[first..].iter().any(is_of_build), "{step}");
     }
 }
