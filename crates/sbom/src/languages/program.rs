@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn crates_in_programs_are_told() {
-        let json = br#"{"packages": [{"name": "serde", "version": "1.0.200", "source": "crates.io"},
-            {"name": "cc", "version": "1.0.0", "source": "crates.io", "kind": "build"}]}"#;
+        let json = br#"{"packages": [{"name": "serde", "version": "1.0.200", "source": "registry"},
+            {"name": "cc", "version": "1.0.0", "source": "registry", "kind": "build"}]}"#;
         let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
         encoder.write_all(json).unwrap();
         let program = elf(".dep-v0", &encoder.finish().unwrap());
