@@ -216,10 +216,9 @@ RUN --network=host {CALL}; call 127.0.0.1 {hidden} /host; call $(gateway) {open}
         place.build(&[&output, "--allow=network.host", "--add-host=gateway:host-gateway"]).succeeded();
     assert!(!built.stderr.contains("WARNING"), "{}", built.stderr);
     let tree = Tree::read(&path);
-    // The pasta of Debian 12 may hand on a last segment more than once.
     for name in ["outside", "gateway"] {
         let text = tree.text(name);
-        assert!(!text.is_empty() && text.replace("open", "").is_empty(), "{name}: {text}");
+        assert!(says_open(&text), "{name}: {text}");
     }
     let texts = ["host", "host-gateway", "name", "devices"].map(|name| tree.text(name));
     assert_eq!(texts, ["hidden", "open", "1\n1\n", "eth0\nlo\n"]);
@@ -298,6 +297,11 @@ fn pasta_never_outlives_a_build_that_is_killed_at_any_time() {
     none_is_left(&place.started);
 }
 
+/// Whether this came from a server that says `open`. The pasta of Debian 12 may hand on a last segment more than once.
+fn says_open(text: &str) -> bool {
+    !text.is_empty() && text.replace("open", "").is_empty()
+}
+
 #[test]
 fn a_pasta_that_died_is_replaced() {
     let outside = Outside::new();
@@ -313,7 +317,7 @@ fn a_pasta_that_died_is_replaced() {
     run("kill", &["-KILL", &first[0].to_string()]);
     let rest: Vec<String> = lines.collect();
     assert!(child.wait().expect("a child can be waited for").success(), "{rest:?}");
-    assert!(rest.iter().any(|line| line.ends_with(" open")), "{rest:?}");
+    assert!(rest.iter().any(|line| line.rsplit(' ').next().is_some_and(says_open)), "{rest:?}");
     assert_eq!(started(&place.started).len(), 2);
     none_is_left(&place.started);
 }
