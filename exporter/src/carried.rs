@@ -1,7 +1,6 @@
 //! Caches that are carried elsewhere: from results to a manifest whose config tells what they are.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::BufWriter;
 use std::path::Path;
 
 use cache::layer::{FileTimes, write_trees};
@@ -176,8 +175,7 @@ fn write_directory(
     let failed = |source| ExportError::Mount { path: directory.to_owned(), source };
     let mode = TreeMode { kind: TreeKind::Plain, ..store.tree_mode() };
     let view = TreeView::open(&[directory.to_owned()], mode).map_err(|error| failed(error.into()))?;
-    let mut encoder = BufWriter::with_capacity(1 << 16, layer::encoder(store, compression.into())?);
-    write_trees(&[(None, &view)], FileTimes::Own, &mut encoder).map_err(failed)?;
-    let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    Ok(layer::finish(store, encoder, compression)?.1)
+    let mut whole = layer::buffered(layer::encoder(store, compression.into())?);
+    write_trees(&[(None, &view)], FileTimes::Own, &mut whole).map_err(failed)?;
+    Ok(layer::finish(store, layer::unbuffered(whole)?, compression)?.1)
 }

@@ -1,13 +1,13 @@
 //! Layers that are made of others: compressed anew, with earlier times, or several in one.
 
-use std::io::{self, BufWriter, Read as _, Write};
+use std::io::{self, BufReader, Write};
 
-use cache::layer::{decompress, detect_compression, write_layer};
+use cache::layer::{decompress_detected, write_layer};
 use cache::{Snapshot, Store};
 use oci::{Descriptor, DiffId, Digest};
 
 use crate::error::ExportError;
-use crate::layer::{self, Found, Writing};
+use crate::layer::{self, Found, Writing, buffered, unbuffered};
 use crate::timestamps::Rewriter;
 
 /// The annotation of a layer whose times were rewritten: the epoch. BuildKit's.
@@ -46,12 +46,8 @@ impl Source<'_> {
     fn write(&self, store: &Store, mut out: impl Write) -> Result<(), ExportError> {
         let (source, snapshot) = match self {
             Self::Blob(_, layer) => {
-                let mut blob = io::BufReader::new(store.blobs().open(&layer.digest)?);
-                let mut start = Vec::new();
-                blob.by_ref().take(6).read_to_end(&mut start).map_err(ExportError::Encode)?;
-                let kind = detect_compression(&start);
-                let whole = io::Cursor::new(start).chain(blob);
-                let mut plain = decompress(whole, kind).map_err(ExportError::Encode)?;
+                let blob = BufReader::new(store.blobs().open(&layer.digest)?);
+                let mut plain = decompress_detected(blob).map_err(ExportError::Encode)?;
                 return io::copy(&mut plain, &mut out).map(drop).map_err(ExportError::Encode);
             }
             Self::Snapshot(snapshot) => (store.layer_source(snapshot)?, snapshot),
@@ -112,12 +108,4 @@ fn check(source: Source<'_>, found: &DiffId) -> Result<(), ExportError> {
         }),
         Source::Snapshot(_) | Source::Blob(..) | Source::Merged { .. } => Ok(()),
     }
-}
-
-fn buffered<W: Write>(out: W) -> BufWriter<W> {
-    BufWriter::with_capacity(1 << 16, out)
-}
-
-fn unbuffered<W: Write>(out: BufWriter<W>) -> Result<W, ExportError> {
-    out.into_inner().map_err(|error| ExportError::Encode(error.into_error()))
 }

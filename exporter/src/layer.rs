@@ -1,6 +1,6 @@
 //! One layer: from a snapshot to a compressed blob.
 
-use std::io::BufWriter;
+use std::io::{BufWriter, Write};
 use std::sync::Arc;
 
 use cache::layer::write_layer;
@@ -78,6 +78,16 @@ pub(crate) fn encoder(
     Ok(LayerEncoder::new(blob, writing.compression))
 }
 
+/// What a tar is written to: headers come in small pieces, and an encoder hashes each piece that it gets.
+pub(crate) fn buffered<W: Write>(out: W) -> BufWriter<W> {
+    BufWriter::with_capacity(1 << 16, out)
+}
+
+/// What [`buffered`] was given, once all has been written to it.
+pub(crate) fn unbuffered<W: Write>(out: BufWriter<W>) -> Result<W, ExportError> {
+    out.into_inner().map_err(|error| ExportError::Encode(error.into_error()))
+}
+
 /// Writes what is left of a layer, puts its blob into the store and remembers it. What is returned first is the tar.
 pub(crate) fn finish(
     store: &Store,
@@ -116,11 +126,9 @@ pub(crate) fn finish_as(
 pub(crate) fn write(store: &Store, snapshot: &Snapshot, writing: Writing<'_>) -> Result<Found, ExportError> {
     let failed = |source| ExportError::Layer { snapshot: snapshot.id, source };
     let source = store.layer_source(snapshot)?;
-    // Headers are written in small pieces; the encoder hashes each piece that it gets.
-    let mut encoder = BufWriter::with_capacity(1 << 16, encoder(store, writing)?);
-    write_layer(&source, &mut encoder).map_err(failed)?;
-    let encoder = encoder.into_inner().map_err(|error| ExportError::Encode(error.into_error()))?;
-    let (layer, found) = finish(store, encoder, writing.compression)?;
+    let mut whole = buffered(encoder(store, writing)?);
+    write_layer(&source, &mut whole).map_err(failed)?;
+    let (layer, found) = finish(store, unbuffered(whole)?, writing.compression)?;
     store.set_layer(&snapshot.id, &layer)?;
     Ok(found)
 }

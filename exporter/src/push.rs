@@ -106,9 +106,7 @@ async fn push_to_registry(
     let mut done: Vec<&ImageReference> = Vec::new();
     for &name in names {
         let pusher = Pusher { means, images, name, pushed: done.clone() };
-        let repository_is_done = done
-            .iter()
-            .any(|other| other.registry() == name.registry() && other.repository() == name.repository());
+        let repository_is_done = done.iter().any(|other| other.repository() == name.repository());
         if !repository_is_done {
             pusher.push_blobs().await?;
             pusher.push_indexed_manifests().await?;

@@ -20,7 +20,7 @@ pub enum Compression {
 }
 
 /// How many bytes [`detect_compression`] looks at.
-pub(super) const MAGIC_BYTES: usize = 6;
+const MAGIC_BYTES: usize = 6;
 
 /// How a stream that begins with `start` (six bytes are enough) is compressed.
 pub fn detect_compression(start: &[u8]) -> Compression {
@@ -61,10 +61,8 @@ pub fn decompress<'a>(
     })
 }
 
-/// Detects the compression of `reader` and undoes it.
-pub(super) fn decompress_detected<'a>(
-    mut reader: impl Read + Send + 'a,
-) -> io::Result<Box<dyn Read + Send + 'a>> {
+/// The decompressed bytes of `reader`, whose first bytes tell how it is compressed. As [`decompress`].
+pub fn decompress_detected<'a>(mut reader: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut start = Vec::with_capacity(MAGIC_BYTES);
     reader.by_ref().take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
     let compression = detect_compression(&start);

@@ -21,7 +21,7 @@ pub use apply::{AppliedLayer, apply_blob, apply_layer, fuzz_apply};
 pub use archive::{
     ARCHIVE_START_BYTES, ExtractOptions, begins_archive, extract_archive, is_archive, newest_time,
 };
-pub use compression::{Compression, decompress, detect_compression};
+pub use compression::{Compression, decompress, decompress_detected, detect_compression};
 pub use diff::{LayerSource, write_layer};
 pub use error::LayerError;
 pub use export::{FileTimes, export_tree, write_trees};

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
 use reqwest::Response;
 use reqwest::header::{HeaderValue, WWW_AUTHENTICATE};
 use serde::Deserialize;
@@ -16,6 +15,7 @@ use crate::client::Shared;
 use crate::credentials::{Credential, CredentialStore, Credentials};
 use crate::endpoint::Endpoint;
 use crate::error::RegistryError;
+use crate::fetch::basic_authorization;
 use crate::retry::{is_passing, retry_after};
 use crate::send::{Call, Failure, Retry, message_of};
 use crate::transport::Direction;
@@ -197,8 +197,7 @@ fn merged<'a>(scopes: impl Iterator<Item = &'a String>) -> Vec<String> {
 }
 
 fn basic(username: &str, password: &str) -> Option<HeaderValue> {
-    let pair = base64::engine::general_purpose::STANDARD.encode(format!("{username}:{password}"));
-    secret(&format!("Basic {pair}"))
+    secret(&basic_authorization(username, password))
 }
 
 fn bearer(token: &str) -> Option<HeaderValue> {

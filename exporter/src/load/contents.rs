@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufReader, Read, Write as _};
+use std::io::{self, BufReader, Read};
 use std::path::{Component, Path};
 
 use cache::layer::{Compression as Found, begins_archive, decompress, detect_compression};
@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 
 use super::LoadError;
 use crate::compression::{Compression, CompressionKind, MediaTypes};
-use crate::encoder::LayerEncoder;
+use crate::error::ExportError;
+use crate::layer;
 
 /// The longest document that is read.
 const MAX_DOCUMENT_BYTES: u64 = 16 << 20;
@@ -190,41 +191,28 @@ fn keep(mut writer: BlobWriter, reader: impl Read, name: &str) -> Result<Digest,
 
 /// Puts a layer into the store: as it is where registries take it so, else compressed as layers of builds are.
 fn keep_layer(store: &Store, name: &str, found: Found, reader: impl Read) -> Result<Descriptor, LoadError> {
-    let failed = |source| LoadError::Layer { name: name.to_owned(), source };
-    let writer = store.blobs().writer(None)?;
     if found == Found::None {
-        return compress(writer, reader).map_err(failed)?.finish();
+        return compress(store, name, reader);
     }
-    let digest = keep(writer, reader, name)?;
+    let failed = |source| LoadError::Layer { name: name.to_owned(), source };
+    let digest = keep(store.blobs().writer(None)?, reader, name)?;
     let blob = store.blobs().open(&digest)?;
     if matches!(found, Found::Gzip | Found::Zstd) {
         let size = blob.metadata().map_err(failed)?.len();
         return Ok(Descriptor::new(media_type(found), digest, size));
     }
-    let plain = decompress(blob, found).map_err(failed)?;
-    compress(store.blobs().writer(None)?, plain).map_err(failed)?.finish()
+    compress(store, name, decompress(blob, found).map_err(failed)?)
 }
 
-/// A compressed layer that is not in the store yet.
-struct Compressed {
-    writer: BlobWriter,
-    compression: Compression,
-    size_bytes: u64,
-}
-
-fn compress(writer: BlobWriter, plain: impl Read) -> io::Result<Compressed> {
+fn compress(store: &Store, name: &str, plain: impl Read) -> Result<Descriptor, LoadError> {
     let compression = Compression::default();
-    let mut encoder = LayerEncoder::new(writer, compression);
-    io::copy(&mut BufReader::with_capacity(1 << 17, plain), &mut encoder)?;
-    encoder.flush()?;
-    let (writer, written) = encoder.finish()?;
-    Ok(Compressed { writer, compression, size_bytes: written.compressed_size_bytes })
-}
-
-impl Compressed {
-    fn finish(self) -> Result<Descriptor, LoadError> {
-        let digest = self.writer.finish()?;
-        Ok(Descriptor::new(self.compression.media_type(MediaTypes::Oci), digest, self.size_bytes))
+    let mut encoder = layer::encoder(store, compression.into())?;
+    let failed = |source| LoadError::Layer { name: name.to_owned(), source };
+    io::copy(&mut BufReader::with_capacity(1 << 17, plain), &mut encoder).map_err(failed)?;
+    match layer::finish(store, encoder, compression) {
+        Ok((_, (_, descriptor))) => Ok(descriptor),
+        Err(ExportError::Encode(source)) => Err(failed(source)),
+        Err(error) => Err(error.into()),
     }
 }
 
