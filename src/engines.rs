@@ -13,12 +13,11 @@ use oci::{Digest, ImageReference};
 use registry::{Engine, EngineAddress};
 use serde::Deserialize;
 
+use crate::programs;
 use crate::report::{self, Failure, FailureKind};
 use crate::session::blocking;
-use crate::settings::Environment;
+use crate::settings::{DOCKER_DAEMON, Environment};
 
-/// Where docker's engine listens if nothing else is said.
-const DOCKER_SOCKET: &str = "/var/run/docker.sock";
 /// The commands that load an archive from standard input into containerd.
 const CONTAINERD: [(&str, &[&str]); 2] =
     [("nerdctl", &["load"]), ("ctr", &["--namespace", "default", "images", "import", "-"])];
@@ -145,18 +144,18 @@ fn address(context: Option<&str>) -> Result<EngineAddress, Failure> {
     if let Some(context) = context.filter(|context| !context.is_empty()) {
         return context_host(context).and_then(|host| of_host(&host));
     }
-    if let Some(host) = Environment::text("DOCKER_HOST").filter(|host| !host.is_empty()) {
+    if let Some(host) = Environment::docker_host() {
         return of_host(&host);
     }
     match Environment::docker_context()? {
         Some(context) => context_host(&context).and_then(|host| of_host(&host)),
-        None => Ok(EngineAddress::Unix(PathBuf::from(DOCKER_SOCKET))),
+        None => of_host(DOCKER_DAEMON),
     }
 }
 
 fn context_host(name: &str) -> Result<String, Failure> {
     if name == "default" {
-        return Ok(format!("unix://{DOCKER_SOCKET}"));
+        return Ok(DOCKER_DAEMON.to_owned());
     }
     let directory = Environment::docker_directory();
     let digest = Digest::sha256(name.as_bytes());
@@ -203,14 +202,7 @@ fn podman() -> Option<Taker> {
 }
 
 fn find(name: &str) -> Option<PathBuf> {
-    let path = Environment::path("PATH")?;
-    std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| is_program(program))
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    path.is_absolute()
-        && path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    programs::find(name, Environment::path("PATH")?.as_os_str())
 }
 
 impl Load {

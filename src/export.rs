@@ -184,7 +184,7 @@ impl Export<'_> {
             self.progress.line(step, "pushing layers done");
             let digest = &image.descriptor().digest;
             for name in &pushed {
-                let name = name.tag().map_or_else(|| name.name(), |tag| format!("{}:{tag}", name.name()));
+                let name = name.without_digest();
                 self.progress.line(step, &format!("pushing manifest for {name}@{digest} done"));
             }
         }

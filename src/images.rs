@@ -19,7 +19,7 @@ use crate::report::{Failure, FailureKind};
 use crate::session::{Session, blocking};
 use crate::values;
 
-pub(crate) use find::{Named, find, find_one, read, reference, unknown};
+pub(crate) use find::{Named, find, find_one, id_of_set, read, reference, unknown};
 pub(crate) use flags::ImageAction;
 pub(crate) use history::{HistoryView, show as history};
 pub(crate) use transfer::{Pull, client, fetch_missing, progress, pull_image};

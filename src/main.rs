@@ -27,6 +27,7 @@ mod manual;
 mod network;
 mod notices;
 mod preview;
+mod programs;
 mod progress;
 mod registries;
 mod remote;

@@ -2,13 +2,13 @@
 
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sandbox::PastaOptions;
 use serde::Deserialize;
 use worker::{DefaultNetwork, Otherwise};
+
+use crate::programs;
 
 /// A start takes some 50 ms; on a machine that is very busy many times that.
 const START_DEADLINE: Duration = Duration::from_secs(5);
@@ -35,7 +35,7 @@ impl NetworkSetting {
     /// What that means here; `path` is where programs are looked up.
     pub(crate) fn default_network(self, path: Option<&OsStr>) -> DefaultNetwork {
         let isolated = |otherwise| {
-            let pasta = find_pasta(path).map(|program| PastaOptions {
+            let pasta = path.and_then(|path| programs::find("pasta", path)).map(|program| PastaOptions {
                 program,
                 start_deadline: START_DEADLINE,
                 ports: Vec::new(),
@@ -49,15 +49,6 @@ impl NetworkSetting {
             Self::None => DefaultNetwork::None,
         }
     }
-}
-
-fn find_pasta(path: Option<&OsStr>) -> Option<PathBuf> {
-    std::env::split_paths(path?)
-        .filter(|directory| directory.is_absolute())
-        .map(|directory| directory.join("pasta"))
-        .find(|program| {
-            program.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
-        })
 }
 
 /// The address of this machine that others reach it by: the one that it would call them from. Steps with a network of
@@ -78,6 +69,9 @@ pub(crate) fn host_address() -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]

@@ -477,13 +477,18 @@ impl Environment {
     /// The proxies of docker's `config.json` as build arguments: those of the daemon that docker would speak to, else
     /// those of all.
     pub(crate) fn proxy_args() -> Result<BTreeMap<String, String>, Failure> {
-        let daemon = Self::text("DOCKER_HOST").filter(|host| !host.is_empty());
+        let daemon = Self::docker_host();
         Ok(Self::docker_config()?.proxy_args(daemon.as_deref().unwrap_or(DOCKER_DAEMON)))
+    }
+
+    /// The docker engine that `DOCKER_HOST` names.
+    pub(crate) fn docker_host() -> Option<String> {
+        Self::text("DOCKER_HOST").filter(|host| !host.is_empty())
     }
 }
 
-/// Where docker's daemon is unless `DOCKER_HOST` says otherwise.
-const DOCKER_DAEMON: &str = "unix:///var/run/docker.sock";
+/// Where docker's daemon is unless something says otherwise.
+pub(crate) const DOCKER_DAEMON: &str = "unix:///var/run/docker.sock";
 
 impl DockerConfig {
     fn proxy_args(&self, daemon: &str) -> BTreeMap<String, String> {

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use super::Finding;
+use crate::programs::is_program;
 use crate::settings::Environment;
 
 /// A program on the `PATH`.
@@ -19,10 +20,6 @@ fn directories(path: &[u8]) -> impl Iterator<Item = PathBuf> {
     path.split(|byte| *byte == b':')
         .filter(|part| !part.is_empty())
         .map(|part| std::ffi::OsStr::from_bytes(part).into())
-}
-
-fn is_program(path: &Path) -> bool {
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 /// What a network of their own for steps takes.

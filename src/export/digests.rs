@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Export, Exported};
 use crate::arguments::BuildArguments;
+use crate::images::id_of_set;
 use crate::report::{Failure, FailureKind};
 use crate::session::blocking;
 
@@ -63,7 +64,7 @@ impl Export<'_> {
         let names = &exported.names;
         if let Some(images) = &exported.images {
             let digest = &images.descriptor().digest;
-            written.push((files.id, id_of(images)));
+            written.push((files.id, id_of_set(images).to_string()));
             written.push((files.digest, digest.to_string()));
             let lines = |name: &dyn Fn(&ImageReference) -> String| {
                 names.iter().fold(String::new(), |mut lines, reference| {
@@ -72,13 +73,7 @@ impl Export<'_> {
                 })
             };
             written.push((files.names, lines(&|name| name.name())));
-            written.push((
-                files.tags,
-                lines(&|name| match name.tag() {
-                    Some(tag) => format!("{}:{tag}", name.name()),
-                    None => name.name(),
-                }),
-            ));
+            written.push((files.tags, lines(&|name| name.without_digest().to_string())));
         }
         if let Some(path) = files.metadata {
             let images = exported.images.as_deref().map_or(&[][..], ImageSet::images);
@@ -95,12 +90,6 @@ impl Export<'_> {
         }
         Ok(())
     }
-}
-
-/// An index has no config, and thus no ID but its digest.
-fn id_of(images: &ImageSet) -> String {
-    let config = images.single().map(|image| &image.config_descriptor.digest);
-    config.unwrap_or(&images.descriptor().digest).to_string()
 }
 
 fn metadata_of(

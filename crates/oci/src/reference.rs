@@ -89,6 +89,12 @@ impl ImageReference {
         Self { tag: None, digest: Some(digest), ..self.clone() }
     }
 
+    /// The same reference without its digest: the name, with the tag if there is one.
+    #[must_use]
+    pub fn without_digest(&self) -> Self {
+        Self { digest: None, ..self.clone() }
+    }
+
     /// The reference as docker shows it to people: without `docker.io/library/` and `docker.io/`.
     pub fn familiar(&self) -> String {
         let full = self.to_string();
